@@ -1,0 +1,144 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Endpoint, RetryBudget};
+
+/// The identity of a backend: the service that owns it and its name there.
+///
+/// Two services of a file may both have a backend `v1`. A source whose backends are global (xDS clusters) leaves
+/// `service` empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    /// The owning service, or empty.
+    pub service: Arc<str>,
+    /// The name within the service.
+    pub name: Arc<str>,
+}
+
+impl BackendId {
+    /// The backend `name` of `service`.
+    pub fn new(service: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { service: service.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.service.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.service, self.name) }
+    }
+}
+
+/// A set of equal endpoints and how to reach them: a cluster, in the words of xDS.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Backend {
+    /// Its identity. State (connections, retry budget) survives an update that keeps it.
+    pub id: BackendId,
+    /// Its endpoints, without duplicates. May be empty: requests then fail as "no endpoint".
+    pub endpoints: Vec<Endpoint>,
+    /// Which HTTP version to speak.
+    pub protocol: Protocol,
+    /// How an endpoint is chosen.
+    pub load_balancer: LoadBalancer,
+    /// Bound of one connection attempt, TCP and TLS together. Default 5 s (Envoy's).
+    pub connect_timeout: Duration,
+    /// Pause between failed connection attempts.
+    pub connect_backoff: ConnectBackoff,
+    /// How many retries may be under way at once.
+    pub retry_budget: RetryBudget,
+    /// TLS towards the endpoints; `None` is plaintext.
+    pub tls: Option<Tls>,
+}
+
+impl Backend {
+    /// A plaintext backend with the defaults of this crate.
+    pub fn new(id: BackendId, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            id,
+            endpoints,
+            protocol: Protocol::default(),
+            load_balancer: LoadBalancer::default(),
+            connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
+            connect_backoff: ConnectBackoff::default(),
+            retry_budget: RetryBudget::default(),
+            tls: None,
+        }
+    }
+
+    /// The connect timeout where none is configured.
+    pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+}
+
+/// Which HTTP version to speak to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Over TLS whatever ALPN agrees on; in plaintext HTTP/1.1 for the HTTP client and HTTP/2 for gRPC.
+    #[default]
+    Auto,
+    /// HTTP/1.1 only. gRPC calls to such a backend fail with a clear error.
+    Http1,
+    /// HTTP/2 only; in plaintext by prior knowledge.
+    Http2,
+}
+
+/// How a backend chooses among its ready endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LoadBalancer {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// Uniformly at random.
+    Random,
+    /// `choice_count` endpoints at random (with replacement), then the one with the fewest requests in flight
+    /// (gRFC A48). Range 2..=10.
+    LeastRequest {
+        /// How many endpoints are compared.
+        choice_count: u32,
+    },
+}
+
+/// Pause between failed connection attempts of one endpoint (gRPC connection backoff): 1 s, then x1.6, at most 120 s,
+/// each jittered by ±20 %. A completed connection resets it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ConnectBackoff {
+    /// The first pause. Default 1 s.
+    pub base: Duration,
+    /// The longest pause. Default 120 s.
+    pub max: Duration,
+}
+
+impl Default for ConnectBackoff {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(1), max: Duration::from_secs(120) }
+    }
+}
+
+/// TLS towards an ordinary server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tls {
+    /// The name sent as SNI and verified in the certificate. `None`: the host of the request's authority.
+    pub server_name: Option<Arc<str>>,
+    /// Whom to trust.
+    pub roots: RootCertificates,
+}
+
+impl Tls {
+    /// TLS that trusts `roots` and verifies the name the caller wrote.
+    pub fn new(roots: RootCertificates) -> Self {
+        Self { server_name: None, roots }
+    }
+}
+
+/// The certificate authorities a TLS client trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RootCertificates {
+    /// The public authorities of Mozilla's root programme, compiled in.
+    WebPki,
+    /// A file of PEM certificates, and nothing else.
+    PemFile(PathBuf),
+}

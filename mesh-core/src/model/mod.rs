@@ -1,0 +1,58 @@
+//! What every configuration source is translated into: plain, validated data.
+//!
+//! A source (the YAML file today, DNS and xDS beside it) owns its own syntax and its own error messages; what it hands
+//! on is a [`Config`]. Names and shapes follow xDS and Gateway API, so that each source can say here all that it knows:
+//! a [`VirtualHost`] is an xDS virtual host and a `services:` entry of the file, a [`Backend`] is an xDS cluster.
+//!
+//! Values are shared by `Arc` and compared by value: a source may build everything anew on each change, and the
+//! [compiler](crate::snapshot) still touches only what differs.
+
+mod backend;
+mod endpoint;
+mod pattern;
+mod policy;
+mod route;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use backend::{Backend, BackendId, ConnectBackoff, LoadBalancer, Protocol, RootCertificates, Tls};
+pub use endpoint::{Address, Endpoint};
+pub use pattern::{Pattern, PatternError, Rewrite};
+pub use policy::{
+    Backoff, HashPolicy, HashSource, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling, UnknownCondition,
+};
+pub use route::{
+    Forward, Fraction, HeaderMatch, HostPattern, HostPatternError, PathMatch, PolicyOverride, QueryMatch, Route,
+    RouteAction, RouteMatch, RoutePolicy, StringMatch, ValueMatch, VirtualHost, WeightedBackend,
+};
+
+/// Everything a mesh client needs to know: which names route where, and what stands behind each backend.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Virtual hosts, in the order of the source. Two of them must not claim the same host pattern.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// Backends by identity. A route may name a backend that is not here; requests that draw it fail with
+    /// [`BackendNotFound`](crate::error::ErrorKind::BackendNotFound).
+    pub backends: BTreeMap<BackendId, Arc<Backend>>,
+}
+
+impl Config {
+    /// A configuration that knows no name.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a virtual host.
+    pub fn with_virtual_host(mut self, virtual_host: VirtualHost) -> Self {
+        self.virtual_hosts.push(Arc::new(virtual_host));
+        self
+    }
+
+    /// Adds a backend, or replaces the one of the same identity.
+    pub fn with_backend(mut self, backend: Backend) -> Self {
+        self.backends.insert(backend.id.clone(), Arc::new(backend));
+        self
+    }
+}
