@@ -1,16 +1,19 @@
 //! Which virtual host and which route a request belongs to, and what its hash is.
 //!
-//! Pure functions over [`http`] types and the [model](crate::model). A look-up allocates nothing unless a header comes in several values or a query is encoded.
+//! Pure functions over [`http`] types and the [model](crate::model). [`HostTable`] is compiled once per configuration; a look-up allocates nothing unless a header comes in several values or a query is encoded.
 
 mod hash;
 mod header;
+mod host;
 mod query;
 mod text;
+mod trie;
 
 use http::{HeaderMap, Method, Uri};
 
 pub use hash::request_hash;
 pub use header::header_matches;
+pub use host::{HostConflict, HostTable};
 pub use query::query_matches;
 pub use text::string_matches;
 
