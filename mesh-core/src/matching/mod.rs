@@ -1,11 +1,13 @@
 //! Which virtual host and which route a request belongs to, and what its hash is.
 //!
-//! Pure functions over [`http`] types and the [model](crate::model). [`HostTable`] is compiled once per configuration; a look-up allocates nothing unless a header comes in several values or a query is encoded.
+//! Pure functions over [`http`] types and the [model](crate::model). [`HostTable`] and [`RouteTable`] are compiled once
+//! per configuration; a look-up allocates nothing unless a header comes in several values or a query is encoded.
 
 mod hash;
 mod header;
 mod host;
 mod query;
+mod table;
 mod text;
 mod trie;
 
@@ -15,6 +17,7 @@ pub use hash::request_hash;
 pub use header::header_matches;
 pub use host::{HostConflict, HostTable};
 pub use query::query_matches;
+pub use table::RouteTable;
 pub use text::string_matches;
 
 /// What matching may look at: the head of a request, as it is going to be sent.
