@@ -11,6 +11,21 @@ use crate::model::HostPattern;
 ///
 /// A pattern without a port also claims authorities with one, unless a pattern other than `*` claims them as they are
 /// written: people write `greeter` in a file and call `http://greeter:8080/`, while a control plane lists each port.
+///
+/// ```
+/// use mesh_core::matching::HostTable;
+/// use mesh_core::model::HostPattern;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let patterns = [HostPattern::parse("greeter")?, HostPattern::parse("*.example.com")?];
+/// let table = HostTable::new(patterns.iter().zip(0..))?;
+/// assert_eq!(table.lookup("Greeter:50051"), Some(0));
+/// assert_eq!(table.lookup("shop.example.com"), Some(1));
+/// assert_eq!(table.lookup("greter"), None);
+/// assert_eq!(table.nearest("greter"), Some("greeter"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct HostTable {
     /// Exact patterns and prefix wildcards.
@@ -94,8 +109,10 @@ impl HostTable {
         let name = name.to_ascii_lowercase();
         let bare = without_port(&name).unwrap_or(&name);
         let allowed = (bare.len() / 3).max(1);
-        let near = self.names.iter().filter(|known| known.len().abs_diff(bare.len()) <= allowed);
-        let measured = near.map(|known| (strsim::osa_distance(bare, known), known));
+        let measured = self.names.iter().filter_map(|known| {
+            let asked = if without_port(known).is_some() { &name } else { bare };
+            (known.len().abs_diff(asked.len()) <= allowed).then(|| (strsim::osa_distance(asked, known), known))
+        });
         let (distance, known) = measured.min_by_key(|(distance, _)| *distance)?;
         (distance <= allowed).then_some(known)
     }

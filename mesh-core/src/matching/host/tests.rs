@@ -107,8 +107,9 @@ fn a_pattern_has_one_owner() {
 
 #[test]
 fn the_nearest_name_is_suggested_if_it_is_near() {
-    let table = table(&["greeter", "greetings.default", "catalog", "*.example.com"]);
+    let table = table(&["greeter", "greetings.default", "catalog", "*.example.com", "ledger:8443"]);
     for (name, expected) in [
+        ("ledgers:8443", Some("ledger:8443")),
         ("greter", Some("greeter")),
         ("GREETRE", Some("greeter")),
         ("greetr:50051", Some("greeter")),
