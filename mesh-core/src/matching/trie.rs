@@ -213,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn every_short_text_finds_what_a_test_of_each_key_finds() {
+        let texts = ["/", "a", "b", "c", "d"].map(str::to_owned);
+        let longer = |texts: &[String]| -> Vec<String> {
+            texts.iter().flat_map(|text| ["/", "a", "b", "c", "d"].map(|more| format!("{text}{more}"))).collect()
+        };
+        let two = longer(&texts);
+        let all = [vec![String::new()], texts.to_vec(), two.clone(), longer(&two)].concat();
+        let extents = [Extent::Exact, Extent::Prefix, Extent::Element];
+        let keys: Vec<_> = all.iter().step_by(7).zip(extents.into_iter().cycle()).collect();
+        let trie = trie(&keys.iter().map(|(key, extent)| (key.as_str(), *extent)).collect::<Vec<_>>());
+        for text in &all {
+            let mut found: Vec<u32> = walk::<false>(&trie, text).into_iter().map(|(item, _)| item).collect();
+            found.sort_unstable();
+            let holds = |(key, extent): &(&String, Extent)| {
+                text.strip_prefix(key.as_str()).is_some_and(|rest| match extent {
+                    Extent::Prefix => true,
+                    Extent::Element => rest.is_empty() || rest.starts_with('/'),
+                    Extent::Exact => rest.is_empty(),
+                })
+            };
+            let expected: Vec<u32> = keys.iter().zip(0..).filter(|(key, _)| holds(key)).map(|(_, item)| item).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn an_empty_trie_visits_nothing() {
         assert_eq!(walk::<false>(&trie(&[]), "/a"), []);
     }
