@@ -13,6 +13,24 @@ use crate::model::{Fraction, HeaderMatch, PathMatch, Pattern, QueryMatch, Route,
 ///
 /// The path is compared as it stands in the request. An empty one counts as `/`; `*` (as in `OPTIONS *`) is no path and
 /// satisfies only an exact `*` and alternatives without a condition on the path.
+///
+/// ```
+/// use http::{HeaderMap, Method, Uri};
+/// use mesh_core::matching::{RequestHead, RouteTable};
+/// use mesh_core::model::{Forward, PathMatch, Route, RouteMatch};
+///
+/// let mut items = RouteMatch::default();
+/// items.path = Some(PathMatch::PathPrefix("/items".into()));
+/// let table = RouteTable::new(&[Route::new(Forward::default()).with_match(items)]);
+///
+/// let headers = HeaderMap::new();
+/// let find = |uri: &'static str| {
+///     let uri = Uri::from_static(uri);
+///     table.find(&RequestHead::new(&Method::GET, &uri, "catalog", &headers), || 0)
+/// };
+/// assert_eq!(find("http://catalog/items/42?all=1"), Some(0));
+/// assert_eq!(find("http://catalog/itemsize"), None);
+/// ```
 #[derive(Debug)]
 pub struct RouteTable {
     paths: Trie<Candidate>,
