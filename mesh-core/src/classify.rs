@@ -76,3 +76,65 @@ pub fn classify(grpc: bool, attempt: &Attempt<'_>) -> Class {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn head(status: u16, headers: &HeaderMap, end_of_stream: bool) -> Attempt<'_> {
+        Attempt::Response { status: StatusCode::from_u16(status).unwrap(), headers, end_of_stream }
+    }
+
+    #[test]
+    fn http_answers_are_judged_by_their_status() {
+        let none = HeaderMap::new();
+        for (status, expected) in [
+            (200, Class::Success),
+            (301, Class::Success),
+            (404, Class::Success),
+            (429, Class::Success),
+            (499, Class::Success),
+            (500, Class::Failure),
+            (503, Class::Failure),
+            (599, Class::Failure),
+        ] {
+            assert_eq!(classify(false, &head(status, &none, true)), expected, "{status}");
+            assert_eq!(classify(false, &head(status, &none, false)), expected, "{status}");
+        }
+    }
+
+    /// gRFC A50: OK is the only success.
+    #[test]
+    fn grpc_answers_are_judged_by_their_code() {
+        let none = HeaderMap::new();
+        for code in Code::ALL {
+            let trailers = HeaderMap::from_iter([(grpc::GRPC_STATUS, code.header_value())]);
+            let expected = if code == Code::Ok { Class::Success } else { Class::Failure };
+            assert_eq!(classify(true, &head(200, &trailers, true)), expected, "{code}");
+            assert_eq!(classify(true, &head(200, &trailers, false)), Class::Ignored, "{code}");
+        }
+        assert_eq!(classify(true, &head(200, &none, false)), Class::Ignored);
+        assert_eq!(classify(true, &head(200, &none, true)), Class::Failure);
+        assert_eq!(classify(true, &head(404, &none, false)), Class::Failure);
+        let ok = HeaderMap::from_iter([(grpc::GRPC_STATUS, HeaderValue::from_static("0"))]);
+        assert_eq!(classify(false, &head(500, &ok, true)), Class::Failure);
+    }
+
+    #[test]
+    fn what_never_reached_the_endpoint_says_nothing_about_it() {
+        for (failure, expected) in [
+            (Failure::Connect, Class::Failure),
+            (Failure::NotSent, Class::Ignored),
+            (Failure::Refused, Class::Failure),
+            (Failure::Reset, Class::Failure),
+            (Failure::PerTryTimeout, Class::Failure),
+            (Failure::Local, Class::Ignored),
+        ] {
+            for grpc in [false, true] {
+                assert_eq!(classify(grpc, &Attempt::Failed(failure)), expected, "{failure:?}");
+            }
+        }
+    }
+}

@@ -47,8 +47,8 @@ pub fn parse_timeout(value: &[u8]) -> Result<Duration, InvalidTimeout> {
 }
 
 /// Writes a `grpc-timeout` in the finest unit whose count fits 8 digits, rounded **down**: the server then never works
-/// for a caller that has already given up, and each hop hands on at most what it was given. The price is less than one
-/// unit, at most a ten-millionth of the time above 100 ms (a minute's unit is first used after three years).
+/// for a caller that has already given up, and no hop hands on more than it was given. The price is less than one unit:
+/// nothing below 100 ms, less than a hundred-thousandth of the time above.
 ///
 /// The value must be positive, so a duration of zero becomes `1n`. What exceeds 99,999,999 hours becomes that.
 pub fn encode_timeout(timeout: Duration) -> HeaderValue {

@@ -25,3 +25,57 @@ pub fn grpc_limit(
 fn bound(limit: Option<Duration>) -> Option<Duration> {
     limit.filter(|limit| !limit.is_zero())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// RE-12: the smaller wins; zero means "no bound" only for the route.
+    #[test]
+    fn re_12_the_shorter_bound_holds() {
+        for (caller, route, expected) in [
+            (None, None, None),
+            (secs(10), None, secs(10)),
+            (None, secs(3), secs(3)),
+            (secs(10), secs(3), secs(3)),
+            (secs(3), secs(10), secs(3)),
+            (secs(10), secs(0), secs(10)),
+            (None, secs(0), None),
+            (secs(0), secs(3), secs(0)),
+            (secs(0), None, secs(0)),
+            (secs(0), secs(0), secs(0)),
+        ] {
+            assert_eq!(effective(caller, route), expected, "{caller:?} {route:?}");
+        }
+    }
+
+    /// RE-12: the table of gRFC A31, with the caller's deadline of 10 s and without one.
+    #[test]
+    fn re_12_the_first_limit_that_is_set_counts() {
+        for (header_max, max_stream_duration, listener, with_caller, alone) in [
+            (secs(5), None, None, secs(5), secs(5)),
+            (secs(5), secs(1), secs(1), secs(5), secs(5)),
+            (secs(20), secs(1), secs(1), secs(10), secs(20)),
+            (secs(0), None, None, secs(10), None),
+            (secs(0), secs(1), secs(1), secs(10), None),
+            (None, secs(5), None, secs(5), secs(5)),
+            (None, secs(5), secs(1), secs(5), secs(5)),
+            (None, secs(20), secs(1), secs(10), secs(20)),
+            (None, secs(0), None, secs(10), None),
+            (None, secs(0), secs(1), secs(10), None),
+            (None, None, secs(5), secs(5), secs(5)),
+            (None, None, secs(20), secs(10), secs(20)),
+            (None, None, secs(0), secs(10), None),
+            (None, None, None, secs(10), None),
+        ] {
+            let limit = grpc_limit(header_max, max_stream_duration, listener);
+            let case = format!("{header_max:?} {max_stream_duration:?} {listener:?}");
+            assert_eq!(effective(secs(10), limit), with_caller, "{case}");
+            assert_eq!(effective(None, limit), alone, "{case}");
+        }
+    }
+}

@@ -72,3 +72,90 @@ impl Throttle {
 fn max_of(config: &RetryThrottling) -> u64 {
     u64::from(config.max_tokens.max(1)) * TOKEN
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(max_tokens: u32, token_ratio_millis: u32) -> RetryThrottling {
+        RetryThrottling { max_tokens, token_ratio_millis }
+    }
+
+    /// RE-04: more than half of 10 tokens; a failure takes 1, a success returns 0.1; never below 0 nor above 10.
+    #[test]
+    fn re_04_retries_stop_at_half_of_the_tokens() {
+        let throttle = Throttle::new(&config(10, 100));
+        for left in [9, 8, 7, 6] {
+            throttle.failed();
+            assert_eq!(throttle.tokens_millis(), left * TOKEN);
+            assert!(throttle.allows(), "{left} tokens");
+        }
+        throttle.failed();
+        assert_eq!(throttle.tokens_millis(), 5_000);
+        assert!(!throttle.allows(), "half is not more than half");
+        throttle.succeeded();
+        assert_eq!(throttle.tokens_millis(), 5_100);
+        assert!(throttle.allows());
+        for _ in 0..20 {
+            throttle.failed();
+        }
+        assert_eq!(throttle.tokens_millis(), 0);
+        for _ in 0..50 {
+            throttle.succeeded();
+        }
+        assert!(!throttle.allows());
+        for _ in 0..100 {
+            throttle.succeeded();
+        }
+        assert_eq!(throttle.tokens_millis(), 10_000);
+    }
+
+    /// RE-04: the ratio counts in thousandths, and one larger than the bucket fills it.
+    #[test]
+    fn re_04_the_ratio_has_three_decimals() {
+        let throttle = Throttle::new(&config(3, 1));
+        throttle.failed();
+        throttle.succeeded();
+        assert_eq!(throttle.tokens_millis(), 2_001);
+        let throttle = Throttle::new(&config(1, u32::MAX));
+        throttle.failed();
+        assert!(!throttle.allows());
+        throttle.succeeded();
+        assert_eq!(throttle.tokens_millis(), 1_000);
+    }
+
+    /// RE-04: a new configuration scales what is there.
+    #[test]
+    fn re_04_an_update_keeps_the_proportion() {
+        let throttle = Throttle::new(&config(10, 100));
+        for _ in 0..4 {
+            throttle.failed();
+        }
+        throttle.update(&config(100, 500));
+        assert_eq!(throttle.tokens_millis(), 60_000);
+        assert!(throttle.allows());
+        throttle.succeeded();
+        assert_eq!(throttle.tokens_millis(), 60_500);
+        throttle.update(&config(10, 500));
+        assert_eq!(throttle.tokens_millis(), 6_050);
+        throttle.update(&config(10, 1));
+        throttle.succeeded();
+        assert_eq!(throttle.tokens_millis(), 6_051);
+    }
+
+    #[test]
+    fn counts_are_exact_under_concurrency() {
+        let throttle = Throttle::new(&config(1_000, 1));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        throttle.failed();
+                        throttle.succeeded();
+                    }
+                });
+            }
+        });
+        assert_eq!(throttle.tokens_millis(), 1_000_000 - 400 * 999);
+    }
+}
