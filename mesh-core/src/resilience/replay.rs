@@ -240,3 +240,6 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
