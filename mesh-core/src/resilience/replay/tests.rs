@@ -166,6 +166,32 @@ fn a_body_that_announces_too_much_can_begin_late_but_not_again() {
     assert!(matches!(body.kept, Frames::None));
 }
 
+/// A body that announced too much and then had only trailers: they are not kept either, so it cannot be sent again.
+#[test]
+fn nothing_is_kept_of_a_body_that_announces_too_much() {
+    struct Liar(Scripted);
+    impl Body for Liar {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(11)
+        }
+    }
+    let mut body = Replay::new(Liar(Scripted::new(&[Step::Data(0), Step::Trailers], false)), 10);
+    assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
+    assert!(body.is_replayable(), "nothing is lost yet");
+    assert_eq!(read(&mut body), (Vec::new(), Some(trailers()), false));
+    assert!(!body.is_replayable() && body.trailers.is_none());
+}
+
 #[test]
 fn small_bodies_need_no_allocation() {
     let mut empty = Replay::new(Empty::<Bytes>::new(), 10);

@@ -2,6 +2,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::classify::{Attempt, Failure};
 use crate::grpc::{self, Code};
+use crate::matching::header_matches;
 use crate::model::{RetryOn, RetryPolicy};
 
 /// Whether `policy` wants another attempt after this one.
@@ -53,8 +54,4 @@ fn condition_of(code: Code) -> RetryOn {
         Code::Unavailable => RetryOn::UNAVAILABLE,
         _ => RetryOn::none(),
     }
-}
-
-fn header_matches(header: &crate::model::HeaderMatch, headers: &HeaderMap) -> bool {
-    headers.contains_key(&header.name)
 }

@@ -22,7 +22,8 @@ pub enum Decision {
     /// Send the request again at once: no peer has processed it. Not a retry in the sense of policy, budget or
     /// `grpc-previous-rpc-attempts`.
     Resend,
-    /// Wait, then retry, on another endpoint if there is one. The caller asks the retry budget just before it sends.
+    /// Wait, then retry, on another endpoint if there is one, provided that the backend's
+    /// [budget](super::budget::RetryBudgetState) has a place for the retry.
     RetryAfter(Duration),
 }
 
@@ -40,6 +41,21 @@ pub enum Decision {
 /// ```
 ///
 /// Resends need no policy and no idempotent method, only a body that can be sent again (gRFC A6, RFC 9113 8.7).
+///
+/// ```
+/// use http::{HeaderMap, Method, StatusCode};
+/// use mesh_core::classify::Attempt;
+/// use mesh_core::model::{RetryOn, RetryPolicy};
+/// use mesh_core::resilience::retry::{Decision, Retry};
+///
+/// let policy = RetryPolicy::new(RetryOn::GATEWAY_ERROR);
+/// let headers = HeaderMap::new();
+/// let attempt = Attempt::Response { status: StatusCode::BAD_GATEWAY, headers: &headers, end_of_stream: true };
+///
+/// let mut retry = Retry::new(false);
+/// let decision = retry.decide(Some(&policy), &Method::GET, &attempt, true, None, None, &mut rand::rng());
+/// assert!(matches!(decision, Decision::RetryAfter(_)));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Retry {
     grpc: bool,
