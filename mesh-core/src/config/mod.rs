@@ -1,12 +1,16 @@
 //! The configuration file: YAML text to a [`model::Config`], or everything that is wrong with it.
 #![doc = include_str!("reference.md")]
 
+mod build;
+mod choice;
 mod duration;
 mod lower;
+mod names;
 mod number;
 mod problem;
 mod scalar;
 mod schema;
+mod section;
 mod shape;
 mod suggest;
 mod text;

@@ -1,8 +1,6 @@
 //! What a value of the file may look like, and how it is read.
 //!
-//! A [`Shape`] reads a node of the tree; what it refuses it reports, and reading goes on. A section (a map with known
-//! fields) is declared once by [`section!`]: the names, shapes, defaults and meanings of its fields are data, from
-//! which the reader, its messages and the reference of the schema come.
+//! A [`Shape`] reads a node of the tree; what it refuses it reports, and reading goes on.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,7 +8,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::problem::{Draft, Path, Position, Problems, shorten};
-use super::suggest::did_you_mean;
 use super::tree::{Entry, Node, Value};
 use crate::model::Pattern;
 
@@ -104,162 +101,11 @@ impl<V: Clone> Field<V> {
     }
 }
 
-/// Whether a field must be there.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Presence {
-    Required,
-    Optional,
-    /// The default, written as a user would: a scalar, or `{}`.
-    DefaultsTo(&'static str),
-}
-
-/// The declaration of a field.
-#[derive(Debug)]
-pub(super) struct FieldSpec {
-    pub(super) name: &'static str,
-    pub(super) form: fn() -> Cow<'static, str>,
-    pub(super) presence: Presence,
-    /// Its meaning, in one line.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the reference of it"))]
-    pub(super) about: &'static str,
-}
-
-/// A map with known fields.
-pub(super) trait Section {
-    /// How messages call it: `a retry policy`.
-    const FORM: &'static str;
-    /// The fields.
-    const FIELDS: &'static [FieldSpec];
-    /// Fields of a later version, which are refused with a word about it.
-    const NOT_YET: &'static [&'static str];
-}
-
 /// The text behind the name of everything that exists but not here.
 pub(super) const NOT_YET: &str = "is not supported in this version";
 
-/// Declares sections: per field its name, shape and presence; its documentation is its meaning in the reference.
-macro_rules! section {
-    ($(
-        $(#[doc = $section_about:literal])+
-        $section:ident: $form:literal {
-            $( #[doc = $about:literal] $field:ident: $shape:ty = $presence:expr, )+
-        } not yet { $($not_yet:ident),* $(,)? }
-    )+) => {$(
-        $(#[doc = $section_about])+
-        #[derive(Debug, Clone)]
-        pub(super) struct $section {
-            #[allow(dead_code, reason = "not every section is the place of a problem")]
-            pub(super) at: $crate::config::problem::Position,
-            $( #[doc = $about] pub(super) $field: $crate::config::shape::Field<<$shape as $crate::config::shape::Shape>::Value>, )+
-        }
-
-        impl $crate::config::shape::Section for $section {
-            const FORM: &'static str = $form;
-            const FIELDS: &'static [$crate::config::shape::FieldSpec] = &[$($crate::config::shape::FieldSpec {
-                name: stringify!($field),
-                form: <$shape as $crate::config::shape::Shape>::form,
-                presence: $presence,
-                about: $about,
-            }),+];
-            const NOT_YET: &'static [&'static str] = &[$(stringify!($not_yet)),*];
-        }
-
-        impl $crate::config::shape::Shape for $section {
-            type Value = Self;
-
-            fn form() -> std::borrow::Cow<'static, str> {
-                $form.into()
-            }
-
-            fn read(
-                node: &$crate::config::tree::Node,
-                path: $crate::config::problem::Path<'_>,
-                context: &mut $crate::config::shape::Context,
-            ) -> Option<Self> {
-                let reader = $crate::config::shape::Fields::of::<Self>(node, path, context)?;
-                Some(Self { at: node.at, $( $field: reader.read::<$shape>(stringify!($field), context), )+ })
-            }
-        }
-    )+};
-}
-pub(super) use section;
-
-/// The entries of a map that is read as a section.
-pub(super) struct Fields<'a> {
-    entries: &'a [Entry],
-    specs: &'static [FieldSpec],
-    at: Position,
-    path: Path<'a>,
-}
-
-impl<'a> Fields<'a> {
-    /// The entries of `node`, those reported that the section does not have.
-    pub(super) fn of<S: Section>(node: &'a Node, path: Path<'a>, context: &mut Context) -> Option<Self> {
-        let names = || S::FIELDS.iter().map(|spec| spec.name);
-        let Value::Map(entries) = &node.value else {
-            let help = format!("write a map with the fields {}", list(names()));
-            context.mismatch(node, path, S::FORM, Some(help));
-            return None;
-        };
-        for Entry { key, at, .. } in entries.iter() {
-            if names().any(|name| name == &**key) {
-                continue;
-            }
-            context.report(*at, path.key(key), || {
-                let draft = if S::NOT_YET.contains(&&**key) {
-                    Draft::new(format!("`{key}` {NOT_YET}")).help("remove it")
-                } else {
-                    let known = names().chain(S::NOT_YET.iter().copied());
-                    let message = format!("unknown field `{}`: {} has {}", shorten(key), S::FORM, list(names()));
-                    Draft::new(message).maybe_help(did_you_mean(key, known))
-                };
-                draft.about(key)
-            });
-        }
-        Some(Self { entries, specs: S::FIELDS, at: node.at, path })
-    }
-
-    /// Reads the field `name`.
-    pub(super) fn read<T: Shape>(&self, name: &'static str, context: &mut Context) -> Field<T::Value> {
-        let path = self.path.key(name);
-        let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else { return Field::Absent };
-        let Some(entry) = self.entries.iter().find(|entry| &*entry.key == name) else {
-            return match spec.presence {
-                Presence::Optional => Field::Absent,
-                Presence::DefaultsTo(text) => match T::read(&default_node(text, self.at), path, context) {
-                    Some(value) => Field::Default(value),
-                    None => Field::Invalid,
-                },
-                Presence::Required => {
-                    let message = || format!("`{name}` is missing: {} is required", (spec.form)());
-                    context.report(self.at, path, || Draft::new(message()));
-                    Field::Invalid
-                }
-            };
-        };
-        let node = &entry.value;
-        if node.is_null() {
-            let help = match spec.presence {
-                Presence::Required => None,
-                Presence::Optional => Some("or remove the field".to_owned()),
-                Presence::DefaultsTo(text) => Some(format!("or remove the field for its default, {text}")),
-            };
-            let message = || format!("`{name}` has no value: write {}", (spec.form)());
-            context.report(entry.at, path, || node.draft(message()).maybe_help(help));
-            return Field::Invalid;
-        }
-        read_field::<T>(node, path, context)
-    }
-}
-
-fn default_node(text: &str, at: Position) -> Node {
-    match text {
-        "{}" => Node { value: Value::Map(Arc::new(Vec::new())), at },
-        scalar => Node::plain(scalar, at),
-    }
-}
-
-fn read_field<T: Shape>(node: &Node, path: Path<'_>, context: &mut Context) -> Field<T::Value> {
+/// Reads `node` as a field or an item.
+pub(super) fn read_field<T: Shape>(node: &Node, path: Path<'_>, context: &mut Context) -> Field<T::Value> {
     match T::read(node, path, context) {
         Some(value) => Field::Given(Spanned { value, at: node.at }),
         None => Field::Invalid,
@@ -290,7 +136,7 @@ impl<T: Shape> Shape for List<T> {
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
         let Value::Sequence(items) = &node.value else {
             let help = matches!(node.value, Value::Scalar(_)).then(|| format!("write `[{}]`", node.shown()));
-            context.mismatch(node, path, &Self::form(), help);
+            context.mismatch(node, path, "a list", help);
             return None;
         };
         let items = items.iter().enumerate();
@@ -311,7 +157,7 @@ impl<T: Shape> Shape for OneOrMore<T> {
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
         let items = List::<T>::read(node, path, context)?;
         if items.is_empty() {
-            context.report(node.at, path, || node.draft(format!("an empty list is not {}", Self::form())));
+            context.report(node.at, path, || node.draft("the list is empty: at least one item is required"));
             return None;
         }
         Some(items)
@@ -337,12 +183,15 @@ impl<T: Shape> Shape for Map<T> {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
-        let Value::Map(entries) = &node.value else {
-            context.mismatch(node, path, &Self::form(), None);
+        let Value::Map(map) = &node.value else {
+            context.mismatch(node, path, "a map of names", None);
             return None;
         };
-        if entries.is_empty() {
-            context.report(node.at, path, || node.draft(format!("an empty map is not {}", Self::form())));
+        if map.list.is_empty() {
+            if map.is_incomplete {
+                return None;
+            }
+            context.report(node.at, path, || node.draft("the map is empty: at least one name is required"));
             return None;
         }
         let read = |entry: &Entry| {
@@ -357,7 +206,7 @@ impl<T: Shape> Shape for Map<T> {
             }
             Named { name: key.clone(), at: *at, value: T::read(value, path, context) }
         };
-        Some(entries.iter().map(read).collect())
+        Some(map.list.iter().map(read).collect())
     }
 }
 

@@ -13,13 +13,13 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     }
     let written = fold(written);
     // A third of the letters may be wrong, and one in the shortest of words.
-    let tolerance = (written.chars().count() / 3).max(1);
+    let tolerance = |candidate: &str| (written.len().max(candidate.len()) / 3).max(1);
     candidates
         .into_iter()
         .take(MAX_CANDIDATES)
         .filter(|candidate| candidate.len() <= MAX_LEN)
         .map(|candidate| (strsim::damerau_levenshtein(&written, &fold(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= tolerance && *distance < candidate.chars().count())
+        .filter(|(distance, candidate)| *distance <= tolerance(candidate) && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -47,6 +47,9 @@ mod tests {
             ("maxBodyBytes", Some("max_body_bytes")),
             ("connect_failure", Some("connect-failure")),
             ("retyr", Some("retry")),
+            ("retires", None),
+            ("time", None),
+            ("timeo", Some("timeout")),
             ("v2", Some("v1")),
             ("x", None),
             ("", None),

@@ -3,8 +3,9 @@ use std::net::SocketAddr;
 use std::path::Path as FsPath;
 use std::time::Duration;
 
+use super::super::choice::{Balancer, TlsMode};
 use super::super::problem::{Draft, Path};
-use super::super::schema::{self, Balancer, TlsMode};
+use super::super::schema;
 use super::super::shape::{Context, Field, Spanned};
 use super::{has_no_effect, policy};
 use crate::model::{Backend, BackendId, ConnectBackoff, Endpoint, LoadBalancer, RootCertificates, Tls};
@@ -44,7 +45,7 @@ fn endpoints(field: &Field<Vec<Field<SocketAddr>>>, path: Path<'_>, context: &mu
                 endpoints.push(Endpoint::new(*address));
             }
             Some(first) => context.report(*at, path.index(index), || {
-                let message = format!("{address} is already in this list, as item {first} counted from 0");
+                let message = format!("{address} is already in this list, as `[{first}]`");
                 Draft::new(message).about(&address.to_string()).help("remove one of them")
             }),
         }
@@ -60,7 +61,7 @@ fn load_balancer(section: &schema::BalancerSection, path: Path<'_>, context: &mu
             LoadBalancer::LeastRequest { choice_count: section.choice_count.or(DEFAULT_CHOICE_COUNT) }
         }
         Some(policy) => {
-            has_no_effect(&section.choice_count, "choice_count", "but with `least_request`", path, context);
+            has_no_effect(&section.choice_count, "choice_count", "without `least_request`", path, context);
             if *policy == Balancer::Random { LoadBalancer::Random } else { LoadBalancer::RoundRobin }
         }
     }

@@ -219,7 +219,7 @@ fn exactly_one(fields: &[(&'static str, bool)], at: Position, path: Path<'_>, co
             Draft::new(format!("one of {} is required", list(fields.iter().map(|(name, _)| *name))))
         }),
         _ => context
-            .report(at, path, || Draft::new(format!("{} exclude each other: one must be written", list(written())))),
+            .report(at, path, || Draft::new(format!("{} exclude each other: write one of them", list(written())))),
     }
 }
 

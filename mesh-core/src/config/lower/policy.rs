@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::super::choice::MethodList;
 use super::super::duration::format;
 use super::super::problem::{Draft, Path};
-use super::super::schema::{self, MethodList};
+use super::super::schema;
 use super::super::shape::{Context, Field, Spanned};
 use super::{exactly_one, matching};
 use crate::model::{Backoff, HashPolicy, HashSource, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling};

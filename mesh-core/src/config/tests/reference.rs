@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::problem::{Path, Position, Problem};
 use super::super::schema;
-use super::super::shape::{Context, FieldSpec, Presence, Section, Shape};
+use super::super::section::{FieldSpec, Presence, Section};
+use super::super::shape::{Context, Shape};
 use super::super::tree::{Node, Value};
 use super::good;
 
@@ -23,7 +24,7 @@ fn describe<S: Section + Shape>(title: &'static str) -> Described {
 
 fn read_empty<S: Shape>() -> Vec<Problem> {
     let mut context = Context::new("empty");
-    let node = Node { value: Value::Map(Arc::new(Vec::new())), at: Position::FILE };
+    let node = Node { value: Value::Map(Arc::default()), at: Position::FILE };
     assert!(S::read(&node, Path::TOP, &mut context).is_some());
     context.problems.into_result(Some(())).map_or_else(|error| error.problems().to_vec(), |()| Vec::new())
 }
