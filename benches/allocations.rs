@@ -1,0 +1,76 @@
+//! Heap allocations per unary RPC on the client's side, exact: one caller, one thread, 1,000 RPCs after 100.
+//!
+//! The counter sees the thread that runs everything, the connections' own tasks too; the server is another process.
+
+use std::io::Write;
+
+use benches::Result;
+use benches::args::Args;
+use benches::contender::Contender;
+use benches::measure::one_thread;
+use benches::report;
+use benches::server::Server;
+use serde::Serialize;
+
+const ENDPOINTS: usize = 3;
+const WARM_UP: u64 = 100;
+const RPCS: u64 = 1_000;
+
+const CONTENDERS: &[Contender] = &[
+    Contender::Mesh,
+    Contender::Channel,
+    Contender::BalanceList,
+    Contender::Hyper,
+    Contender::HyperRaw,
+    #[cfg(feature = "peers")]
+    Contender::TonicXds,
+    Contender::MeshHttp1,
+    Contender::HyperUtilHttp1,
+    Contender::HyperHttp1,
+    Contender::MeshHttp2,
+    Contender::HyperUtilHttp2,
+    Contender::HyperHttp2,
+];
+
+/// What one client allocated.
+#[derive(Serialize)]
+struct Row {
+    client: &'static str,
+    rpcs: u64,
+    allocations: u64,
+    bytes: u64,
+}
+
+fn main() -> Result<()> {
+    let args = Args::from_env()?;
+    let rpcs = args.rpcs.unwrap_or(RPCS);
+    let server = Server::spawn(env!("CARGO_BIN_EXE_greeter-server"), ENDPOINTS)?;
+    let title = format!("heap allocations of the client: {rpcs} RPCs after {WARM_UP}, one caller, one thread");
+    let mut out = report::table(&args, &title)?;
+    writeln!(out, "{:>32} {:>12} {:>10} {:>12}", "client", "allocations", "per RPC", "bytes/RPC")?;
+    let mut rows = Vec::new();
+    for contender in CONTENDERS.iter().filter(|contender| args.wants(contender.name())) {
+        let Some(row) = count(*contender, &server, rpcs)? else { continue };
+        let per_rpc = |count: u64| count as f64 / rpcs as f64;
+        writeln!(
+            out,
+            "{:>32} {:>12} {:>10.3} {:>12.1}",
+            row.client,
+            row.allocations,
+            per_rpc(row.allocations),
+            per_rpc(row.bytes)
+        )?;
+        rows.push(row);
+    }
+    report::json(&args, &title, &rows)
+}
+
+fn count(contender: Contender, server: &Server, rpcs: u64) -> Result<Option<Row>> {
+    let runtime = one_thread()?;
+    let Some(candidate) = contender.build(&runtime, server)? else { return Ok(None) };
+    candidate.calls(&runtime, WARM_UP)?;
+    let mut result = Ok(());
+    let counted = allocation_counter::measure(|| result = candidate.calls(&runtime, rpcs));
+    result?;
+    Ok(Some(Row { client: contender.name(), rpcs, allocations: counted.count_total, bytes: counted.bytes_total }))
+}

@@ -1,0 +1,69 @@
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::Listening;
+use crate::Result;
+
+/// A server process; it ends when this is dropped, or with the process that holds it.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    listening: Listening,
+}
+
+impl Server {
+    /// Starts `exe`, the path that cargo gives as `env!("CARGO_BIN_EXE_greeter-server")`, and returns once it listens
+    /// on `ports` ports.
+    ///
+    /// # Errors
+    /// If the process cannot be started or ends before it listens.
+    pub fn spawn(exe: &str, ports: usize) -> Result<Self> {
+        let mut process =
+            Command::new(exe).arg(ports.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdin = process.stdin.take().ok_or("the server has no standard input")?;
+        let stdout = BufReader::new(process.stdout.take().ok_or("the server has no standard output")?);
+        let listening = Listening { endpoints: Vec::new(), control_plane: None };
+        let mut server = Self { process, stdin, stdout, listening };
+        server.listening = serde_json::from_str(&server.read_line()?)?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> &[SocketAddr] {
+        &self.listening.endpoints
+    }
+
+    /// Where its xDS control plane listens, which it has under the feature `peers` only.
+    pub fn control_plane(&self) -> Option<SocketAddr> {
+        self.listening.control_plane
+    }
+
+    /// How many connections it has accepted since it started, on all ports together.
+    ///
+    /// # Errors
+    /// If the process has ended.
+    pub fn connections(&mut self) -> Result<u64> {
+        self.stdin.write_all(b"\n")?;
+        self.stdin.flush()?;
+        Ok(self.read_line()?.trim().parse()?)
+    }
+
+    fn read_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line)? == 0 {
+            return Err("the server ended".into());
+        }
+        Ok(line)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; either way nothing is left behind.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,49 @@
+//! The bar that no change may raise: a unary RPC through the mesh allocates no more than one through a bare channel.
+//!
+//! A test binary of its own, since it replaces the allocator. Counts are of the client alone: the server is another
+//! process, and the counter sees only the thread that runs the client with its connections.
+
+use benches::Result;
+use benches::contender::Contender;
+use benches::measure::one_thread;
+use benches::server::Server;
+
+const WARM_UP: u64 = 100;
+const RPCS: u64 = 1_000;
+/// By how much two counts of the same may differ: a read buffer is renewed wherever the socket happened to split what
+/// the server wrote. One allocation more in every tenth RPC would exceed it.
+const SPLIT_READS: u64 = 50;
+
+fn server() -> Result<Server> {
+    Server::spawn(env!("CARGO_BIN_EXE_greeter-server"), 3)
+}
+
+/// Heap allocations of 1,000 RPCs after 100; `None` if there is no such client yet.
+fn allocations(contender: Contender, server: &Server) -> Result<Option<u64>> {
+    let runtime = one_thread()?;
+    let Some(candidate) = contender.build(&runtime, server)? else { return Ok(None) };
+    candidate.calls(&runtime, WARM_UP)?;
+    let mut outcome = Ok(());
+    let counted = allocation_counter::measure(|| outcome = candidate.calls(&runtime, RPCS));
+    outcome?;
+    Ok(Some(counted.count_total))
+}
+
+#[test]
+fn counting_twice_gives_the_same() {
+    let server = server().unwrap();
+    let count = || allocations(Contender::Channel, &server).unwrap().unwrap();
+    let (first, second) = (count(), count());
+    // Less than one allocation an RPC would mean that the counter does not see the client.
+    assert!(first > RPCS, "{first}");
+    assert!(first.abs_diff(second) <= SPLIT_READS, "{first} {second}");
+}
+
+#[test]
+fn unary_rpc_through_the_mesh_allocates_no_more_than_through_a_bare_channel() {
+    let server = server().unwrap();
+    let bare = allocations(Contender::Channel, &server).unwrap().unwrap();
+    if let Some(mesh) = allocations(Contender::Mesh, &server).unwrap() {
+        assert!(mesh <= bare + SPLIT_READS, "{mesh} through the mesh, {bare} through a bare channel, of {RPCS} RPCs");
+    }
+}
