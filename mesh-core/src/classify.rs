@@ -16,8 +16,9 @@ pub enum Failure {
     NotSent,
     /// The peer refused it unprocessed: `REFUSED_STREAM`, or a `GOAWAY` whose last stream id is below (RFC 9113 8.7).
     Refused,
-    /// The stream or the connection broke after the request may have been processed.
-    Reset,
+    /// The stream or the connection broke after the request may have been processed. If the peer reset the stream:
+    /// gRPC's code for its reason; a broken connection has none and counts as UNAVAILABLE.
+    Reset(Option<Code>),
     /// No response head came within the policy's per-try timeout.
     PerTryTimeout,
     /// Our own fault or our own refusal: an overflow, the deadline, a bad request body. Never retried (gRFC A32).
@@ -71,7 +72,7 @@ pub fn classify(grpc: bool, attempt: &Attempt<'_>) -> Class {
         Attempt::Response { status, .. } if status.as_u16() >= 500 => Class::Failure,
         Attempt::Response { .. } => Class::Success,
         Attempt::Failed(Failure::Local | Failure::NotSent) => Class::Ignored,
-        Attempt::Failed(Failure::Connect | Failure::Refused | Failure::Reset | Failure::PerTryTimeout) => {
+        Attempt::Failed(Failure::Connect | Failure::Refused | Failure::Reset(_) | Failure::PerTryTimeout) => {
             Class::Failure
         }
     }
@@ -128,7 +129,8 @@ mod tests {
             (Failure::Connect, Class::Failure),
             (Failure::NotSent, Class::Ignored),
             (Failure::Refused, Class::Failure),
-            (Failure::Reset, Class::Failure),
+            (Failure::Reset(None), Class::Failure),
+            (Failure::Reset(Some(Code::Cancelled)), Class::Failure),
             (Failure::PerTryTimeout, Class::Failure),
             (Failure::Local, Class::Ignored),
         ] {

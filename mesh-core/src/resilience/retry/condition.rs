@@ -15,7 +15,7 @@ pub(super) fn holds(grpc: bool, policy: &RetryPolicy, method: &Method, attempt: 
         }
         Attempt::Response { status, headers, .. } => policy.methods.allows(method) && http(policy, status, headers),
         Attempt::Failed(failure) => {
-            let processed = matches!(failure, Failure::Reset | Failure::PerTryTimeout);
+            let processed = matches!(failure, Failure::Reset(_) | Failure::PerTryTimeout);
             (grpc || !processed || policy.methods.allows(method)) && failed(grpc, policy.on, failure)
         }
     }
@@ -33,12 +33,13 @@ fn http(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
 
 fn failed(grpc: bool, on: RetryOn, failure: Failure) -> bool {
     // "No response at all" is part of what 5xx and gateway-error mean (Envoy), and what UNAVAILABLE stands for in gRPC.
-    let silence = RetryOn::SERVER_ERROR | RetryOn::GATEWAY_ERROR;
-    let silence = if grpc { silence | RetryOn::UNAVAILABLE } else { silence };
+    let no_response = RetryOn::SERVER_ERROR | RetryOn::GATEWAY_ERROR;
+    let silence = if grpc { no_response | RetryOn::UNAVAILABLE } else { no_response };
     match failure {
+        Failure::Reset(Some(code)) if grpc => on.intersects(no_response | RetryOn::RESET | condition_of(code)),
         Failure::Connect | Failure::NotSent => on.intersects(silence | RetryOn::CONNECT_FAILURE),
         Failure::Refused => on.intersects(silence | RetryOn::REFUSED_STREAM | RetryOn::RESET),
-        Failure::Reset => on.intersects(silence | RetryOn::RESET),
+        Failure::Reset(_) => on.intersects(silence | RetryOn::RESET),
         // Whoever sets a per-try timeout asks for another try after it.
         Failure::PerTryTimeout => true,
         Failure::Local => false,

@@ -6,8 +6,14 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::model::{HeaderMatch, RetryMethods, RetryOn, RetryThrottling, StringMatch, ValueMatch};
 
-const FAILURES: [Failure; 6] =
-    [Failure::Connect, Failure::NotSent, Failure::Refused, Failure::Reset, Failure::PerTryTimeout, Failure::Local];
+const FAILURES: [Failure; 6] = [
+    Failure::Connect,
+    Failure::NotSent,
+    Failure::Refused,
+    Failure::Reset(None),
+    Failure::PerTryTimeout,
+    Failure::Local,
+];
 
 /// One request and its surroundings; the defaults are those of a request that may be sent again.
 struct Request {
@@ -325,16 +331,16 @@ fn re_09_a_second_refusal_goes_by_the_policy() {
 #[test]
 fn re_15_conditions_and_methods_decide_on_failures() {
     let always = ["5xx", "gateway-error"];
-    for failure in [Failure::Connect, Failure::Reset, Failure::PerTryTimeout, Failure::Local] {
+    for failure in [Failure::Connect, Failure::Reset(None), Failure::PerTryTimeout, Failure::Local] {
         for (word, on) in RetryOn::WORDS {
             for (grpc, method) in [(false, Method::GET), (false, Method::POST), (true, Method::POST)] {
                 let named = match failure {
                     Failure::Connect => always.contains(&word) || word == "connect-failure",
-                    Failure::Reset => always.contains(&word) || word == "reset",
+                    Failure::Reset(_) => always.contains(&word) || word == "reset",
                     Failure::PerTryTimeout => true,
                     _ => false,
                 };
-                let silent = matches!(failure, Failure::Connect | Failure::Reset);
+                let silent = matches!(failure, Failure::Connect | Failure::Reset(None));
                 let wanted = named || grpc && silent && word == "unavailable";
                 let allowed = grpc || method == Method::GET || failure == Failure::Connect;
 
@@ -366,7 +372,7 @@ fn re_15_the_policy_may_allow_more_methods_or_fewer() {
                 request
             };
             let expected = allowed.contains(&name);
-            assert_eq!(retries(request().failed(Failure::Reset)), expected, "{name} {methods:?}");
+            assert_eq!(retries(request().failed(Failure::Reset(None))), expected, "{name} {methods:?}");
             assert_eq!(retries(request().failed(Failure::PerTryTimeout)), expected, "{name} {methods:?}");
             assert_eq!(retries(request().head(503, &[], false)), expected, "{name} {methods:?}");
             assert!(retries(request().failed(Failure::Connect)), "{name} {methods:?}");
@@ -541,4 +547,30 @@ fn a_request_that_returns_has_not_retried() {
     request.remaining = None;
     assert_eq!(request.retry.previous_attempts(), 0);
     assert!(is_about(request.head(500, &[], false), 25));
+}
+
+/// RE-02: a stream that the peer reset has a code of its own (gRPC over HTTP/2, "Errors"); only a broken connection is
+/// UNAVAILABLE by itself.
+#[test]
+fn a_reset_with_a_reason_is_judged_by_its_code() {
+    for (on, failure, expected) in [
+        (RetryOn::UNAVAILABLE, Failure::Reset(None), true),
+        (RetryOn::UNAVAILABLE, Failure::Reset(Some(Code::Cancelled)), false),
+        (RetryOn::UNAVAILABLE, Failure::Reset(Some(Code::Internal)), false),
+        (RetryOn::CANCELLED, Failure::Reset(Some(Code::Cancelled)), true),
+        (RetryOn::INTERNAL, Failure::Reset(Some(Code::Internal)), true),
+        (RetryOn::RESET, Failure::Reset(Some(Code::Internal)), true),
+    ] {
+        let policy = RetryPolicy::new(on);
+        let decision = Retry::new(true).decide(
+            Some(&policy),
+            &Method::POST,
+            &Attempt::Failed(failure),
+            true,
+            None,
+            None,
+            &mut rand::rng(),
+        );
+        assert_eq!(matches!(decision, Decision::RetryAfter(_)), expected, "{on:?} {failure:?}");
+    }
 }
