@@ -32,7 +32,7 @@ pub const MAX_DEPTH: usize = 64;
 /// How many values a file may hold, counting all that its aliases stand for.
 pub const MAX_NODES: usize = 500_000;
 
-/// How many characters may stand between two values: the longest text, comment or list in brackets.
+/// How many characters the parser may have to look ahead: the longest text, comment or collection in brackets.
 const MAX_PIECE: usize = 1 << 20;
 
 /// How many bytes of text aliases may stand for.
