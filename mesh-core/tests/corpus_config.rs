@@ -1,6 +1,7 @@
 //! Replays the corpus of the fuzz target `config`.
 
 #[path = "../fuzz/targets/config.rs"]
+#[allow(unreachable_pub, reason = "a fuzz target is compiled into a crate of its own")]
 mod config;
 
 #[test]
