@@ -198,12 +198,21 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Some(body) = body.share() else {
-        return Err(Failed::new(Failure::Local, Error::new(ErrorKind::RequestBody, "the body is gone")));
+    let (wire, shared) = match body {
+        // Nothing to send, nothing to share.
+        RequestBody::Own(body) if body.is_end_stream() => (h1::empty_body(), None),
+        body => match body.share() {
+            Some(shared) => (shared.attempt(), Some(shared)),
+            None => {
+                let gone = Error::new(ErrorKind::RequestBody, "the body is gone");
+                return Err(Failed::new(Failure::Local, gone));
+            }
+        },
     };
-    let request = head.http1(per_attempt).map(|()| body.attempt());
+    let request = head.http1(per_attempt).map(|()| wire);
     let reused = lease.is_reused();
-    let response = lease.exchange(request).await.map_err(|error| match (error, body.take_error()) {
+    let body_error = || shared.and_then(SharedBody::take_error);
+    let response = lease.exchange(request).await.map_err(|error| match (error, body_error()) {
         (_, Some(error)) => {
             let failed = Error::new(ErrorKind::RequestBody, "the request body failed").with_source(error);
             Failed::new(Failure::Local, failed)

@@ -1,5 +1,6 @@
 //! From a request to its response: route, attempt, decide, again.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,20 +57,24 @@ where
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
     let body = RequestBody::Own(Replay::new(body, max_body));
-    let result = match limit {
-        None => attempts(&mut context, &head, body, wanted, None).await,
-        Some(limit) => {
-            let deadline = context.started + limit;
-            let running = attempts(&mut context, &head, body, wanted, Some(deadline));
-            match tokio::time::timeout_at(deadline, running).await {
-                Ok(result) => result,
-                Err(_) => Err(deadline_exceeded(&context, limit)),
-            }
-        }
+    let deadline = limit.map(|limit| context.started + limit);
+    let result = {
+        // Pinned where it is made: it is large, and every move of it is a copy.
+        let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
+        until(deadline, running).await
     };
+    let result = result.unwrap_or_else(|| Err(deadline_exceeded(&context, limit.unwrap_or_default())));
     match result {
         Ok(answer) => Ok(answer.into_response(context, &head)),
         Err(error) => Err(context.fail(error)),
+    }
+}
+
+/// The output of `future`, or `None` at `deadline`.
+async fn until<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Option<F::Output> {
+    match deadline {
+        None => Some(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
     }
 }
 
@@ -361,19 +366,18 @@ where
     Answer { received, place, deadline, upload }
 }
 
-/// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
-/// time for a whole further attempt (RE-11).
+/// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
+/// further attempt (RE-11).
 fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
         && deadline.saturating_duration_since(Instant::now()) < per_try
     {
-        let text = format!("{}: {error}, and the deadline leaves no time for another attempt", context.place());
+        let text = format!("{error}, and the deadline leaves no time for another attempt");
         return Error::new(ErrorKind::DeadlineExceeded, text);
     }
-    let text = error.to_string();
-    if text.contains(&*context.backend.id().name) { error } else { error.in_place(&context.place()) }
+    error
 }
 
 async fn attempt_once<B>(
@@ -394,12 +398,14 @@ where
         Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
         Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
         Err(NoPlace::Lost(error)) => {
-            let lost = Error::new(ErrorKind::NoHealthyEndpoint, error.to_string()).with_source(error);
+            let text = format!("{}: {error}", context.place());
+            let lost = Error::new(ErrorKind::NoHealthyEndpoint, text).with_source(error);
             return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
         }
     };
     if head.is_grpc() && matches!(place.slot, crate::net::pool::Slot::H1(_)) {
-        let error = Error::new(ErrorKind::Protocol, "gRPC needs HTTP/2 and ALPN agreed on HTTP/1.1");
+        let text = format!("gRPC needs HTTP/2, and {} agreed on HTTP/1.1 by ALPN", context.place());
+        let error = Error::new(ErrorKind::Protocol, text);
         return Attempted::Failed(Failed::new(Failure::Local, error), None);
     }
     context.attempts += 1;
@@ -413,17 +419,21 @@ where
         },
     };
     let tls = context.backend.transport().tls.is_some();
-    let sending = attempt::send(head, &per_attempt, body, &mut place, tls);
-    let result = match per_try {
-        None => sending.await,
-        Some(per_try) => tokio::time::timeout(per_try, sending).await.unwrap_or_else(|_| {
-            let text = format!("no response within the per-try timeout of {per_try:?}");
-            Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
-        }),
+    let result = {
+        let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
+        until(per_try.map(|per_try| Instant::now() + per_try), sending).await
     };
+    let result = result.unwrap_or_else(|| {
+        let text = format!("no response within the per-try timeout of {:?}", per_try.unwrap_or_default());
+        Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
+    });
     match result {
         Ok(received) => Attempted::Answer(received, place),
-        Err(failed) => Attempted::Failed(failed, Some(Arc::clone(place.in_flight.endpoint()))),
+        Err(mut failed) => {
+            let endpoint = Arc::clone(place.in_flight.endpoint());
+            failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
+            Attempted::Failed(failed, Some(endpoint))
+        }
     }
 }
 

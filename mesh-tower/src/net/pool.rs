@@ -51,7 +51,8 @@ struct Inner {
     error: Option<ConnectError>,
     /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
     grow_after: Option<Instant>,
-    idle: Vec<h1::Conn>,
+    /// In the order they became idle.
+    idle: VecDeque<h1::Conn>,
     waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
     /// HTTP/1.1 connections on their way.
     opening: usize,
@@ -367,7 +368,7 @@ pub(super) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     }
     if inner.idle.len() < MAX_H1_IDLE {
         conn.since = Instant::now();
-        inner.idle.push(conn);
+        inner.idle.push_back(conn);
     }
 }
 
@@ -403,10 +404,19 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, Connect
     }
 }
 
+/// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
+/// only if there is no other.
 fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
+    let now = Instant::now();
     let mut inner = pool.lock();
-    inner.idle.retain(|conn| !conn.send.is_closed() && conn.since.elapsed() < H1_IDLE_TIMEOUT);
-    inner.idle.pop()
+    // Oldest first: those behind a young one are younger.
+    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now - conn.since >= H1_IDLE_TIMEOUT) {
+        inner.idle.pop_front();
+    }
+    match inner.idle.iter().rposition(|conn| conn.send.is_ready()) {
+        Some(index) => inner.idle.remove(index),
+        None => inner.idle.pop_back(),
+    }
 }
 
 async fn open_for_waiter(endpoint: Arc<Endpoint>) {
