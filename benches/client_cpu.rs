@@ -40,10 +40,9 @@ fn main() -> Result<()> {
         if !args.wants(&format!("{} against {}", candidate.name(), baseline.name())) {
             continue;
         }
-        if let Some(comparison) = compare(&args, &runtime, &mut server, *candidate, *baseline)? {
-            comparison.write(&mut *out)?;
-            comparisons.push(comparison);
-        }
+        let comparison = compare(&args, &runtime, &mut server, *candidate, *baseline)?;
+        comparison.write(&mut *out)?;
+        comparisons.push(comparison);
     }
     report::json(&args, &title, &comparisons)
 }
@@ -54,12 +53,12 @@ fn compare(
     server: &mut Server,
     candidate: Contender,
     baseline: Contender,
-) -> Result<Option<Comparison>> {
+) -> Result<Comparison> {
     let (names, before) = ((candidate.name(), baseline.name()), server.connections()?);
-    let Some(baseline) = baseline.build(runtime, server)? else { return Ok(None) };
+    let baseline = baseline.build(runtime, server)?;
     warm_up(runtime, &*baseline, CALLERS)?;
     let between = server.connections()?;
-    let Some(candidate) = candidate.build(runtime, server)? else { return Ok(None) };
+    let candidate = candidate.build(runtime, server)?;
     warm_up(runtime, &*candidate, CALLERS)?;
     let after = server.connections()?;
 
@@ -68,7 +67,7 @@ fn compare(
         None => calls_per_run(runtime, &*baseline, CALLERS)?,
     };
     let pairs = interleave(runtime, &*baseline, &*candidate, CALLERS, rpcs, args.pairs)?;
-    Ok(Some(Comparison {
+    Ok(Comparison {
         candidate: names.0.to_owned(),
         baseline: names.1.to_owned(),
         candidate_connections: after - between,
@@ -77,5 +76,5 @@ fn compare(
         rpcs,
         median_ratio: median(pairs.iter().map(|pair| pair.ratio)),
         pairs,
-    }))
+    })
 }

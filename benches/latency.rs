@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     )?;
     let mut rows = Vec::new();
     for candidate in CANDIDATES.iter().filter(|candidate| args.wants(candidate.name())) {
-        let Some(row) = compare(*candidate, &runtime, &server, args.pairs, rpcs)? else { continue };
+        let row = compare(*candidate, &runtime, &server, args.pairs, rpcs)?;
         writeln!(
             out,
             "{:>32} {:>8.1} {:>8.1} {:>11.1} {:>10.1} {:>+10.1} {:>+10.1}",
@@ -72,9 +72,9 @@ fn main() -> Result<()> {
     report::json(&args, &title, &rows)
 }
 
-fn compare(contender: Contender, runtime: &Runtime, server: &Server, rounds: usize, rpcs: u64) -> Result<Option<Row>> {
-    let Some(baseline) = Contender::Channel.build(runtime, server)? else { return Ok(None) };
-    let Some(candidate) = contender.build(runtime, server)? else { return Ok(None) };
+fn compare(contender: Contender, runtime: &Runtime, server: &Server, rounds: usize, rpcs: u64) -> Result<Row> {
+    let baseline = Contender::Channel.build(runtime, server)?;
+    let candidate = contender.build(runtime, server)?;
     baseline.latencies(runtime, WARM_UP)?;
     candidate.latencies(runtime, WARM_UP)?;
     let mut quantiles = Vec::with_capacity(rounds);
@@ -82,7 +82,7 @@ fn compare(contender: Contender, runtime: &Runtime, server: &Server, rounds: usi
         quantiles.push((p50_p99(&*baseline, runtime, rpcs)?, p50_p99(&*candidate, runtime, rpcs)?));
     }
     let us = |value: fn(&(Quantiles, Quantiles)) -> f64| median(quantiles.iter().map(value));
-    Ok(Some(Row {
+    Ok(Row {
         client: contender.name(),
         rounds,
         rpcs,
@@ -92,7 +92,7 @@ fn compare(contender: Contender, runtime: &Runtime, server: &Server, rounds: usi
         p99_us: us(|(_, candidate)| candidate.p99),
         added_p50_us: us(|(baseline, candidate)| candidate.p50 - baseline.p50),
         added_p99_us: us(|(baseline, candidate)| candidate.p99 - baseline.p99),
-    }))
+    })
 }
 
 /// Of one round, in microseconds.

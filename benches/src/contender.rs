@@ -57,16 +57,16 @@ impl Contender {
         }
     }
 
-    /// Builds it on `runtime` for the endpoints of `server`; `None` if there is no such client yet.
+    /// Builds it on `runtime` for the endpoints of `server`.
     ///
     /// # Errors
     /// If it refuses its configuration or cannot connect.
-    pub fn build(self, runtime: &Runtime, server: &Server) -> Result<Option<Box<dyn Candidate>>> {
+    pub fn build(self, runtime: &Runtime, server: &Server) -> Result<Box<dyn Candidate>> {
         let name = self.name();
         let endpoints = server.endpoints();
         runtime.block_on(async {
-            Ok(Some(match self {
-                Self::Mesh => return Ok(mesh::grpc(endpoints).await?.map(|client| candidate(name, client))),
+            Ok(match self {
+                Self::Mesh => candidate(name, mesh::grpc(endpoints).await?),
                 Self::Channel => {
                     candidate(name, tonic::channel(*endpoints.first().ok_or("the server has no endpoint")?).await?)
                 }
@@ -78,13 +78,13 @@ impl Contender {
                     let control_plane = server.control_plane().ok_or("the server has no control plane")?;
                     candidate(name, crate::client::xds::channel(control_plane)?)
                 }
-                Self::MeshHttp1 => return Ok(mesh::http1(endpoints).await?.map(|client| candidate(name, client))),
+                Self::MeshHttp1 => candidate(name, mesh::http1(endpoints).await?),
                 Self::HyperUtilHttp1 => candidate(name, hyper_util::http1(endpoints)?),
                 Self::HyperHttp1 => candidate(name, hyper::http1(endpoints)?),
-                Self::MeshHttp2 => return Ok(mesh::http2(endpoints).await?.map(|client| candidate(name, client))),
+                Self::MeshHttp2 => candidate(name, mesh::http2(endpoints).await?),
                 Self::HyperUtilHttp2 => candidate(name, hyper_util::http2(endpoints)?),
                 Self::HyperHttp2 => candidate(name, hyper::http2(endpoints).await?),
-            }))
+            })
         })
     }
 }

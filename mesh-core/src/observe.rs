@@ -1,1 +1,216 @@
-//! (placeholder)
+//! The events of the request path. Telemetry, and whoever wants to watch, plugs in here.
+//!
+//! Events borrow what they tell; nothing is formatted or allocated for an observer that is not there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::State;
+use crate::error::ErrorKind;
+use crate::grpc::Code;
+use crate::model::{Address, BackendId};
+
+/// Watches a mesh.
+///
+/// Called on the request path, on whatever task the event happens: an observer must be quick and must not block. A
+/// panic of an observer is a panic of that request.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, event: &Event<'_>);
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn event(&self, event: &Event<'_>) {
+        (**self).event(event);
+    }
+}
+
+/// Something that happened in a mesh.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A request ended: its response body was read to the end or dropped, or it failed.
+    Request(Request<'a>),
+    /// An attempt ended: it has a response head, or failed.
+    Attempt(Attempt<'a>),
+    /// A balancer was asked for an endpoint.
+    Pick(Pick<'a>),
+    /// A connection attempt ended.
+    Connect(Connect<'a>),
+    /// An endpoint changed its state.
+    Endpoint(Endpoint<'a>),
+    /// A configuration was applied or refused.
+    Config(Config<'a>),
+}
+
+/// A request that ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Request<'a> {
+    /// The virtual host, if one was found.
+    pub service: Option<&'a str>,
+    /// The route's name, if one matched and has a name.
+    pub route: Option<&'a str>,
+    /// The backend that was drawn, if it came so far.
+    pub backend: Option<&'a BackendId>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many attempts were made, transparent resends included.
+    pub attempts: u32,
+    /// From the call to the end.
+    pub duration: Duration,
+    /// The version of the configuration that routed it.
+    pub config_version: u64,
+}
+
+impl<'a> Request<'a> {
+    /// A request that ended as `outcome` says.
+    pub fn new(outcome: Outcome, duration: Duration) -> Self {
+        Self { service: None, route: None, backend: None, outcome, attempts: 0, duration, config_version: 0 }
+    }
+}
+
+/// An attempt that ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Attempt<'a> {
+    /// The virtual host.
+    pub service: &'a str,
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint, if one was picked.
+    pub endpoint: Option<&'a Address>,
+    /// 1 for the first.
+    pub number: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the pick to the response head.
+    pub duration: Duration,
+    /// What comes next.
+    pub next: Next,
+    /// The version of the configuration that routed it.
+    pub config_version: u64,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt at `service`'s `backend`.
+    pub fn new(service: &'a str, backend: &'a BackendId, number: u32, outcome: Outcome) -> Self {
+        Self {
+            service,
+            backend,
+            endpoint: None,
+            number,
+            outcome,
+            duration: Duration::ZERO,
+            next: Next::Return,
+            config_version: 0,
+        }
+    }
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next {
+    /// Its result goes to the caller.
+    Return,
+    /// It is sent again at once, because the peer never processed it.
+    Resend,
+    /// It is tried again after a pause, by the retry policy.
+    Retry,
+    /// The policy would try again; the retry budget did not allow it.
+    BudgetExhausted,
+}
+
+/// How a request or an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With a response.
+    Response {
+        /// Its HTTP status.
+        status: http::StatusCode,
+        /// Its gRPC code, where it is known: from a head without a body, or from trailers.
+        grpc: Option<Code>,
+    },
+    /// Without one.
+    Failed(ErrorKind),
+    /// The caller lost interest.
+    Cancelled,
+}
+
+/// A balancer was asked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Pick<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint that was chosen; `None` if the request has to wait or fails.
+    pub endpoint: Option<&'a Address>,
+}
+
+impl<'a> Pick<'a> {
+    /// `endpoint` was chosen, or none.
+    pub fn new(backend: &'a BackendId, endpoint: Option<&'a Address>) -> Self {
+        Self { backend, endpoint }
+    }
+}
+
+/// A connection attempt ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Connect<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint.
+    pub endpoint: &'a Address,
+    /// What went wrong, or `None`.
+    pub error: Option<&'a (dyn std::error::Error + Send + Sync + 'static)>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl<'a> Connect<'a> {
+    /// An attempt that succeeded.
+    pub fn new(backend: &'a BackendId, endpoint: &'a Address, duration: Duration) -> Self {
+        Self { backend, endpoint, error: None, duration }
+    }
+}
+
+/// An endpoint changed its state.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Endpoint<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint.
+    pub endpoint: &'a Address,
+    /// The new state.
+    pub state: State,
+}
+
+impl<'a> Endpoint<'a> {
+    /// `endpoint` is `state` now.
+    pub fn new(backend: &'a BackendId, endpoint: &'a Address, state: State) -> Self {
+        Self { backend, endpoint, state }
+    }
+}
+
+/// A configuration was applied or refused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config<'a> {
+    /// The version in force after this event; the first is 1.
+    pub version: u64,
+    /// Where it came from: a path, or a word for the source.
+    pub source: &'a str,
+    /// Why it was refused; `None` if it is in force.
+    pub error: Option<&'a (dyn std::error::Error + 'static)>,
+}
+
+impl<'a> Config<'a> {
+    /// `version` from `source` is in force.
+    pub fn new(version: u64, source: &'a str) -> Self {
+        Self { version, source, error: None }
+    }
+}

@@ -1,1 +1,30 @@
-//! mesh-tonic
+//! An embeddable service mesh for tonic: an unchanged generated client over a routed, balanced, retried channel.
+//!
+//! ```no_run
+//! # mod greeter { pub struct GreeterClient<T>(T); impl<T> GreeterClient<T> { pub fn new(inner: T) -> Self { Self(inner) } } }
+//! # use greeter::GreeterClient;
+//! use mesh_tonic::prelude::*;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let mesh = Mesh::from_env().await?; // MESH_CONFIG=mesh.yaml
+//! let greeter = GreeterClient::new(mesh.channel("greeter")?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything else is `mesh-tower`, which this crate re-exports.
+
+mod channel;
+mod status;
+
+pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
+pub use mesh_tower;
+pub use mesh_tower::{Mesh, core};
+pub use status::to_status;
+
+/// What a gRPC user imports.
+pub mod prelude {
+    pub use mesh_tower::Mesh;
+
+    pub use crate::MeshExt as _;
+}

@@ -1,1 +1,41 @@
-//! mesh-tower
+//! An embeddable service mesh for Tower: what a sidecar does for a client, inside the process.
+//!
+//! A [`Mesh`] is built from one YAML file. Its clients route by host, path, method, header and query, split by weight,
+//! balance over endpoints, time out, retry within a budget, and follow every change of the file while they run.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use mesh_tower::Mesh;
+//!
+//! let mesh = Mesh::from_file("mesh.yaml").await?;
+//! let response = mesh.http_client().get("http://catalog/items").await?;
+//! println!("{}", response.into_body().string().await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! gRPC users take `mesh-tonic`, which puts an unchanged generated client on top. The file's schema is documented in
+//! [`mesh_core::config`].
+//!
+//! # Failure
+//!
+//! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
+//! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
+
+pub mod observe;
+
+mod client;
+mod error;
+mod http_client;
+mod mesh;
+mod net;
+mod source;
+
+pub use client::Body;
+pub use error::{BoxError, Error, ErrorKind};
+pub use http_client::{HttpClient, ResponseFuture, ServiceClient};
+pub use mesh::{Builder, ConfigStatus, Mesh};
+pub use mesh_core as core;
+pub use net::tls::TlsConfigError;
+pub use net::{Connect, ConnectError, Connecting, Io};
+pub use source::BuildError;

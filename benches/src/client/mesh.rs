@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 
-use tonic::transport::Channel;
+use mesh_tonic::prelude::*;
+use mesh_tonic::{Channel, mesh_tower};
+use mesh_tower::HttpClient;
 
-use super::hyper_util::HyperUtil;
-use super::{Greeter, METHOD_PREFIX, RETRIES, SERVICE};
+use super::{Get, Greeter, METHOD_PREFIX, RETRIES, SERVICE};
 use crate::Result;
 
 /// The generated client over a mesh channel.
 pub type MeshGrpc = Greeter<Channel>;
 /// `GET` by the mesh's HTTP client.
-pub type MeshHttp = HyperUtil;
+pub type MeshHttp = Get<HttpClient>;
 
 /// The configuration of every mesh here; `protocol` is a word of the file: `http1` or `http2`.
 pub fn config_text(endpoints: &[SocketAddr], protocol: &str) -> String {
@@ -34,26 +35,34 @@ pub fn config_text(endpoints: &[SocketAddr], protocol: &str) -> String {
     )
 }
 
-/// The mesh's gRPC channel to all endpoints; `None` while there is no such client.
-///
-/// # Errors
-/// If the mesh refuses its configuration.
-pub async fn grpc(_endpoints: &[SocketAddr]) -> Result<Option<MeshGrpc>> {
-    Ok(None)
+async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
+    Ok(Mesh::builder().text(config_text(endpoints, protocol)).build().await?)
 }
 
-/// The mesh's HTTP client over h1; `None` while there is no such client.
+/// The mesh's gRPC channel to all endpoints.
 ///
 /// # Errors
 /// If the mesh refuses its configuration.
-pub async fn http1(_endpoints: &[SocketAddr]) -> Result<Option<MeshHttp>> {
-    Ok(None)
+pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
+    Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
 }
 
-/// The mesh's HTTP client over h2; `None` while there is no such client.
+/// The mesh's HTTP client over h1.
 ///
 /// # Errors
 /// If the mesh refuses its configuration.
-pub async fn http2(_endpoints: &[SocketAddr]) -> Result<Option<MeshHttp>> {
-    Ok(None)
+pub async fn http1(endpoints: &[SocketAddr]) -> Result<MeshHttp> {
+    get(mesh(endpoints, "http1").await?)
+}
+
+/// The mesh's HTTP client over h2.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn http2(endpoints: &[SocketAddr]) -> Result<MeshHttp> {
+    get(mesh(endpoints, "http2").await?)
+}
+
+fn get(mesh: Mesh) -> Result<MeshHttp> {
+    Ok(Get::new(mesh.http_client(), vec![format!("http://{SERVICE}/hello").parse()?]))
 }

@@ -1,1 +1,11 @@
-//! (placeholder)
+//! Choosing an endpoint.
+//!
+//! An [`Endpoint`] is stable: it keeps its identity, its [`State`] and its counters through every update that names
+//! its address again. A [`Picker`] is immutable: an update that changes a backend builds a new one over the old
+//! endpoints. The transport owns the states; a balancer only reads them.
+
+mod endpoint;
+mod picker;
+
+pub use endpoint::{Endpoint, InFlight, State};
+pub use picker::{Pick, Picker};

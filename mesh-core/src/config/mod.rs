@@ -1,1 +1,96 @@
-//! (placeholder)
+//! The configuration file: YAML text to a [`model::Config`], or everything that is wrong with it.
+#![doc = include_str!("reference.md")]
+
+mod build;
+mod choice;
+mod duration;
+mod lower;
+mod names;
+mod number;
+mod problem;
+mod scalar;
+mod schema;
+mod section;
+mod shape;
+mod suggest;
+mod text;
+mod tree;
+
+use std::path::Path as FsPath;
+
+pub use self::problem::{ConfigError, Problem};
+use self::problem::{Draft, Path, Position, Problems};
+use self::shape::{Context, Shape};
+use crate::model;
+
+/// The largest file, in bytes.
+pub const MAX_BYTES: usize = 8 << 20;
+
+/// How deep collections may be nested.
+pub const MAX_DEPTH: usize = 64;
+
+/// How many values a file may hold, counting all that its aliases stand for.
+pub const MAX_NODES: usize = 500_000;
+
+/// How many characters may stand between two values: the longest text, comment or list in brackets.
+const MAX_PIECE: usize = 1 << 20;
+
+/// How many bytes of text aliases may stand for.
+const MAX_ALIASED_BYTES: usize = MAX_BYTES;
+
+/// Reads a configuration.
+///
+/// `name` is how problems call the file. `directory` is what relative paths in it are relative to; nothing is read
+/// from there.
+///
+/// # Errors
+/// All problems at once, as far as one does not hide another: behind a syntax error nothing can be read, and a value
+/// of the wrong kind is not looked into. A file without a configuration in it (empty, only comments, `null`) is an
+/// error too: it is a mistake far more often than a wish to have no services.
+pub fn parse(text: &[u8], name: &str, directory: &FsPath) -> Result<model::Config, ConfigError> {
+    let mut context = Context::new(name);
+    let config = decode(text, &mut context.problems)
+        .and_then(|text| tree::read(text, &mut context.problems))
+        .and_then(|node| schema::File::read(&node, Path::TOP, &mut context))
+        .map(|file| lower::config(&file, directory, &mut context));
+    context.problems.into_result(config)
+}
+
+/// The text of a file, unless it is too large, not UTF-8, or has bytes that YAML does not allow.
+fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+    if bytes.len() > MAX_BYTES {
+        let draft =
+            || Draft::new(format!("{} bytes are too many: a configuration has at most {MAX_BYTES}", bytes.len()));
+        problems.report(Position::FILE, Path::TOP, draft);
+        return None;
+    }
+    let (valid, is_text) = match std::str::from_utf8(bytes) {
+        Ok(text) => (text, true),
+        Err(error) => (std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(), false),
+    };
+    // The parser takes a NUL for the end of the file: what was cut off would be missing without a word.
+    if let Some(index) = valid.find(|c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        problems.report(end_of(&valid[..index]), Path::TOP, || {
+            Draft::new(format!("the control character {:#04x} is not allowed in YAML", bytes[index]))
+        });
+        return None;
+    }
+    if !is_text {
+        problems.report(end_of(valid), Path::TOP, || {
+            let draft = Draft::new(format!("the byte {:#04x} here is not UTF-8", bytes[valid.len()]));
+            draft.help("save the file as UTF-8")
+        });
+        return None;
+    }
+    Some(valid)
+}
+
+/// The place behind `text`.
+fn end_of(text: &str) -> Position {
+    let line = text.bytes().filter(|b| *b == b'\n').count() + 1;
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Position { line, column }
+}
+
+#[cfg(test)]
+mod tests;

@@ -120,14 +120,15 @@ impl Default for ConnectBackoff {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The name sent as SNI and verified in the certificate. `None`: the host of the request's authority.
+    /// The name sent as SNI and verified in the certificate. `None`: the name of the service, which is what callers
+    /// write; where that is no host name, the endpoint's IP address.
     pub server_name: Option<Arc<str>>,
     /// Whom to trust.
     pub roots: RootCertificates,
 }
 
 impl Tls {
-    /// TLS that trusts `roots` and verifies the name the caller wrote.
+    /// TLS that trusts `roots` and verifies the service's name.
     pub fn new(roots: RootCertificates) -> Self {
         Self { server_name: None, roots }
     }

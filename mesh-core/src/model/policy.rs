@@ -223,8 +223,9 @@ impl Default for Backoff {
     }
 }
 
-/// How many retries of a backend may be under way at once: `max(min_concurrent, percent of its requests in flight)`
-/// (Envoy's retry budget). A retry beyond it waits for one more pause and is then given up.
+/// How many retries of a backend may be under way at once: `max(min_concurrent, percent of its other requests in
+/// flight)` (Envoy's retry budget). A retry counts from the beginning of its pause; one beyond the budget waits as long
+/// as that pause, asks again, and is then given up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryBudget {
     /// The share of the requests in flight, in percent, 0..=100. Default 20.

@@ -1,1 +1,13 @@
-//! (placeholder)
+//! What keeps requests alive when endpoints are not: retries and what bounds them.
+//!
+//! - [`retry`] decides after each attempt; [`backoff`] says how long to wait,
+//! - [`budget`] and [`throttle`] keep retries from becoming the load that kills the backend,
+//! - [`replay`] keeps what of a request body may have to be sent again,
+//! - [`deadline`] says how long a call may take in all.
+
+pub mod backoff;
+pub mod budget;
+pub mod deadline;
+pub mod replay;
+pub mod retry;
+pub mod throttle;

@@ -1,0 +1,12 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../targets/oracle.rs"]
+mod oracle;
+#[path = "../targets/reader.rs"]
+mod reader;
+#[path = "../targets/route_table.rs"]
+mod target;
+
+fuzz_target!(|data: &[u8]| target::run(data));

@@ -1,0 +1,191 @@
+//! Shapes of text that names something: hosts, paths, headers, methods, addresses, files.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+
+use super::problem::shorten;
+use super::shape::{NOT_YET, list};
+use super::text::{Refusal, TextShape};
+use crate::model::HostPattern;
+
+/// A pattern for an authority.
+pub(super) struct Host;
+
+impl TextShape for Host {
+    type Value = HostPattern;
+
+    fn form() -> Cow<'static, str> {
+        "a host: `name`, `name:port`, `*.suffix`, `prefix.*` or `*`".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        HostPattern::parse(text).map_err(|error| {
+            let refusal = Refusal::new(format!("is not a host: {error}"));
+            if text.contains("://") || text.contains('/') { refusal.help("write the host alone") } else { refusal }
+        })
+    }
+}
+
+/// A path or its beginning, without the query.
+pub(super) struct UriPath;
+
+impl TextShape for UriPath {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        "a path that begins with `/`".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        if text.contains(['?', '#']) {
+            return Err(Refusal::new("is not a path: it ends before `?` and `#`").help("match the query with `query`"));
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(Refusal::new("is not a path: it holds white space").help("write it percent-encoded"));
+        }
+        if text.starts_with('/') {
+            return Ok(text.clone());
+        }
+        Err(Refusal::new("is not a path: it must begin with `/`").help(format!("write `/{}`", shorten(text))))
+    }
+}
+
+/// A header that a request can carry and a match can see.
+pub(super) struct Header;
+
+impl TextShape for Header {
+    type Value = HeaderName;
+
+    fn form() -> Cow<'static, str> {
+        "the name of a header".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        if text.starts_with(':') {
+            let instead = match &**text {
+                ":path" => "use `path` of the match",
+                ":method" => "use `method` of the match",
+                ":authority" => "use `hosts` of the service",
+                _ => "there is no way to match it",
+            };
+            return Err(Refusal::new("is a pseudo-header and no header").help(instead));
+        }
+        let name = text.to_ascii_lowercase();
+        if name.ends_with("-bin") {
+            let message = "never matches: headers that end in `-bin` are binary in gRPC and invisible here";
+            return Err(Refusal::new(message).help("use a header of another name"));
+        }
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| Refusal::new("is not the name of a header: write letters, digits and !#$%&'*+-.^_`|~"))
+    }
+}
+
+/// An HTTP method.
+pub(super) struct HttpMethod;
+
+impl TextShape for HttpMethod {
+    type Value = Method;
+
+    fn form() -> Cow<'static, str> {
+        "an HTTP method".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+        let upper = text.to_ascii_uppercase();
+        if KNOWN.contains(&&*upper) && *upper != **text {
+            let help = format!("did you mean `{upper}`?");
+            return Err(Refusal::new("is not an HTTP method: methods are written in capitals").help(help));
+        }
+        Method::from_bytes(text.as_bytes())
+            .map_err(|_| Refusal::new(format!("is not an HTTP method such as {}", list(KNOWN))))
+    }
+}
+
+/// Where an endpoint listens.
+pub(super) struct SocketAddress;
+
+impl TextShape for SocketAddress {
+    type Value = SocketAddr;
+
+    fn form() -> Cow<'static, str> {
+        "an address, `ip:port` or `\"[ipv6]:port\"`".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        const NEITHER: &str = "is not an address: write `ip:port` or `\"[ipv6]:port\"`";
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err(Refusal::new("is not an address to connect to: the port must be from 1 to 65535")),
+                _ => Ok(address),
+            };
+        }
+        if text.parse::<IpAddr>().is_ok() {
+            return Err(match text.contains(':') {
+                true => Refusal::new(NEITHER).help("put an IPv6 address in brackets: `\"[2001:db8::1]:80\"`"),
+                false => Refusal::new(NEITHER).help(format!("add the port: `{text}:80`")),
+            });
+        }
+        if let Some((_, rest)) = text.split_once("://") {
+            return Err(Refusal::new(NEITHER).help(format!("without a scheme: `{}`", shorten(rest))));
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let has_name = host.bytes().any(|b| b.is_ascii_alphabetic())
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        if !has_name {
+            return Err(Refusal::new(NEITHER));
+        }
+        let refusal = Refusal::new(format!("names a host: name resolution (`dns:`) {NOT_YET}"));
+        Err(match (host, port) {
+            ("localhost", port) if !port.is_empty() => refusal.help(format!("write `127.0.0.1:{}`", shorten(port))),
+            _ => refusal.help("write its IP address and port"),
+        })
+    }
+}
+
+/// The name a server's certificate must carry.
+pub(super) struct ServerName;
+
+impl TextShape for ServerName {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        "the name of a server: a DNS name or an IP address".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let is_name = text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(label);
+        if is_name || text.parse::<IpAddr>().is_ok() {
+            return Ok(text.clone());
+        }
+        Err(Refusal::new("is not the name of a server: write a DNS name or an IP address, without a port"))
+    }
+}
+
+/// The path of a file.
+pub(super) struct FilePath;
+
+impl TextShape for FilePath {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        "the path of a file".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        const MAX: usize = 4096;
+        if (1..=MAX).contains(&text.len()) {
+            return Ok(text.clone());
+        }
+        Err(Refusal::new(format!("is not the path of a file: write 1 to {MAX} bytes")))
+    }
+}

@@ -1,0 +1,253 @@
+//! The sections of the file: every field with its shape, default and meaning, declared once.
+
+use super::choice::{Balancer, LoadBalancer, Methods, OrNone, TlsMode};
+use super::names::{FilePath, Header, Host, HttpMethod, ServerName, SocketAddress, UriPath};
+use super::number::{Decimal, Flag, Integer, Span, Timeout};
+use super::section::Presence::{DefaultsTo, Optional, Required};
+use super::section::section;
+use super::shape::{List, Map, OneOrMore};
+use super::text::{Regex, SomeText, Text, Word};
+use crate::model::{Protocol, RetryOn};
+
+section! {
+    /// The whole file.
+    File: "a configuration" {
+        /// The services by the names callers use.
+        services: Map<Service> = Required,
+    } not yet { servers, identity, overlay, unknown_services, telemetry, admin, xds }
+
+    /// What callers reach under one name. The name itself is one of its hosts.
+    Service: "a service" {
+        /// Other authorities that callers use for it; no other service may claim them.
+        hosts: List<Host> = Optional,
+        /// Where requests go; the first that matches wins. May be left out if there is one backend.
+        routes: List<Route> = Optional,
+        /// What stands behind it.
+        backends: Map<Backend> = Required,
+        /// gRPC's token bucket for the retries to the service (gRFC A6).
+        retry_throttling: RetryThrottling = Optional,
+    } not yet { hedging, fault, rate_limit, mirror }
+
+    /// A bucket that every failure takes a token from; retries stop while half of it or more is gone.
+    RetryThrottling: "a retry throttling" {
+        /// The size of the bucket.
+        max_tokens: Integer<u32, 1, 1000> = Required,
+        /// The tokens that a success returns.
+        token_ratio: Decimal<1, 1_000_000, 3> = Required,
+    } not yet {}
+
+    /// Where some of the requests go.
+    Route: "a route" {
+        /// Its name in errors and telemetry; no other route of the service may have it.
+        name: SomeText = Optional,
+        /// Alternatives, one of which must hold. Without any, every request matches.
+        matches: List<Match> = Optional,
+        /// Where requests go, drawn by weight; a backend at most once.
+        backends: OneOrMore<WeightedBackend> = Required,
+        /// Bound of the whole request with all its retries.
+        timeout: Timeout = Optional,
+        /// When to try again.
+        retry: OrNone<Retry> = Optional,
+        /// What the request's hash is made of.
+        hash_policy: List<HashPolicy> = Optional,
+    } not yet {
+        redirect, rewrite, direct_response, mirror, fault, hedging, filters, rate_limit, authorization, session_affinity,
+    }
+
+    /// A backend of a route. Its policies replace those of the route, each as a whole.
+    WeightedBackend: "a backend of a route" {
+        /// One of the service's `backends`.
+        name: SomeText = Required,
+        /// Its share among its siblings; their sum must be from 1 to 4294967295.
+        weight: Integer<u32, 0, U32_MAX> = DefaultsTo("1"),
+        /// Replaces the route's timeout.
+        timeout: Timeout = Optional,
+        /// Replaces the route's retry policy; `none` takes it away.
+        retry: OrNone<Retry> = Optional,
+        /// Replaces the route's hash policies.
+        hash_policy: List<HashPolicy> = Optional,
+    } not yet {}
+
+    /// Conditions that must all hold.
+    Match: "a match" {
+        /// The path, without the query.
+        path: PathMatch = Optional,
+        /// The method.
+        method: HttpMethod = Optional,
+        /// Headers; several values of one are joined with a comma.
+        headers: List<HeaderMatch> = Optional,
+        /// Query parameters; the first of a name counts, decoded.
+        query: List<QueryMatch> = Optional,
+        /// The share of requests that match, in percent. Excludes `fraction`.
+        percent: Decimal<0, 1_000_000, 4> = Optional,
+        /// The share of requests that match. Excludes `percent`.
+        fraction: Fraction = Optional,
+    } not yet {}
+
+    /// A condition on the path: one of `exact`, `prefix`, `regex`.
+    PathMatch: "a path match" {
+        /// The whole path.
+        exact: UriPath = Optional,
+        /// The first elements of the path: `/v2` matches `/v2` and `/v2/x`, not `/v2x`.
+        prefix: UriPath = Optional,
+        /// An expression for the whole path.
+        regex: Regex = Optional,
+        /// Compare without regard to ASCII case; not with `regex`.
+        ignore_case: Flag = DefaultsTo("false"),
+    } not yet {}
+
+    /// A condition on a header: one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `range`, `present`.
+    HeaderMatch: "a header match" {
+        /// The header, in any case.
+        name: Header = Required,
+        /// The whole value.
+        exact: Text = Optional,
+        /// How the value begins.
+        prefix: SomeText = Optional,
+        /// How the value ends.
+        suffix: SomeText = Optional,
+        /// What the value holds.
+        contains: SomeText = Optional,
+        /// An expression for the whole value.
+        regex: Regex = Optional,
+        /// The value as an integer.
+        range: Range = Optional,
+        /// Whether there is such a header at all.
+        present: Flag = Optional,
+        /// Compare without regard to ASCII case; not with `regex`, `range`, `present`.
+        ignore_case: Flag = DefaultsTo("false"),
+        /// Match what the rest does not; an absent header still does not match, but for `present`.
+        invert: Flag = DefaultsTo("false"),
+    } not yet {}
+
+    /// A condition on a query parameter: one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `present`.
+    QueryMatch: "a query match" {
+        /// The parameter, decoded.
+        name: SomeText = Required,
+        /// The whole value.
+        exact: Text = Optional,
+        /// How the value begins.
+        prefix: SomeText = Optional,
+        /// How the value ends.
+        suffix: SomeText = Optional,
+        /// What the value holds.
+        contains: SomeText = Optional,
+        /// An expression for the whole value.
+        regex: Regex = Optional,
+        /// Whether there is such a parameter at all.
+        present: Flag = Optional,
+        /// Compare without regard to ASCII case; not with `regex`, `present`.
+        ignore_case: Flag = DefaultsTo("false"),
+    } not yet {}
+
+    /// Integers from `start` to just below `end`.
+    Range: "a range" {
+        /// The smallest number that matches.
+        start: Integer<i64, { i64::MIN }, { i64::MAX }> = Required,
+        /// The first number that no longer matches; greater than `start`.
+        end: Integer<i64, { i64::MIN }, { i64::MAX }> = Required,
+    } not yet {}
+
+    /// A share of the requests, kept in millionths.
+    Fraction: "a fraction" {
+        /// How many match, at most `denominator`.
+        numerator: Integer<u32, 0, 1_000_000> = Required,
+        /// Out of how many.
+        denominator: Integer<u32, 1, 1_000_000> = DefaultsTo("100"),
+    } not yet {}
+
+    /// When a failed attempt is followed by another, how often and how soon.
+    Retry: "a retry policy" {
+        /// How many attempts may follow the first; gRPC calls have at most 5 in all (gRFC A44).
+        num_retries: Integer<u32, 1, 10> = DefaultsTo("1"),
+        /// The conditions, one of which must hold.
+        on: OneOrMore<Word<RetryOn>> = Required,
+        /// Bound of each attempt up to its response head.
+        per_try_timeout: Timeout = Optional,
+        /// The pauses between attempts; they double and are jittered by 20 %.
+        backoff: Backoff = DefaultsTo("{}"),
+        /// The statuses of the condition `retriable-status-codes`, with which it must be given.
+        retriable_status_codes: OneOrMore<Integer<u16, 400, 599>> = Optional,
+        /// The response headers of the condition `retriable-headers`, with which it must be given; one is enough.
+        retriable_headers: OneOrMore<HeaderMatch> = Optional,
+        /// Methods that may be sent again after a peer acted on them, or `all`. Without it the idempotent ones.
+        methods: Methods = Optional,
+        /// How much of a request body is kept to be sent again, in bytes.
+        max_body_bytes: Integer<usize, 0, 16_777_216> = DefaultsTo("65536"),
+    } not yet {}
+
+    /// The pauses between attempts.
+    Backoff: "a backoff" {
+        /// The first pause.
+        base: Span<1, 300_000> = DefaultsTo("25ms"),
+        /// The longest pause, at least `base`. Without it 10 times `base`, at most 5m.
+        max: Span<1, 300_000> = Optional,
+    } not yet {}
+
+    /// One ingredient of the hash of a request: one of `header`, `query`.
+    HashPolicy: "a hash policy" {
+        /// The value of this header.
+        header: Header = Optional,
+        /// The value of this query parameter.
+        query: SomeText = Optional,
+        /// Whether the policies behind it are skipped once there is a hash.
+        terminal: Flag = DefaultsTo("false"),
+    } not yet { cookie, source_ip }
+
+    /// Equal endpoints and how to reach them.
+    Backend: "a backend" {
+        /// The endpoints, each once. `[]` is none: requests fail.
+        endpoints: List<SocketAddress> = Required,
+        /// The HTTP version. `auto`: what TLS agrees on; in plaintext HTTP/1.1, for gRPC HTTP/2.
+        protocol: Word<Protocol> = DefaultsTo("auto"),
+        /// How an endpoint is chosen.
+        load_balancer: LoadBalancer = DefaultsTo("round_robin"),
+        /// Bound of one connection attempt, TLS included.
+        connect_timeout: Span<1, 300_000> = DefaultsTo("5s"),
+        /// The pauses between failed connection attempts; they grow by 1.6 and are jittered by 20 %.
+        connect_backoff: ConnectBackoff = DefaultsTo("{}"),
+        /// How many retries may be under way at once.
+        retry_budget: RetryBudget = DefaultsTo("{}"),
+        /// TLS to the endpoints; plaintext without it.
+        tls: Tls = Optional,
+    } not yet {
+        dns, outlier_detection, circuit_breaker, health_check, slow_start, subsets, localities, priorities, keepalive,
+        max_connection_age, idle_timeout,
+    }
+
+    /// A balancer with its parameters.
+    BalancerSection: "a balancer" {
+        /// The balancer.
+        policy: Word<Balancer> = Required,
+        /// How many endpoints `least_request` compares, and only it; 2 where left out.
+        choice_count: Integer<u32, 2, 10> = Optional,
+    } not yet {}
+
+    /// The pauses between failed connection attempts.
+    ConnectBackoff: "a connect backoff" {
+        /// The first pause.
+        base: Span<10, 3_600_000> = DefaultsTo("1s"),
+        /// The longest pause, at least `base`. Without it 120s, or `base` if that is longer.
+        max: Span<10, 3_600_000> = Optional,
+    } not yet {}
+
+    /// How many retries of a backend may be under way at once: the greater of both.
+    RetryBudget: "a retry budget" {
+        /// In percent of its requests in flight.
+        percent: Decimal<0, 1_000_000, 4> = DefaultsTo("20"),
+        /// However few requests are in flight.
+        min_concurrent: Integer<u32, 0, 1_000_000> = DefaultsTo("3"),
+    } not yet {}
+
+    /// TLS to an ordinary server.
+    Tls: "a TLS section" {
+        /// `simple` verifies the server, `disabled` is plaintext.
+        mode: Word<TlsMode> = Required,
+        /// The name for SNI and the certificate. Without it the host of the request.
+        server_name: ServerName = Optional,
+        /// A PEM file with the authorities to trust, relative to the configuration. Without it the public ones.
+        ca_certificates: FilePath = Optional,
+    } not yet { identities }
+}
+
+const U32_MAX: i64 = u32::MAX as i64;

@@ -1,0 +1,126 @@
+//! The reference of the schema is made from the declarations: it cannot fall behind.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::super::problem::{Path, Position, Problem};
+use super::super::schema;
+use super::super::section::{FieldSpec, Presence, Section};
+use super::super::shape::{Context, Shape};
+use super::super::tree::{Node, Value};
+use super::good;
+
+struct Described {
+    title: &'static str,
+    form: &'static str,
+    fields: &'static [FieldSpec],
+    not_yet: &'static [&'static str],
+    read_empty: fn() -> Vec<Problem>,
+}
+
+fn describe<S: Section + Shape>(title: &'static str) -> Described {
+    Described { title, form: S::FORM, fields: S::FIELDS, not_yet: S::NOT_YET, read_empty: read_empty::<S> }
+}
+
+fn read_empty<S: Shape>() -> Vec<Problem> {
+    let mut context = Context::new("empty");
+    let node = Node { value: Value::Map(Arc::default()), at: Position::FILE };
+    assert!(S::read(&node, Path::TOP, &mut context).is_some());
+    context.problems.into_result(Some(())).map_or_else(|error| error.problems().to_vec(), |()| Vec::new())
+}
+
+fn sections() -> Vec<Described> {
+    vec![
+        describe::<schema::File>("top of the file"),
+        describe::<schema::Service>("services.NAME"),
+        describe::<schema::RetryThrottling>("retry_throttling"),
+        describe::<schema::Route>("routes[]"),
+        describe::<schema::WeightedBackend>("routes[].backends[]"),
+        describe::<schema::Match>("matches[]"),
+        describe::<schema::PathMatch>("matches[].path"),
+        describe::<schema::HeaderMatch>("matches[].headers[], retriable_headers[]"),
+        describe::<schema::Range>("headers[].range"),
+        describe::<schema::QueryMatch>("matches[].query[]"),
+        describe::<schema::Fraction>("matches[].fraction"),
+        describe::<schema::Retry>("retry"),
+        describe::<schema::Backoff>("retry.backoff"),
+        describe::<schema::HashPolicy>("hash_policy[]"),
+        describe::<schema::Backend>("backends.NAME"),
+        describe::<schema::BalancerSection>("load_balancer, as a section"),
+        describe::<schema::ConnectBackoff>("connect_backoff"),
+        describe::<schema::RetryBudget>("retry_budget"),
+        describe::<schema::Tls>("tls"),
+    ]
+}
+
+fn tables() -> String {
+    let mut text = String::new();
+    for section in sections() {
+        let Described { title, form, fields, not_yet, .. } = section;
+        write!(
+            text,
+            "\n## `{title}`: {form}\n\n| field | type and range | default | meaning |\n| --- | --- | --- | --- |\n"
+        )
+        .unwrap();
+        for FieldSpec { name, form, presence, about } in fields {
+            let default = match presence {
+                Presence::Required => "required".to_owned(),
+                Presence::Optional => String::new(),
+                Presence::DefaultsTo(default) => format!("`{default}`"),
+            };
+            writeln!(text, "| `{name}` | {} | {default} | {} |", form(), about.trim()).unwrap();
+        }
+        if !not_yet.is_empty() {
+            let names: Vec<_> = not_yet.iter().map(|name| format!("`{name}`")).collect();
+            writeln!(text, "\nNot supported in this version: {}.", names.join(", ")).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn reference_shows_what_is_declared() {
+    const HEADING: &str = "# The sections\n";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/reference.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (introduction, written) = text.split_once(HEADING).unwrap();
+    let expected = tables();
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(file, format!("{introduction}{HEADING}{expected}")).unwrap();
+        return;
+    }
+    assert_eq!(written, expected, "run this test with UPDATE_REFERENCE=1 to write {file} anew");
+}
+
+#[test]
+fn example_of_the_reference_is_valid() {
+    let text = include_str!("../reference.md");
+    let example = text.split("```").nth(1).unwrap().trim_start_matches("yaml");
+    assert_eq!(good(example).backends.len(), 2);
+}
+
+#[test]
+fn declarations_are_sound() {
+    for section in sections() {
+        let mut names: Vec<_> = section.fields.iter().map(|field| field.name).collect();
+        names.extend(section.not_yet);
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name twice in {}", section.title);
+        for field in section.fields {
+            assert!(field.about.trim().ends_with('.'), "{}.{}", section.title, field.name);
+        }
+    }
+}
+
+/// Every default is a text that its own shape reads: all that an empty section lacks is what is required.
+#[test]
+fn defaults_are_valid() {
+    for section in sections() {
+        let required = section.fields.iter().filter(|field| matches!(field.presence, Presence::Required));
+        let expected: Vec<_> = required.map(|field| field.name.to_owned()).collect();
+        let missing: Vec<_> = (section.read_empty)().into_iter().map(|problem| problem.path).collect();
+        assert_eq!(missing, expected, "{}", section.title);
+    }
+}

@@ -1,0 +1,58 @@
+//! Runs the corpora of the fuzz targets about matching through them, and random inputs besides.
+//!
+//! The targets assert what must hold; an input that a fuzzer found is kept in `fuzz/corpus/<target>/`.
+
+#![allow(unreachable_pub, reason = "the targets are modules of the fuzz crate as well")]
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+#[path = "../fuzz/targets/header_path_matching.rs"]
+mod header_path_matching;
+#[path = "../fuzz/targets/oracle.rs"]
+mod oracle;
+#[path = "../fuzz/targets/reader.rs"]
+mod reader;
+#[path = "../fuzz/targets/route_table.rs"]
+mod route_table;
+
+fn run_corpus(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(&folder).expect("every target has a corpus");
+    let mut inputs: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
+    inputs.sort();
+    assert!(!inputs.is_empty(), "{} is empty", folder.display());
+    for input in inputs {
+        let data = std::fs::read(&input).expect("an input can be read");
+        if std::panic::catch_unwind(|| run(&data)).is_err() {
+            panic!("{target} fails on {}", input.display());
+        }
+    }
+}
+
+#[test]
+fn route_table_corpus() {
+    run_corpus("route_table", route_table::run);
+}
+
+#[test]
+fn header_path_matching_corpus() {
+    run_corpus("header_path_matching", header_path_matching::run);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// RT-13
+    #[test]
+    fn rt_13_a_route_table_finds_what_a_test_of_each_route_finds(data in prop::collection::vec(any::<u8>(), 0..256)) {
+        route_table::run(&data);
+    }
+
+    /// RT-01, RT-03, RT-04, RT-05, RT-09
+    #[test]
+    fn any_text_is_matched_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..64)) {
+        header_path_matching::run(&data);
+    }
+}

@@ -1,0 +1,476 @@
+//! From a request to its response: route, attempt, decide, again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use mesh_core::classify::{Attempt, Failure};
+use mesh_core::grpc;
+use mesh_core::model::RoutePolicy;
+use mesh_core::observe::{self, Next, Outcome};
+use mesh_core::resilience::deadline;
+use mesh_core::resilience::replay::Replay;
+use mesh_core::resilience::retry::{Decision, Retry};
+use mesh_core::snapshot::{RouteError, VirtualHost};
+use tokio::time::Instant;
+
+use super::attempt::{self, Failed, Received, RequestBody};
+use super::body::{Body, Guard};
+use super::head::{Head, PerAttempt, Target};
+use super::pick::{self, NoPlace, Place};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::mesh::Handle;
+use crate::net::{Backend, Endpoint, Wanted};
+
+/// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
+const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
+
+/// Sends `request` by the configuration of `handle`.
+pub(crate) async fn call<B>(handle: Arc<Handle>, target: Target, request: Request<B>) -> Result<Response<Body>, Error>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let mut head = Head::new(parts, &target)?;
+    let mut context = Context::route(handle, &head)?;
+    let cluster = Arc::clone(context.backend.transport());
+    let Some(wanted) = cluster.wanted(head.is_grpc()) else {
+        let error = Error::new(
+            ErrorKind::Protocol,
+            format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", context.place()),
+        );
+        return Err(context.fail(error));
+    };
+    if head.is_secure() && cluster.tls.is_none() {
+        let error = Error::new(
+            ErrorKind::InvalidRequest,
+            format!("https was asked for and {} has no `tls`; add it, or write http://", context.place()),
+        );
+        return Err(context.fail(error));
+    }
+    cluster.mark_used(wanted);
+    head.set_content_length(body.size_hint().exact());
+    let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
+    let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
+    let body = RequestBody::Own(Replay::new(body, max_body));
+    let result = match limit {
+        None => attempts(&mut context, &head, body, wanted, None).await,
+        Some(limit) => {
+            let deadline = context.started + limit;
+            let running = attempts(&mut context, &head, body, wanted, Some(deadline));
+            match tokio::time::timeout_at(deadline, running).await {
+                Ok(result) => result,
+                Err(_) => Err(deadline_exceeded(&context, limit)),
+            }
+        }
+    };
+    match result {
+        Ok(answer) => Ok(answer.into_response(context, &head)),
+        Err(error) => Err(context.fail(error)),
+    }
+}
+
+fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
+    let state = match context.attempts {
+        0 => "while waiting for an endpoint".to_owned(),
+        1 => "in the first attempt".to_owned(),
+        n => format!("in attempt {n}"),
+    };
+    let text = format!("no response from {} within {limit:?}: the time was up {state}", context.place());
+    Error::new(ErrorKind::DeadlineExceeded, text)
+}
+
+/// What holds for one request from its routing to its end.
+pub(crate) struct Context {
+    pub(crate) handle: Arc<Handle>,
+    pub(super) virtual_host: Arc<VirtualHost>,
+    route: u32,
+    /// The backend as it was drawn.
+    pub(super) backend: Arc<Backend>,
+    policy: Arc<RoutePolicy>,
+    version: u64,
+    started: Instant,
+    /// Attempts that went out.
+    attempts: u32,
+    finished: bool,
+}
+
+impl Context {
+    fn route(handle: Arc<Handle>, head: &Head) -> Result<Self, Error> {
+        let core = &handle.core;
+        if core.shared.tasks.is_stopping() {
+            return Err(Error::new(ErrorKind::Shutdown, "the mesh is shut down"));
+        }
+        let snapshot = core.snapshot.load();
+        let routed = snapshot.route(&head.request_head(), &mut rand::rng());
+        let missing;
+        let error = match routed {
+            Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
+                Some(backend) => {
+                    backend.budget().enter();
+                    let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
+                    let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
+                    drop(snapshot);
+                    let started = Instant::now();
+                    return Ok(Self {
+                        handle,
+                        virtual_host,
+                        route,
+                        backend,
+                        policy,
+                        version,
+                        started,
+                        attempts: 0,
+                        finished: false,
+                    });
+                }
+                None => {
+                    missing = routed.target.backend();
+                    let text = format!(
+                        "the route of service {} names the backend {missing}, which does not exist",
+                        routed.virtual_host.name()
+                    );
+                    Error::new(ErrorKind::BackendNotFound, text)
+                }
+            },
+            Err(RouteError::UnknownService) => {
+                unknown_service(head.authority(), snapshot.nearest_host(head.authority()))
+            }
+            Err(RouteError::NoRoute(virtual_host)) => {
+                let (name, method, path) = (virtual_host.name(), head.method(), head.path());
+                let text = format!(
+                    "no route of service {name} matches {method} {path}; a last route without `matches` takes what is left"
+                );
+                Error::new(ErrorKind::NoRoute, text)
+            }
+            Err(RouteError::Unsupported(virtual_host, what)) => {
+                let text = format!(
+                    "the route of service {} asks for {what}, which is not supported in this version",
+                    virtual_host.name()
+                );
+                Error::new(ErrorKind::UnsupportedRoute, text)
+            }
+            Err(_) => Error::new(ErrorKind::NoRoute, "the request cannot be routed"),
+        };
+        let mut event = observe::Request::new(Outcome::Failed(error.kind()), Duration::ZERO);
+        event.config_version = snapshot.version();
+        if core.shared.observers.watches_requests() {
+            core.shared.observers.request(event);
+        }
+        drop(snapshot);
+        Err(error)
+    }
+
+    /// `backend v1 of service greeter`.
+    pub(super) fn place(&self) -> String {
+        format!("backend {} of service {}", self.backend.id().name, self.virtual_host.name())
+    }
+
+    /// The request ended; tells the observers.
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        self.tell(outcome);
+    }
+
+    fn fail(mut self, error: Error) -> Error {
+        self.tell(Outcome::Failed(error.kind()));
+        error.with_attempts(self.attempts)
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        self.finished = true;
+        let observers = &self.handle.core.shared.observers;
+        if observers.watches_requests() {
+            let mut event = observe::Request::new(outcome, self.started.elapsed());
+            event.service = Some(self.virtual_host.name());
+            event.route = self.virtual_host.route_name(self.route).map(|name| &**name);
+            event.backend = Some(self.backend.id());
+            event.attempts = self.attempts;
+            event.config_version = self.version;
+            observers.request(event);
+        }
+    }
+
+    fn tell_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, began: Instant, next: Next) {
+        let observers = &self.handle.core.shared.observers;
+        if observers.watches_requests() {
+            let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), self.attempts, outcome);
+            event.endpoint = endpoint.map(|endpoint| endpoint.address());
+            event.duration = began.elapsed();
+            event.next = next;
+            event.config_version = self.version;
+            observers.attempt(event);
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.backend.budget().exit();
+        if !self.finished {
+            self.tell(Outcome::Cancelled);
+        }
+    }
+}
+
+pub(crate) fn unknown_service(authority: &str, nearest: Option<&str>) -> Error {
+    let hint = match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => "add it to `services`, or to the `hosts` of one".to_owned(),
+    };
+    Error::new(ErrorKind::UnknownService, format!("no service has the host {authority:?}; {hint}"))
+}
+
+/// A result that goes to the caller unless it is tried again.
+struct Answer {
+    received: Received,
+    place: Place,
+    deadline: Option<Instant>,
+    upload: Option<tokio::task::AbortHandle>,
+}
+
+impl Answer {
+    fn into_response(self, context: Context, head: &Head) -> Response<Body> {
+        let Received { parts, body, .. } = self.received;
+        let ended = body.is_end_stream();
+        let guard = Guard {
+            context,
+            in_flight: self.place.in_flight,
+            slot: self.place.slot,
+            status: parts.status,
+            grpc: head.is_grpc(),
+            upload: self.upload,
+        };
+        if ended {
+            guard.complete(grpc::status(&parts.headers));
+            return Response::from_parts(parts, Body::empty());
+        }
+        Response::from_parts(parts, Body::new(body, guard, self.deadline))
+    }
+}
+
+/// The outcome of one attempt, before it is decided whose it is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and boxing it would cost an allocation"
+)]
+enum Attempted {
+    Answer(Received, Place),
+    Failed(Failed, Option<Arc<Endpoint>>),
+}
+
+impl Attempted {
+    fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match self {
+            Self::Answer(_, place) => Some(place.in_flight.endpoint()),
+            Self::Failed(_, endpoint) => endpoint.as_ref(),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Answer(received, _) => {
+                let ended = received.body.is_end_stream();
+                let grpc = ended.then(|| grpc::status(&received.parts.headers)).flatten();
+                Outcome::Response { status: received.parts.status, grpc }
+            }
+            Self::Failed(failed, _) => Outcome::Failed(failed.error.kind()),
+        }
+    }
+}
+
+async fn attempts<B>(
+    context: &mut Context,
+    head: &Head,
+    mut body: RequestBody<B>,
+    wanted: Wanted,
+    deadline: Option<Instant>,
+) -> Result<Answer, Error>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let policy = Arc::clone(&context.policy);
+    let policy = policy.retry.as_deref();
+    let mut retry = Retry::new(head.is_grpc());
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let mut permit: Option<RetryPermit> = None;
+    loop {
+        let began = Instant::now();
+        let attempted = attempt_once(context, head, &mut body, wanted, &retry, &tried, deadline).await;
+        drop(permit.take());
+        let decision = {
+            let attempt = match &attempted {
+                Attempted::Answer(received, _) => Attempt::Response {
+                    status: received.parts.status,
+                    headers: &received.parts.headers,
+                    end_of_stream: received.body.is_end_stream(),
+                },
+                Attempted::Failed(failed, _) => Attempt::Failed(failed.failure),
+            };
+            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let throttle = context.virtual_host.throttle().map(|throttle| &**throttle);
+            let replayable = body.is_replayable();
+            retry.decide(policy, head.method(), &attempt, replayable, remaining, throttle, &mut rand::rng())
+        };
+        let mut next = match decision {
+            Decision::Return => Next::Return,
+            Decision::Resend => Next::Resend,
+            Decision::RetryAfter(_) => Next::Retry,
+        };
+        if let Decision::RetryAfter(delay) = decision {
+            permit = RetryPermit::after(context, delay, deadline).await;
+            if permit.is_none() {
+                next = Next::BudgetExhausted;
+            }
+        }
+        context.tell_attempt(attempted.endpoint(), attempted.outcome(), began, next);
+        // A body that cannot begin again was never offered for a retry; asking twice costs nothing.
+        if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
+            return match attempted {
+                Attempted::Answer(received, place) => Ok(answer(context, received, place, body, deadline)),
+                Attempted::Failed(failed, _) => Err(describe(failed, context, deadline)),
+            };
+        }
+        match attempted {
+            Attempted::Answer(received, place) => {
+                tried.push(Arc::clone(place.in_flight.endpoint()));
+                attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
+            }
+            Attempted::Failed(_, endpoint) => tried.extend(endpoint),
+        }
+    }
+}
+
+fn answer<B>(
+    context: &Context,
+    mut received: Received,
+    place: Place,
+    mut body: RequestBody<B>,
+    deadline: Option<Instant>,
+) -> Answer
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.commit();
+    let tasks = &context.handle.core.shared.tasks;
+    let upload = received.upload.take().and_then(|upload| attempt::spawn_upload(tasks, upload, &mut body));
+    Answer { received, place, deadline, upload }
+}
+
+/// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
+/// time for a whole further attempt (RE-11).
+fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
+    let error = failed.error;
+    let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
+        && deadline.saturating_duration_since(Instant::now()) < per_try
+    {
+        let text = format!("{}: {error}, and the deadline leaves no time for another attempt", context.place());
+        return Error::new(ErrorKind::DeadlineExceeded, text);
+    }
+    let text = error.to_string();
+    if text.contains(&*context.backend.id().name) { error } else { error.in_place(&context.place()) }
+}
+
+async fn attempt_once<B>(
+    context: &mut Context,
+    head: &Head,
+    body: &mut RequestBody<B>,
+    wanted: Wanted,
+    retry: &Retry,
+    tried: &[Arc<Endpoint>],
+    deadline: Option<Instant>,
+) -> Attempted
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut place = match pick::find(context, wanted, tried).await {
+        Ok(place) => place,
+        Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
+        Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+        Err(NoPlace::Lost(error)) => {
+            let lost = Error::new(ErrorKind::NoHealthyEndpoint, error.to_string()).with_source(error);
+            return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
+        }
+    };
+    if head.is_grpc() && matches!(place.slot, crate::net::pool::Slot::H1(_)) {
+        let error = Error::new(ErrorKind::Protocol, "gRPC needs HTTP/2 and ALPN agreed on HTTP/1.1");
+        return Attempted::Failed(Failed::new(Failure::Local, error), None);
+    }
+    context.attempts += 1;
+    let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let per_attempt = PerAttempt {
+        previous: retry.previous_attempts(),
+        timeout: match (remaining, per_try) {
+            (Some(remaining), Some(per_try)) => Some(remaining.min(per_try)),
+            (remaining, per_try) => remaining.or(per_try),
+        },
+    };
+    let tls = context.backend.transport().tls.is_some();
+    let sending = attempt::send(head, &per_attempt, body, &mut place, tls);
+    let result = match per_try {
+        None => sending.await,
+        Some(per_try) => tokio::time::timeout(per_try, sending).await.unwrap_or_else(|_| {
+            let text = format!("no response within the per-try timeout of {per_try:?}");
+            Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
+        }),
+    };
+    match result {
+        Ok(received) => Attempted::Answer(received, place),
+        Err(failed) => Attempted::Failed(failed, Some(Arc::clone(place.in_flight.endpoint()))),
+    }
+}
+
+/// One retry under way, counted against the budget of its backend.
+struct RetryPermit(Arc<Backend>);
+
+impl RetryPermit {
+    /// Takes a place in the budget and pauses. If there is none, asks once more after a pause of the same length: when
+    /// an endpoint dies under load, its requests fail all at once, and few of them need to be given up for that.
+    async fn after(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
+        let backend = &context.backend;
+        let in_time = |pauses| deadline.is_none_or(|deadline| Instant::now() + delay * pauses < deadline);
+        let claim = || backend.budget().try_acquire(&backend.config().retry_budget);
+        let permit = || claim().then(|| Self(Arc::clone(backend)));
+        let mut place = permit();
+        if place.is_none() && in_time(2) {
+            // Who waits here is no load, and must not make room for more retries by being counted as one.
+            let outside = Outside::step(backend);
+            tokio::time::sleep(delay).await;
+            drop(outside);
+            place = permit();
+        }
+        if place.is_some() {
+            tokio::time::sleep(delay).await;
+        }
+        place
+    }
+}
+
+/// A request that is not counted as in flight for a while.
+struct Outside<'a>(&'a Backend);
+
+impl<'a> Outside<'a> {
+    fn step(backend: &'a Backend) -> Self {
+        backend.budget().exit();
+        Self(backend)
+    }
+}
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.0.budget().enter();
+    }
+}
+
+impl Drop for RetryPermit {
+    fn drop(&mut self) {
+        self.0.budget().release();
+    }
+}

@@ -1,0 +1,246 @@
+//! What is sent as the head of a request: the caller's, put right for the hop.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use mesh_core::grpc;
+use mesh_core::matching::RequestHead;
+
+use crate::error::{Error, ErrorKind};
+
+/// Where a client sends its requests.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// To the authority of each request's URI.
+    Uri,
+    /// To this one, whatever the URI says.
+    Fixed(Authority),
+}
+
+/// A request's head, kept for every attempt.
+pub(crate) struct Head {
+    method: Method,
+    /// What selects the service.
+    authority: Authority,
+    /// What the peer is told: the caller's `Host`, or the authority.
+    host: Option<HeaderValue>,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    secure: bool,
+    grpc: bool,
+    caller_timeout: Option<Duration>,
+}
+
+impl Head {
+    pub(crate) fn new(parts: http::request::Parts, target: &Target) -> Result<Self, Error> {
+        let http::request::Parts { method, uri, mut headers, .. } = parts;
+        let uri = uri.into_parts();
+        if method == Method::CONNECT {
+            return Err(upgrade_refused("CONNECT"));
+        }
+        let authority = match (target, uri.authority) {
+            (Target::Fixed(authority), _) => authority.clone(),
+            (Target::Uri, Some(authority)) => authority,
+            (Target::Uri, None) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    format!(
+                        "the URI {:?} names no service; write http://SERVICE{}",
+                        uri.path_and_query.as_ref().map_or("/", PathAndQuery::as_str),
+                        uri.path_and_query.as_ref().map_or("/", PathAndQuery::path),
+                    ),
+                ));
+            }
+        };
+        if authority.as_str().contains('@') {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "the authority holds user information; send an `authorization` header instead",
+            ));
+        }
+        let secure = match uri.scheme.as_ref().map(Scheme::as_str) {
+            None | Some("http") => false,
+            Some("https") => true,
+            Some(other) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    format!("the scheme {other:?} is not supported; write http:// or https://"),
+                ));
+            }
+        };
+        if headers.keys().any(is_hop_by_hop) {
+            strip_hop_by_hop(&mut headers)?;
+        }
+        let host = headers.remove(header::HOST);
+        let grpc = grpc::is_grpc(&headers);
+        let mut caller_timeout = None;
+        if grpc {
+            headers.remove(grpc::GRPC_PREVIOUS_RPC_ATTEMPTS);
+            if let Some(value) = headers.get(grpc::GRPC_TIMEOUT) {
+                caller_timeout = Some(grpc::parse_timeout(value.as_bytes()).map_err(|error| {
+                    Error::new(ErrorKind::InvalidRequest, format!("grpc-timeout: {value:?}: {error}"))
+                })?);
+            }
+        }
+        let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self { method, authority, host, path, headers, secure, grpc, caller_timeout })
+    }
+
+    /// What routing looks at.
+    pub(crate) fn request_head(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            authority: self.authority.as_str(),
+            path: self.path.path(),
+            query: self.path.query(),
+            headers: &self.headers,
+        }
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.path.path()
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// Whether the caller wrote `https`.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The time the caller gives the whole call.
+    pub(crate) fn caller_timeout(&self) -> Option<Duration> {
+        self.caller_timeout
+    }
+
+    /// States the length of the body, as RFC 9110 8.6 asks of a client that knows it.
+    pub(crate) fn set_content_length(&mut self, length: Option<u64>) {
+        let Some(length) = length else { return };
+        let expected = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
+        if !self.grpc && (length > 0 || expected) && !self.headers.contains_key(header::CONTENT_LENGTH) {
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+
+    /// The head of one attempt over HTTP/2.
+    pub(crate) fn http2(&self, tls: bool, per_attempt: &PerAttempt) -> Request<()> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+        // A `Host` that is no authority cannot be told in HTTP/2; the service's name is.
+        let host = self.host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        uri.authority = Some(host.unwrap_or_else(|| self.authority.clone()));
+        uri.path_and_query = Some(self.path.clone());
+        let mut request = self.request(Uri::from_parts(uri).unwrap_or_default(), per_attempt);
+        *request.version_mut() = Version::HTTP_2;
+        request
+    }
+
+    /// The head of one attempt over HTTP/1.1: the path alone, and a `Host` (RFC 9112 3.2).
+    pub(crate) fn http1(&self, per_attempt: &PerAttempt) -> Request<()> {
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(self.path.clone());
+        let mut request = self.request(Uri::from_parts(uri).unwrap_or_default(), per_attempt);
+        let host = match &self.host {
+            Some(host) => Some(host.clone()),
+            None => HeaderValue::from_str(self.authority.as_str()).ok(),
+        };
+        if let Some(host) = host {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        *request.version_mut() = Version::HTTP_11;
+        request
+    }
+
+    fn request(&self, uri: Uri, per_attempt: &PerAttempt) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        *headers = self.headers.clone();
+        if self.grpc {
+            if per_attempt.previous > 0 {
+                headers.insert(grpc::GRPC_PREVIOUS_RPC_ATTEMPTS, HeaderValue::from(per_attempt.previous));
+            }
+            if let Some(timeout) = per_attempt.timeout {
+                headers.insert(grpc::GRPC_TIMEOUT, grpc::encode_timeout(timeout));
+            }
+        }
+        request
+    }
+}
+
+/// What differs from attempt to attempt.
+#[derive(Debug, Default)]
+pub(crate) struct PerAttempt {
+    /// How many attempts the policy made before this one.
+    pub(crate) previous: u32,
+    /// What is left of the time, if the peer should be told.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Headers that speak of the connection and not of the message (RFC 9110 7.6.1).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    *name == header::CONNECTION
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == header::TE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Error> {
+    if let Some(upgrade) = headers.get(header::UPGRADE) {
+        return Err(upgrade_refused(&String::from_utf8_lossy(upgrade.as_bytes())));
+    }
+    // The only value of TE that means something beyond this hop; gRPC requires it.
+    let trailers = headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let plain = headers.len() == headers.keys_len() && headers.keys().filter(|name| is_hop_by_hop(name)).count() == 1;
+    if trailers && plain {
+        return Ok(());
+    }
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
+}
+
+/// Removes the headers of the hop, those that `connection` names included.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    let standard: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    for name in named.into_iter().chain(standard) {
+        headers.remove(name);
+    }
+}
+
+fn upgrade_refused(what: &str) -> Error {
+    Error::new(
+        ErrorKind::UpgradeRefused,
+        format!(
+            "{what:?} asks to leave HTTP, which a mesh client cannot route or retry; connect to the server directly"
+        ),
+    )
+}

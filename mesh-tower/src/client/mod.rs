@@ -1,0 +1,20 @@
+//! The straight path of a request.
+//!
+//! ```text
+//! call ─ head ─ route ─┬─> pick ─> connection ─> exchange ─> decide ─┬─> response with its guard
+//!                      └───────────────── pause <────────────────────┘
+//! ```
+//!
+//! One async function, boxed once by the service in front of it. The snapshot is read where a decision is made and
+//! never held over an await; the route and the backend are drawn once and kept for every retry, the endpoints are
+//! looked up anew.
+
+mod attempt;
+mod body;
+mod call;
+mod head;
+mod pick;
+
+pub use body::Body;
+pub(crate) use call::{call, unknown_service};
+pub(crate) use head::Target;

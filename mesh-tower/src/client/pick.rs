@@ -1,0 +1,161 @@
+//! From a backend to a place on a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::balance::{InFlight, Pick};
+
+use super::call::Context;
+use crate::error::{Error, ErrorKind};
+use crate::net::pool::{self, Offer, Slot};
+use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
+
+/// How long a request without any deadline waits for an endpoint or a stream. No wait is unbounded.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// A place for one request.
+pub(crate) struct Place {
+    pub(crate) in_flight: InFlight<Pool>,
+    pub(crate) slot: Slot,
+}
+
+/// Why there is none.
+pub(crate) enum NoPlace {
+    /// Every endpoint is failing: an attempt that failed to connect.
+    Failing(Error),
+    /// The connection was gone when it was asked for; another endpoint may serve.
+    Lost(ConnectError),
+    /// The mesh itself refuses.
+    Refused(Error),
+}
+
+enum Look {
+    Found(Place),
+    /// An HTTP/1.1 connection of this endpoint is to be awaited.
+    Lease(Arc<Endpoint>),
+    /// Something must change first.
+    Wait,
+}
+
+/// Finds a place on an endpoint that is not in `tried` if there is another one.
+pub(crate) async fn find(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Place, NoPlace> {
+    let cluster = context.backend.transport();
+    let mut look = if cluster.queue.is_empty() { look_now(context, wanted, tried)? } else { Look::Wait };
+    if matches!(look, Look::Wait) {
+        let bounded = tokio::time::timeout(MAX_WAIT, wait(context, wanted, tried));
+        look = bounded.await.unwrap_or_else(|_| Err(NoPlace::Refused(stuck(context))))?;
+    }
+    match look {
+        Look::Found(place) => Ok(place),
+        Look::Lease(endpoint) => {
+            let in_flight = endpoint.enter();
+            let lease = pool::lease(&endpoint).await.map_err(NoPlace::Lost)?;
+            Ok(Place { in_flight, slot: Slot::H1(lease) })
+        }
+        Look::Wait => Err(NoPlace::Refused(stuck(context))),
+    }
+}
+
+/// Queues up and looks each time something changed.
+async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+    let cluster = context.backend.transport();
+    let mut waiting = cluster.queue.join().map_err(|_| {
+        NoPlace::Refused(Error::new(
+            ErrorKind::Overflow,
+            format!("{} requests already wait for {}", crate::net::Queue::CAPACITY, context.place()),
+        ))
+    })?;
+    loop {
+        waiting.turn().await;
+        match look_now(context, wanted, tried)? {
+            Look::Wait => {}
+            found => return Ok(found),
+        }
+    }
+}
+
+fn stuck(context: &Context) -> Error {
+    Error::new(
+        ErrorKind::Overflow,
+        format!(
+            "no endpoint of {} had room within {MAX_WAIT:?}; its streams are used up by requests that do not end",
+            context.place()
+        ),
+    )
+}
+
+fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+    let core = &context.handle.core;
+    if core.shared.tasks.is_stopping() {
+        return Err(NoPlace::Refused(Error::new(ErrorKind::Shutdown, "the mesh is shut down")));
+    }
+    let snapshot = core.snapshot.load();
+    let backend = newest(&snapshot, &context.backend);
+    let mut rng = rand::rng();
+    match backend.picker().pick(tried, &mut rng) {
+        Pick::Ready(endpoint) => {
+            core.shared.observers.pick(backend.id(), Some(endpoint.address()));
+            match take(endpoint, wanted) {
+                Some(look) => Ok(look),
+                None => Ok(look_further(backend, endpoint, wanted, tried)),
+            }
+        }
+        Pick::Failing => Err(NoPlace::Failing(failing(context, backend))),
+        Pick::Empty => Err(NoPlace::Refused(Error::new(
+            ErrorKind::NoEndpoint,
+            format!("{} has no endpoints; add one to its `endpoints`", context.place()),
+        ))),
+        // Wait, and whatever a later balancer says that means as much.
+        _ => {
+            pool::connect_all(backend.picker().endpoints(), wanted);
+            Ok(Look::Wait)
+        }
+    }
+}
+
+fn take(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Option<Look> {
+    match pool::offer(endpoint, wanted) {
+        Offer::H2(permit) => Some(Look::Found(Place { in_flight: endpoint.enter(), slot: Slot::H2(permit) })),
+        Offer::H1 => Some(Look::Lease(Arc::clone(endpoint))),
+        Offer::Busy => None,
+    }
+}
+
+/// The endpoint that was picked has no room: looks at the others, each once.
+fn look_further(backend: &Backend, first: &Arc<Endpoint>, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Look {
+    let mut seen: Vec<_> = tried.to_vec();
+    seen.push(Arc::clone(first));
+    let mut rng = rand::rng();
+    while let Pick::Ready(endpoint) = backend.picker().pick(&seen, &mut rng) {
+        if seen.iter().any(|other| Arc::ptr_eq(other, endpoint)) {
+            break;
+        }
+        if let Some(look) = take(endpoint, wanted) {
+            return look;
+        }
+        seen.push(Arc::clone(endpoint));
+    }
+    Look::Wait
+}
+
+/// The backend as it is now; as it was drawn if it has left the configuration since.
+fn newest<'a>(snapshot: &'a Snapshot, drawn: &'a Arc<Backend>) -> &'a Arc<Backend> {
+    snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id()).unwrap_or(drawn)
+}
+
+fn failing(context: &Context, backend: &Backend) -> Error {
+    let endpoints = backend.picker().endpoints();
+    let last = endpoints.iter().rev().find_map(|endpoint| endpoint.transport().last_error());
+    let text = format!("no healthy endpoint in {}: {} failing", context.place(), endpoints.len());
+    let error = Error::new(
+        ErrorKind::NoHealthyEndpoint,
+        match &last {
+            Some(last) => format!("{text}; last error: {last}"),
+            None => text,
+        },
+    );
+    match last {
+        Some(last) => error.with_source(last),
+        None => error,
+    }
+}

@@ -1,0 +1,139 @@
+//! Making a byte stream: TCP, then TLS where it is configured.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mesh_core::model::Address;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::io::{Io, Raw, Stream};
+use super::{Cluster, tls};
+
+/// A byte stream on its way.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
+
+/// Opens byte streams in place of TCP: in tests over memory, in an application over whatever it has.
+///
+/// TLS, where configured, and HTTP are spoken over what it returns. The mesh bounds each call by the backend's connect
+/// timeout and drops the future when the time is up.
+pub trait Connect: Send + Sync + 'static {
+    /// Opens a stream to `address`.
+    fn connect(&self, address: &Address) -> Connecting;
+}
+
+impl<F, Fut> Connect for F
+where
+    F: Fn(&Address) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = io::Result<Box<dyn Io>>> + Send + 'static,
+{
+    fn connect(&self, address: &Address) -> Connecting {
+        Box::pin(self(address))
+    }
+}
+
+/// Why no connection could be made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The operating system, or a [`Connect`] implementation, refused.
+    #[error("connect to {address}: {error}")]
+    Io {
+        /// The endpoint.
+        address: Address,
+        /// The reason.
+        #[source]
+        error: Arc<io::Error>,
+    },
+    /// The TLS handshake failed.
+    #[error("TLS handshake with {address}: {error}")]
+    Tls {
+        /// The endpoint.
+        address: Address,
+        /// The reason.
+        #[source]
+        error: Arc<io::Error>,
+    },
+    /// The peer is not heard of in time, or does not answer as HTTP/2 in time.
+    #[error("connect to {address}: not {phase} within {timeout:?}; raise `connect_timeout` if the peer is only slow")]
+    Timeout {
+        /// The endpoint.
+        address: Address,
+        /// How far it should have come.
+        phase: &'static str,
+        /// The bound.
+        timeout: std::time::Duration,
+    },
+    /// The peer answered the HTTP/2 preface with something else, or closed.
+    #[error("HTTP/2 handshake with {address}: {error}; is it an HTTP/2 server?")]
+    Http2 {
+        /// The endpoint.
+        address: Address,
+        /// The reason.
+        #[source]
+        error: Arc<::h2::Error>,
+    },
+    /// The HTTP/1.1 connection could not be set up.
+    #[error("HTTP/1.1 handshake with {address}: {error}")]
+    Http1 {
+        /// The endpoint.
+        address: Address,
+        /// The reason.
+        #[source]
+        error: Arc<hyper::Error>,
+    },
+    /// The endpoint left the configuration, or the mesh is shut down.
+    #[error("{address} is no longer used")]
+    Closed {
+        /// The endpoint.
+        address: Address,
+    },
+}
+
+/// A stream, and whether ALPN chose HTTP/2 (`None`: no ALPN).
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    pub(super) alpn_h2: Option<bool>,
+}
+
+/// Connects to `address` for a request that wrote `host` (for SNI where the configuration gives no name).
+pub(super) async fn connect(
+    cluster: &Cluster,
+    address: &Address,
+    deadline: Instant,
+) -> Result<Connected, ConnectError> {
+    let timeout = |phase| {
+        let (address, timeout) = (address.clone(), cluster.connect_timeout);
+        move |_| ConnectError::Timeout { address, phase, timeout }
+    };
+    let io_error = |error| ConnectError::Io { address: address.clone(), error: Arc::new(error) };
+    let raw = async {
+        match &cluster.shared.connector {
+            Some(connector) => connector.connect(address).await.map(Raw::Other),
+            None => tcp(address).await.map(Raw::Tcp),
+        }
+    };
+    let raw = tokio::time::timeout_at(deadline, raw).await.map_err(timeout("connected"))?.map_err(io_error)?;
+    let Some(client) = &cluster.tls else {
+        return Ok(Connected { stream: Stream::Plain(raw), alpn_h2: None });
+    };
+    let tls = tokio::time::timeout_at(deadline, client.connect(address, raw))
+        .await
+        .map_err(timeout("through the TLS handshake"))?
+        .map_err(|error| ConnectError::Tls { address: address.clone(), error: Arc::new(error) })?;
+    let alpn_h2 = tls.get_ref().1.alpn_protocol().map(|protocol| protocol == tls::ALPN_H2);
+    Ok(Connected { stream: Stream::Tls(Box::new(tls)), alpn_h2 })
+}
+
+async fn tcp(address: &Address) -> io::Result<TcpStream> {
+    match address {
+        Address::Socket(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other} is not a TCP address"))),
+    }
+}

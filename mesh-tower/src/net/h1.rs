@@ -1,0 +1,199 @@
+//! One HTTP/1.1 connection, over hyper.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use mesh_core::model::Address;
+use mesh_core::resilience::replay::Replay;
+use tokio::time::Instant;
+
+use super::io::Stream;
+use super::pool::give_back;
+use super::{ConnectError, Endpoint};
+use crate::error::BoxError;
+
+/// The request body of every HTTP/1.1 connection: erased, so that all clients of a mesh share its connections.
+pub(crate) type WireBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A connection that can take a request.
+pub(crate) struct Conn {
+    pub(super) send: SendRequest<WireBody>,
+    /// When it last became idle.
+    pub(super) since: Instant,
+    /// Whether it has served a request: the peer may have closed it since.
+    reused: bool,
+}
+
+/// The task side of a connection.
+pub(super) type Driver = http1::Connection<TokioIo<Stream>, WireBody>;
+
+pub(super) async fn handshake(stream: Stream, address: &Address) -> Result<(Conn, Driver), ConnectError> {
+    let (send, driver) = http1::Builder::new()
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ConnectError::Http1 { address: address.clone(), error: Arc::new(error) })?;
+    Ok((Conn { send, since: Instant::now(), reused: false }, driver))
+}
+
+/// A connection taken out of its pool for one request.
+///
+/// [`finish`](Lease::finish) gives it back; dropping it closes it, because the exchange was not brought to its end.
+pub(crate) struct Lease {
+    conn: Option<Conn>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Lease {
+    pub(super) fn new(conn: Conn, endpoint: Arc<Endpoint>) -> Self {
+        Self { conn: Some(conn), endpoint }
+    }
+
+    /// Whether it has served a request before: the peer may have closed it as we wrote.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.reused)
+    }
+
+    /// Sends a request and waits for the response head.
+    pub(crate) async fn exchange(&mut self, request: Request<WireBody>) -> Result<Response<Incoming>, ExchangeError> {
+        let Some(conn) = &mut self.conn else { return Err(ExchangeError::NotSent(None)) };
+        conn.send.try_send_request(request).await.map_err(|mut error| {
+            if error.take_message().is_some() {
+                ExchangeError::NotSent(Some(error.into_error()))
+            } else {
+                ExchangeError::Failed(error.into_error())
+            }
+        })
+    }
+
+    /// Gives the connection back: the response was read to its end.
+    pub(crate) fn finish(mut self) {
+        if let Some(mut conn) = self.conn.take() {
+            conn.reused = true;
+            give_back(&self.endpoint, conn);
+        }
+    }
+}
+
+/// Why an exchange brought no response head.
+#[derive(Debug)]
+pub(crate) enum ExchangeError {
+    /// The connection was gone: nothing was written.
+    NotSent(Option<hyper::Error>),
+    /// The connection failed.
+    Failed(hyper::Error),
+}
+
+/// A replayable body that hyper may hold while the request keeps it for a resend.
+pub(crate) struct SharedBody<B>(Arc<Mutex<Shared<B>>>);
+
+struct Shared<B> {
+    body: Replay<B>,
+    /// Which attempt may read; a connection that an earlier attempt left behind may still try.
+    attempt: u32,
+    error: Option<BoxError>,
+}
+
+impl<B> SharedBody<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn new(body: Replay<B>) -> Self {
+        Self(Arc::new(Mutex::new(Shared { body, attempt: 0, error: None })))
+    }
+
+    /// The body for one more attempt.
+    pub(crate) fn attempt(&self) -> WireBody {
+        let mut shared = self.lock();
+        shared.attempt += 1;
+        if shared.body.is_end_stream() {
+            // Nothing to send, nothing to allocate.
+            return WireBody::new(http_body_util::Empty::new().map_err_never());
+        }
+        WireBody::new(Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt })
+    }
+
+    /// Runs `f` on the body. Takes it away from the running attempt first.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Replay<B>) -> R) -> R {
+        f(&mut self.lock().body)
+    }
+
+    /// Ends the running attempt: whoever still reads for it gets an error.
+    pub(crate) fn revoke(&self) {
+        self.lock().attempt += 1;
+    }
+
+    /// The error of the caller's body, if that is what failed.
+    pub(crate) fn take_error(&self) -> Option<BoxError> {
+        self.lock().error.take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+trait MapErrNever {
+    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
+    where
+        Self: Body<Error = std::convert::Infallible> + Sized;
+}
+
+impl<B> MapErrNever for B {
+    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
+    where
+        Self: Body<Error = std::convert::Infallible> + Sized,
+    {
+        http_body_util::BodyExt::map_err(self, |never| match never {})
+    }
+}
+
+struct Attempt<B> {
+    shared: Arc<Mutex<Shared<B>>>,
+    attempt: u32,
+}
+
+impl<B> Attempt<B> {
+    fn with<R>(&self, f: impl FnOnce(&mut Shared<B>) -> R) -> Option<R> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        (shared.attempt == self.attempt).then(|| f(&mut shared))
+    }
+}
+
+impl<B> Body for Attempt<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let poll = self.with(|shared| match Pin::new(&mut shared.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                shared.error = Some(error.into());
+                Poll::Ready(Some(Err("the request body failed".into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        poll.unwrap_or_else(|| Poll::Ready(Some(Err("the attempt was given up".into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.with(|shared| shared.body.is_end_stream()).unwrap_or(false)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.with(|shared| shared.body.size_hint()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,403 @@
+//! One HTTP/2 connection.
+//!
+//! We drive `h2` itself and not hyper's client on top of it, for three reasons. A request goes onto the connection from
+//! the caller's own task: no dispatch queue, no task and no channel per request. What the peer never processed is told
+//! exactly: an error of `send_request` means that nothing left, a remote `REFUSED_STREAM` or `GOAWAY` on the stream
+//! means that it was refused, everything else may have been processed. And the peer's stream limit is known, so
+//! that a stream is only opened where it can be opened now (RFC 9113 5.1.2).
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+
+use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use ::h2::{Reason, RecvStream, SendStream};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use mesh_core::model::Address;
+use tokio::time::Instant;
+
+use super::io::Stream;
+use super::{Cluster, ConnectError};
+
+/// Flow-control window of a stream, in bytes: enough for 2 MiB in flight, hyper's value.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Flow-control window of a connection, in bytes.
+const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
+/// The largest header block we accept, in bytes: Envoy's 60 KiB, rounded up.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+/// What may be buffered per stream before the peer's window is asked.
+const MAX_SEND_BUFFER: usize = 1024 * 1024;
+/// A final chunk up to this size is handed to h2 without asking for window first: h2 keeps it until there is some.
+/// Streams are admitted by number, so this bounds what a connection can buffer.
+const UNASKED: usize = 16 * 1024;
+
+/// A connection that requests can be put on.
+pub(crate) struct Conn {
+    send: SendRequest<Bytes>,
+    status: Arc<Status>,
+    cluster: Arc<Cluster>,
+    /// When it became usable.
+    pub(super) since: Instant,
+}
+
+/// What the driver tells about the connection, and how many requests are on it.
+struct Status {
+    /// The peer's `SETTINGS_MAX_CONCURRENT_STREAMS`.
+    limit: AtomicU32,
+    in_flight: AtomicU32,
+    /// Whether it takes no more requests.
+    draining: AtomicBool,
+    /// Whether it ever brought a response.
+    served: AtomicBool,
+}
+
+/// The task side of a connection: must be polled for the connection to live.
+pub(crate) struct Driver {
+    connection: Connection<Stream, Bytes>,
+    status: Arc<Status>,
+    cluster: Arc<Cluster>,
+}
+
+/// Speaks the preface on `stream` and waits for the peer's SETTINGS: only then is it an HTTP/2 peer (CL-04).
+pub(super) async fn handshake(
+    stream: Stream,
+    cluster: &Arc<Cluster>,
+    address: &Address,
+    deadline: Instant,
+) -> Result<(Conn, Driver), ConnectError> {
+    let h2_error = |error| ConnectError::Http2 { address: address.clone(), error: Arc::new(error) };
+    let timeout = |_| ConnectError::Timeout {
+        address: address.clone(),
+        phase: "answered as an HTTP/2 server",
+        timeout: cluster.connect_timeout,
+    };
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .enable_push(false)
+        // No stream before the peer's SETTINGS; that the limit is no longer 0 shows that they have come.
+        .initial_max_send_streams(0);
+    let handshake = async {
+        let (send, mut connection) = builder.handshake(stream).await.map_err(h2_error)?;
+        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(Ok(())) => {
+                Poll::Ready(Err(h2_error(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into_h2())))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(h2_error(error))),
+            Poll::Pending if connection.max_concurrent_send_streams() == 0 => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await?;
+        Ok((send, connection))
+    };
+    let (send, connection) = tokio::time::timeout_at(deadline, handshake).await.map_err(timeout)??;
+    let status = Arc::new(Status {
+        limit: AtomicU32::new(limit_of(&connection)),
+        in_flight: AtomicU32::new(0),
+        draining: AtomicBool::new(false),
+        served: AtomicBool::new(false),
+    });
+    let conn = Conn { send, status: Arc::clone(&status), cluster: Arc::clone(cluster), since: Instant::now() };
+    Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster) }))
+}
+
+trait IntoH2 {
+    fn into_h2(self) -> ::h2::Error;
+}
+
+impl IntoH2 for std::io::Error {
+    /// `h2` has no public way from an I/O error; a closed connection is told by its reason.
+    fn into_h2(self) -> ::h2::Error {
+        Reason::CONNECT_ERROR.into()
+    }
+}
+
+fn limit_of(connection: &Connection<Stream, Bytes>) -> u32 {
+    connection.max_concurrent_send_streams().try_into().unwrap_or(u32::MAX)
+}
+
+impl Driver {
+    /// Drives the connection to its end.
+    pub(super) async fn run(mut self) -> Result<(), ::h2::Error> {
+        let result = poll_fn(|cx| {
+            let result = Pin::new(&mut self.connection).poll(cx);
+            let limit = limit_of(&self.connection);
+            if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
+                self.cluster.queue.wake();
+            }
+            result
+        })
+        .await;
+        self.status.draining.store(true, Ordering::Release);
+        result
+    }
+}
+
+impl Conn {
+    /// A place for one request, if the peer allows one more stream now.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
+        if self.is_draining() {
+            return None;
+        }
+        let limit = self.status.limit.load(Ordering::Acquire);
+        if self.status.in_flight.fetch_add(1, Ordering::AcqRel) >= limit {
+            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Permit(Arc::clone(self)))
+    }
+
+    /// Requests on it.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.status.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether four fifths of the peer's limit are in use: time for another connection.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        let limit = u64::from(self.status.limit.load(Ordering::Acquire));
+        u64::from(self.in_flight()) * 5 >= limit * 4
+    }
+
+    /// Whether it takes no more requests.
+    pub(super) fn is_draining(&self) -> bool {
+        self.status.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether it ever brought a response.
+    pub(super) fn has_served(&self) -> bool {
+        self.status.served.load(Ordering::Acquire)
+    }
+
+    /// Takes no more requests; returns whether this call changed that.
+    pub(super) fn drain(&self) -> bool {
+        !self.status.draining.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A place for one request on a connection; given back when dropped.
+pub(crate) struct Permit(Arc<Conn>);
+
+impl Permit {
+    /// The connection.
+    pub(crate) fn conn(&self) -> &Arc<Conn> {
+        &self.0
+    }
+
+    /// Opens a stream for `request` and sends as much of `body` as it takes until the response head is here.
+    ///
+    /// The body may not be at its end then: what is left is to be sent by the returned [`Upload`].
+    pub(crate) async fn exchange<B>(
+        &self,
+        request: Request<()>,
+        body: &mut B,
+    ) -> Result<(Response<RecvStream>, Option<Upload>), ExchangeError<B::Error>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let ended = body.is_end_stream();
+        // A clone of its own: `send_request` needs one exclusively.
+        let (response, stream) = self.0.send.clone().send_request(request, ended).map_err(ExchangeError::not_sent)?;
+        let mut upload = (!ended).then(|| Upload::new(stream));
+        let mut response = pin!(response);
+        let response = poll_fn(|cx| poll_exchange(cx, &mut upload, body, response.as_mut())).await?;
+        self.0.status.served.store(true, Ordering::Release);
+        Ok((response, upload))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.cluster.queue.wake();
+    }
+}
+
+fn poll_exchange<B>(
+    cx: &mut Context<'_>,
+    upload: &mut Option<Upload>,
+    body: &mut B,
+    response: Pin<&mut ResponseFuture>,
+) -> Poll<Result<Response<RecvStream>, ExchangeError<B::Error>>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if let Some(running) = upload {
+        match running.poll_send(cx, body) {
+            Poll::Ready(Ok(())) => *upload = None,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(ExchangeError::Body(error))),
+            Poll::Pending => {}
+        }
+    }
+    response.poll(cx).map_err(ExchangeError::Failed)
+}
+
+/// Why an exchange brought no response head.
+#[derive(Debug)]
+pub(crate) enum ExchangeError<E> {
+    /// The connection took no stream: nothing left this process.
+    NotSent(::h2::Error),
+    /// h2 does not take this request on any connection.
+    Invalid(::h2::Error),
+    /// The stream failed.
+    Failed(::h2::Error),
+    /// The caller's body failed.
+    Body(E),
+}
+
+impl<E> ExchangeError<E> {
+    fn not_sent(error: ::h2::Error) -> Self {
+        // An error without a reason that is no I/O error is one of h2's user errors: it speaks of this request, except
+        // that the stream ids of a connection can be used up.
+        let user = !error.is_io() && error.reason().is_none();
+        if user && !error.to_string().contains("stream ID") { Self::Invalid(error) } else { Self::NotSent(error) }
+    }
+}
+
+/// Whether the peer says that it did not process the stream: also safe to resend for a POST (RFC 9113 8.7).
+///
+/// h2 fails a stream by a remote GOAWAY only if its id is above the last one the peer will process.
+pub(crate) fn is_refused(error: &::h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// The request body on its way.
+pub(crate) struct Upload {
+    stream: SendStream<Bytes>,
+    /// What was read and not yet sent.
+    chunk: Bytes,
+    /// What follows the chunk.
+    then: Then,
+    reserved: bool,
+}
+
+enum Then {
+    More,
+    End,
+    Trailers(HeaderMap),
+}
+
+impl Upload {
+    fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, chunk: Bytes::new(), then: Then::More, reserved: false }
+    }
+
+    /// Sends `body` to its end, or until the peer needs no more of it.
+    pub(crate) fn poll_send<B>(&mut self, cx: &mut Context<'_>, body: &mut B) -> Poll<Result<(), B::Error>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            if !self.chunk.is_empty() {
+                if !ready!(self.poll_send_chunk(cx)) {
+                    return Poll::Ready(Ok(()));
+                }
+                if !self.chunk.is_empty() {
+                    continue;
+                }
+                if matches!(self.then, Then::End) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            match std::mem::replace(&mut self.then, Then::More) {
+                // An error means that the stream is gone; the response side tells why.
+                Then::End => {
+                    let _ = self.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+                Then::Trailers(trailers) => {
+                    let _ = self.stream.send_trailers(trailers);
+                    return Poll::Ready(Ok(()));
+                }
+                Then::More => {}
+            }
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        self.chunk = data;
+                        self.look_ahead(cx, body)?;
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.then = Then::Trailers(trailers);
+                        }
+                    }
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(None) => self.then = Then::End,
+                Poll::Pending => {
+                    // The peer may have had enough: it ended the stream, with an answer or without.
+                    let gone = self.stream.poll_reset(cx).is_ready();
+                    return if gone { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            }
+        }
+    }
+
+    /// Learns whether the chunk is the last one, so that a body of one chunk (every unary call) ends with the frame
+    /// that carries it, and not with an empty frame of its own.
+    fn look_ahead<B>(&mut self, cx: &mut Context<'_>, body: &mut B) -> Result<(), B::Error>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        if body.is_end_stream() {
+            self.then = Then::End;
+        } else if self.chunk.len() <= UNASKED && body.size_hint().exact().is_none() {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(None) => self.then = Then::End,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    // Small chunks that are ready together travel together.
+                    Ok(data) => {
+                        let mut both = bytes::BytesMut::with_capacity(self.chunk.len() + data.len());
+                        both.extend_from_slice(&self.chunk);
+                        both.extend_from_slice(&data);
+                        self.chunk = both.freeze();
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.then = Then::Trailers(trailers);
+                        }
+                    }
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Err(error);
+                }
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the peer's window allows of the chunk; `false` if the stream is gone.
+    fn poll_send_chunk(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let last = matches!(self.then, Then::End);
+        if last && !self.reserved && self.chunk.len() <= UNASKED {
+            return Poll::Ready(self.stream.send_data(std::mem::take(&mut self.chunk), true).is_ok());
+        }
+        if !self.reserved {
+            self.stream.reserve_capacity(self.chunk.len());
+            self.reserved = true;
+        }
+        let capacity = match self.stream.capacity() {
+            0 => match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(capacity)) => capacity,
+                Some(Err(_)) | None => return Poll::Ready(false),
+            },
+            capacity => capacity,
+        };
+        let part = self.chunk.split_to(capacity.min(self.chunk.len()));
+        self.reserved = !self.chunk.is_empty();
+        let end = last && self.chunk.is_empty();
+        Poll::Ready(self.stream.send_data(part, end).is_ok())
+    }
+}

@@ -1,0 +1,141 @@
+//! Connections: how they are made, kept, shared and given up.
+//!
+//! ```text
+//! Endpoint (mesh-core) ── slot ──> Pool ──> h2: connections, admitted by the peer's stream limit
+//!                                      └──> h1: idle connections, one request each
+//! Backend  (mesh-core) ── slot ──> Cluster: TLS, protocol, timeouts, the queue of waiting requests
+//! ```
+//!
+//! Every connection attempt and every connection runs on a task of its own, tracked by [`Tasks`]; a request that is
+//! cancelled never takes a connection attempt with it. A [`Pool`] is the only one to change its endpoint's state.
+
+pub(crate) mod connect;
+pub(crate) mod h1;
+pub(crate) mod h2;
+mod io;
+pub(crate) mod pool;
+mod queue;
+mod tasks;
+pub(crate) mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use mesh_core::model::{self, Address, BackendId, ConnectBackoff, Protocol};
+use mesh_core::snapshot::Transport;
+
+use tokio::sync::Notify;
+
+pub use connect::{Connect, ConnectError, Connecting};
+pub use io::Io;
+pub(crate) use pool::Pool;
+pub(crate) use queue::Queue;
+pub(crate) use tasks::Tasks;
+
+use crate::observe::Observers;
+
+/// The transport of a mesh: what all its connections share.
+pub(crate) struct Net {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// See [`Net`].
+pub(crate) struct Shared {
+    pub(crate) tasks: Tasks,
+    pub(crate) observers: Observers,
+    pub(crate) connector: Option<Arc<dyn Connect>>,
+    pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
+}
+
+/// A compiled backend with this crate's transport.
+pub(crate) type Backend = mesh_core::snapshot::Backend<Net>;
+/// A snapshot with this crate's transport.
+pub(crate) type Snapshot = mesh_core::snapshot::Snapshot<Net>;
+/// An endpoint with its connections.
+pub(crate) type Endpoint = mesh_core::balance::Endpoint<Pool>;
+
+/// What the endpoints of a backend share.
+pub(crate) struct Cluster {
+    pub(crate) id: BackendId,
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: Option<tls::Client>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) connect_backoff: ConnectBackoff,
+    /// Requests that wait for an endpoint or a stream.
+    pub(crate) queue: Arc<Queue>,
+    /// Woken at each change of an endpoint's state.
+    pub(crate) changed: Notify,
+    pub(crate) shared: Arc<Shared>,
+    /// Which protocols requests asked for so far: the bits of [`Wanted`].
+    used: AtomicU8,
+}
+
+/// What a request needs of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// HTTP/1.1, in plaintext or because the backend speaks nothing else.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What ALPN agrees on.
+    Negotiated,
+}
+
+impl Cluster {
+    /// What a request needs of a connection to this backend; `None` for gRPC to a backend that speaks HTTP/1.1 only.
+    pub(crate) fn wanted(&self, grpc: bool) -> Option<Wanted> {
+        match (self.protocol, grpc) {
+            (Protocol::Http1, true) => None,
+            (Protocol::Http1, false) => Some(Wanted::Http1),
+            (Protocol::Http2, _) => Some(Wanted::Http2),
+            (Protocol::Auto, _) if self.tls.is_some() => Some(Wanted::Negotiated),
+            (Protocol::Auto, true) => Some(Wanted::Http2),
+            (Protocol::Auto, false) => Some(Wanted::Http1),
+        }
+    }
+
+    /// Remembers that requests need `wanted`.
+    pub(crate) fn mark_used(&self, wanted: Wanted) {
+        let bit = 1 << wanted as u8;
+        if self.used.load(Ordering::Relaxed) & bit == 0 {
+            self.used.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// What requests needed so far, HTTP/2 first.
+    pub(crate) fn used(&self) -> Option<Wanted> {
+        let used = self.used.load(Ordering::Relaxed);
+        [Wanted::Http2, Wanted::Negotiated, Wanted::Http1].into_iter().find(|wanted| used & (1 << *wanted as u8) != 0)
+    }
+}
+
+impl Transport for Net {
+    type Backend = Cluster;
+    type Endpoint = Pool;
+    type Error = tls::TlsConfigError;
+
+    fn backend(&self, config: &model::Backend, previous: Option<&Arc<Cluster>>) -> Result<Cluster, Self::Error> {
+        let tls = config
+            .tls
+            .as_ref()
+            .map(|tls| tls::Client::new(tls, config, Arc::clone(&self.shared.provider)))
+            .transpose()?;
+        Ok(Cluster {
+            id: config.id.clone(),
+            protocol: config.protocol,
+            tls,
+            connect_timeout: config.connect_timeout,
+            connect_backoff: config.connect_backoff,
+            // Who waits keeps their place when the settings change.
+            queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
+            changed: Notify::new(),
+            shared: Arc::clone(&self.shared),
+            used: AtomicU8::new(previous.map_or(0, |previous| previous.used.load(Ordering::Relaxed))),
+        })
+    }
+
+    fn endpoint(&self, backend: &Arc<Cluster>, _address: &Address) -> Pool {
+        Pool::new(Arc::clone(backend))
+    }
+}

@@ -1,0 +1,73 @@
+//! The bounded queue of requests that wait for an endpoint or a stream of one backend.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+/// First in, first out: only the head of the queue looks for an endpoint, each time something changed; whoever comes
+/// while others wait queues up behind them.
+///
+/// A waker is never lost: the head's [`Notify`] keeps one notification that came while it was looking.
+pub(crate) struct Queue {
+    waiting: AtomicU32,
+    head: Semaphore,
+    changed: Notify,
+}
+
+/// The queue is full.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl Queue {
+    /// How many requests may wait at once: Linkerd's queue capacity. Without a bound a dead backend would eat memory.
+    pub(crate) const CAPACITY: u32 = 10_000;
+
+    pub(crate) fn new() -> Self {
+        Self { waiting: AtomicU32::new(0), head: Semaphore::new(1), changed: Notify::new() }
+    }
+
+    /// Whether someone waits; a newcomer then has to queue up.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// An endpoint, a stream or the configuration changed: the head looks again.
+    pub(crate) fn wake(&self) {
+        if !self.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Joins the queue.
+    pub(crate) fn join(&self) -> Result<Waiting<'_>, Full> {
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= Self::CAPACITY {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(Full);
+        }
+        Ok(Waiting { queue: self, head: None })
+    }
+}
+
+/// A place in the queue; dropping it leaves the queue.
+pub(crate) struct Waiting<'a> {
+    queue: &'a Queue,
+    head: Option<SemaphorePermit<'a>>,
+}
+
+impl Waiting<'_> {
+    /// Resolves when it is worth looking: once on becoming the head, then after each change.
+    pub(crate) async fn turn(&mut self) {
+        if self.head.is_some() {
+            self.queue.changed.notified().await;
+        } else {
+            // The semaphore is never closed; were it, looking once too often does no harm.
+            self.head = self.queue.head.acquire().await.ok();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.queue.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

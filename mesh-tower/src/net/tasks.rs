@@ -1,0 +1,82 @@
+//! The tasks of a mesh and how they end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Spawns tasks, knows when all have ended, and ends them in two steps: first [stop](Tasks::stop), at which whatever
+/// only serves the future ends (connection attempts, file watching), then [abort](Tasks::abort), at which connections
+/// end too. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Tasks(Arc<Inner>);
+
+struct Inner {
+    tracker: TaskTracker,
+    stopping: AtomicBool,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Tasks {
+    /// For the runtime this is called on.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            tracker: TaskTracker::new(),
+            stopping: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            runtime: tokio::runtime::Handle::current(),
+        }))
+    }
+
+    /// Runs `task` until it ends, or [`abort`](Self::abort).
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+        let abort = self.0.abort.clone();
+        let task = async move { abort.run_until_cancelled(task).await.unwrap_or_default() };
+        self.0.tracker.spawn_on(task, &self.0.runtime).abort_handle()
+    }
+
+    /// Runs `task` until it ends, or [`stop`](Self::stop).
+    pub(crate) fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.0.stop.clone();
+        self.0
+            .tracker
+            .spawn_on(async move { stop.run_until_cancelled(task).await.unwrap_or_default() }, &self.0.runtime);
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+
+    /// The first step.
+    pub(crate) fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.stop.cancel();
+        self.0.tracker.close();
+    }
+
+    /// The second step.
+    pub(crate) fn abort(&self) {
+        self.0.abort.cancel();
+    }
+
+    /// How many tasks are alive.
+    pub(crate) fn len(&self) -> usize {
+        self.0.tracker.len()
+    }
+
+    /// Both steps: connections get `grace` to end by themselves.
+    pub(crate) async fn shutdown(&self, grace: Duration) {
+        self.stop();
+        if tokio::time::timeout(grace, self.0.tracker.wait()).await.is_err() {
+            self.abort();
+            self.0.tracker.wait().await;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Watching a mesh: the [`Observer`] and its [`Event`]s.
+//!
+//! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
+//! `tracing` event at level `DEBUG` (`WARN` for a refused configuration) under the target `mesh`. With neither
+//! installed an event costs a branch and an atomic load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::balance::State;
+use mesh_core::model::{Address, BackendId};
+
+pub use mesh_core::observe::{Attempt, Config, Connect, Endpoint, Event, Next, Observer, Outcome, Pick, Request};
+
+pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
+
+/// The target of every `tracing` event of a mesh.
+const TARGET: &str = "mesh";
+
+/// The installed observer, if any, and `tracing`.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Option<Arc<dyn Observer>>);
+
+impl Observers {
+    pub(crate) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
+        Self(observer)
+    }
+
+    /// Whether anybody wants to know about single requests.
+    pub(crate) fn watches_requests(&self) -> bool {
+        self.0.is_some() || tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.0 {
+            observer.event(event);
+        }
+    }
+
+    pub(crate) fn request(&self, event: Request<'_>) {
+        tracing::debug!(
+            target: TARGET,
+            service = event.service,
+            route = event.route,
+            backend = event.backend.map(tracing::field::display),
+            outcome = ?event.outcome,
+            attempts = event.attempts,
+            duration = ?event.duration,
+            "request"
+        );
+        self.tell(&Event::Request(event));
+    }
+
+    pub(crate) fn attempt(&self, event: Attempt<'_>) {
+        tracing::debug!(
+            target: TARGET,
+            service = event.service,
+            backend = %event.backend,
+            endpoint = event.endpoint.map(tracing::field::display),
+            number = event.number,
+            outcome = ?event.outcome,
+            duration = ?event.duration,
+            next = ?event.next,
+            "attempt"
+        );
+        self.tell(&Event::Attempt(event));
+    }
+
+    pub(crate) fn pick(&self, backend: &BackendId, endpoint: Option<&Address>) {
+        if let Some(observer) = &self.0 {
+            observer.event(&Event::Pick(Pick::new(backend, endpoint)));
+        }
+    }
+
+    pub(crate) fn connect(
+        &self,
+        backend: &BackendId,
+        endpoint: &Address,
+        error: Option<DynError<'_>>,
+        duration: Duration,
+    ) {
+        tracing::debug!(
+            target: TARGET,
+            %backend,
+            %endpoint,
+            error = error.map(tracing::field::display),
+            ?duration,
+            "connect"
+        );
+        let mut event = Connect::new(backend, endpoint, duration);
+        event.error = error;
+        self.tell(&Event::Connect(event));
+    }
+
+    pub(crate) fn endpoint(&self, backend: &BackendId, endpoint: &Address, state: State) {
+        tracing::debug!(target: TARGET, %backend, %endpoint, state = state.as_str(), "endpoint");
+        self.tell(&Event::Endpoint(Endpoint::new(backend, endpoint, state)));
+    }
+
+    pub(crate) fn config(&self, version: u64, source: &str, error: Option<&(dyn std::error::Error + 'static)>) {
+        match error {
+            None => tracing::debug!(target: TARGET, version, source, "configuration applied"),
+            Some(error) => tracing::warn!(
+                target: TARGET,
+                version,
+                source,
+                %error,
+                "configuration refused; the last good one stays in force"
+            ),
+        }
+        let mut event = Config::new(version, source);
+        event.error = error;
+        self.tell(&Event::Config(event));
+    }
+}

@@ -1,0 +1,137 @@
+//! Configuration from a file, followed while it changes.
+//!
+//! The file is looked at every [`POLL`]: by path, so that a rename over it, a swap of the symlink in front of it
+//! (Kubernetes' `..data`), an in-place write, a deletion and a remounted directory all look alike. Polling also works
+//! where file notifications do not (network file systems, some container mounts) and costs one `stat`.
+//!
+//! A change is read once the file has kept still for one more look, so that a writer that needs two writes is not
+//! caught between them. A ConfigMap mounted by `subPath` never changes; that is Kubernetes' rule.
+
+use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mesh_core::config;
+use mesh_core::model;
+use tokio::sync::watch;
+
+use super::{BuildError, Update};
+
+/// How often the file is looked at. A change is in force after two to three of these.
+pub(crate) const POLL: Duration = Duration::from_millis(250);
+/// How often a file that does not keep still is waited for before it is read all the same.
+const MAX_RESTLESS: u32 = 8;
+
+/// What the file looks like from outside; a change of content changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Look {
+    modified: Option<SystemTime>,
+    len: u64,
+    identity: (u64, u64),
+}
+
+impl From<Metadata> for Look {
+    fn from(metadata: Metadata) -> Self {
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt;
+            (metadata.dev(), metadata.ino())
+        };
+        #[cfg(not(unix))]
+        let identity = (0, 0);
+        Self { modified: metadata.modified().ok(), len: metadata.len(), identity }
+    }
+}
+
+/// A file that was read once and can be followed.
+pub(crate) struct Watcher {
+    path: PathBuf,
+    look: Option<Look>,
+    content: u64,
+}
+
+fn hash(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    tokio::fs::read(path).await.map_err(|error| BuildError::Read { path: path.to_owned(), error })
+}
+
+fn parse(path: &Path, content: &[u8]) -> Result<Arc<model::Config>, BuildError> {
+    let directory = path.parent().unwrap_or_else(|| Path::new(""));
+    Ok(Arc::new(config::parse(content, &path.display().to_string(), directory)?))
+}
+
+/// Reads the file for the first time.
+pub(crate) async fn open(path: PathBuf) -> Result<(Watcher, Arc<model::Config>), BuildError> {
+    // Looked at before it is read: a change in between is seen by the next look.
+    let look = tokio::fs::metadata(&path).await.ok().map(Look::from);
+    let content = read(&path).await?;
+    let config = parse(&path, &content)?;
+    Ok((Watcher { path, look, content: hash(&content) }, config))
+}
+
+impl Watcher {
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Follows the file for ever.
+    pub(crate) async fn run(mut self, updates: watch::Sender<Update>) {
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut restless = 0;
+        let mut previous = self.look.clone();
+        loop {
+            ticks.tick().await;
+            let now = match tokio::fs::metadata(&self.path).await {
+                Ok(metadata) => Some(Look::from(metadata)),
+                Err(error) => {
+                    if self.look.take().is_some() {
+                        self.content = 0;
+                        let _ =
+                            updates.send_replace(Err(Arc::new(BuildError::Read { path: self.path.clone(), error })));
+                    }
+                    previous = None;
+                    continue;
+                }
+            };
+            let still = now == previous;
+            previous = now.clone();
+            if now == self.look {
+                restless = 0;
+                continue;
+            }
+            restless += 1;
+            if !still && restless < MAX_RESTLESS {
+                continue;
+            }
+            restless = 0;
+            self.look = now;
+            if let Some(update) = self.reread().await {
+                let _ = updates.send_replace(update);
+            }
+        }
+    }
+
+    /// The configuration of the file as it is now; `None` if its content is the one already known.
+    async fn reread(&mut self) -> Option<Update> {
+        let content = match read(&self.path).await {
+            Ok(content) => content,
+            Err(BuildError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(Err(Arc::new(error))),
+        };
+        let hash = hash(&content);
+        if std::mem::replace(&mut self.content, hash) == hash {
+            return None;
+        }
+        Some(parse(&self.path, &content).map_err(Arc::new))
+    }
+}

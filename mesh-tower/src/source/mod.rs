@@ -1,0 +1,56 @@
+//! Where configurations come from.
+//!
+//! A source turns the outside into [`Update`]s on a watch channel: the newest one counts, whatever was there before it
+//! is of no interest. What a source cannot read is an update too, so that it is reported and the last good
+//! configuration stays.
+
+pub(crate) mod env;
+pub(crate) mod file;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mesh_core::config::ConfigError;
+use mesh_core::model;
+use mesh_core::snapshot::CompileError;
+
+use crate::net::tls::TlsConfigError;
+
+/// The newest word of a source.
+pub(crate) type Update = Result<Arc<model::Config>, Arc<BuildError>>;
+
+/// A configuration that is not in force, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The builder was given no configuration.
+    #[error("no configuration: give the builder a file, a text or a `Config`")]
+    NoSource,
+    /// The environment names no configuration.
+    #[error("{variable} is not set; let it name a configuration file, as in {variable}=mesh.yaml")]
+    NotInEnvironment {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// An environment variable is not text.
+    #[error("{variable} is not valid UTF-8")]
+    Environment {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// The file cannot be read.
+    #[error("{path}: {error}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The configuration has problems; all of them are listed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The parts do not fit together.
+    #[error(transparent)]
+    Compile(#[from] CompileError<TlsConfigError>),
+}
