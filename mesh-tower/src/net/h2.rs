@@ -281,6 +281,8 @@ pub(crate) struct Upload {
     stream: SendStream<Bytes>,
     /// What was read and not yet sent.
     chunk: Bytes,
+    /// What was read behind it.
+    next: Option<Bytes>,
     /// What follows the chunk.
     then: Then,
     reserved: bool,
@@ -294,7 +296,7 @@ enum Then {
 
 impl Upload {
     fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, chunk: Bytes::new(), then: Then::More, reserved: false }
+        Self { stream, chunk: Bytes::new(), next: None, then: Then::More, reserved: false }
     }
 
     /// Sends `body` to its end, or until the peer needs no more of it.
@@ -313,6 +315,11 @@ impl Upload {
                 if matches!(self.then, Then::End) {
                     return Poll::Ready(Ok(()));
                 }
+            }
+            if let Some(next) = self.next.take() {
+                self.chunk = next;
+                self.look_ahead(cx, body)?;
+                continue;
             }
             match std::mem::replace(&mut self.then, Then::More) {
                 // An error means that the stream is gone; the response side tells why.
@@ -360,17 +367,11 @@ impl Upload {
     {
         if body.is_end_stream() {
             self.then = Then::End;
-        } else if self.chunk.len() <= UNASKED && body.size_hint().exact().is_none() {
+        } else if body.size_hint().exact().is_none() {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(None) => self.then = Then::End,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // Small chunks that are ready together travel together.
-                    Ok(data) => {
-                        let mut both = bytes::BytesMut::with_capacity(self.chunk.len() + data.len());
-                        both.extend_from_slice(&self.chunk);
-                        both.extend_from_slice(&data);
-                        self.chunk = both.freeze();
-                    }
+                    Ok(data) => self.next = Some(data),
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
                             self.then = Then::Trailers(Box::new(trailers));
