@@ -178,7 +178,8 @@ fn endpoints_keep_their_state_while_their_address_stays() {
 
 #[test]
 fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
-    let changes: [(&str, fn(&mut BackendConfig), bool); 4] = [
+    type Change = fn(&mut BackendConfig);
+    let changes: [(&str, Change, bool); 4] = [
         ("protocol", |backend| backend.protocol = Protocol::Http2, true),
         ("connect_timeout", |backend| backend.connect_timeout = Duration::from_secs(9), true),
         ("load_balancer", |backend| backend.load_balancer = LoadBalancer::Random, false),
