@@ -11,7 +11,7 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -321,7 +321,12 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
             }
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
             tasks.spawn(async move {
-                let result = driver.run().await;
+                let leaving = |conn: &Arc<h2::Conn>| {
+                    if let Some(endpoint) = at.upgrade() {
+                        retire(&endpoint, conn);
+                    }
+                };
+                let result = driver.run(Weak::clone(&weak), leaving).await;
                 if let (Some(conn), Some(endpoint)) = (weak.upgrade(), at.upgrade()) {
                     if let Err(error) = result {
                         tracing::debug!(endpoint = %endpoint.address(), %error, "HTTP/2 connection ended");
