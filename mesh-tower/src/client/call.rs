@@ -331,7 +331,7 @@ where
         if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
             return match attempted {
                 Attempted::Answer(received, place) => Ok(answer(context, received, place, body, deadline)),
-                Attempted::Failed(failed, _) => Err(describe(failed, context, deadline)),
+                Attempted::Failed(failed, endpoint) => Err(describe(failed, context, endpoint.as_ref(), deadline)),
             };
         }
         match attempted {
@@ -363,7 +363,12 @@ where
 
 /// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
 /// time for a whole further attempt (RE-11).
-fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
+fn describe(
+    failed: Failed,
+    context: &Context,
+    endpoint: Option<&Arc<Endpoint>>,
+    deadline: Option<Instant>,
+) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
@@ -372,8 +377,12 @@ fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Err
         let text = format!("{}: {error}, and the deadline leaves no time for another attempt", context.place());
         return Error::new(ErrorKind::DeadlineExceeded, text);
     }
-    let text = error.to_string();
-    if text.contains(&*context.backend.id().name) { error } else { error.in_place(&context.place()) }
+    let place = context.place();
+    match endpoint {
+        _ if error.to_string().contains(&place) => error,
+        Some(endpoint) => error.in_place(&format!("{place} at {}", endpoint.address())),
+        None => error.in_place(&place),
+    }
 }
 
 async fn attempt_once<B>(
