@@ -218,7 +218,7 @@ enum Pause {
 }
 
 impl Pause {
-    async fn is_due(self) -> bool {
+    async fn decide(self) -> bool {
         match self {
             Self::No => false,
             Self::Yes => true,
@@ -249,7 +249,7 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let pool = endpoint.transport();
     let mut backoff = ConnectBackoffState::new();
     let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
-    let mut pause = pause.is_due().await;
+    let mut pause = pause.decide().await;
     loop {
         if pause {
             tokio::select! {
