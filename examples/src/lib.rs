@@ -4,3 +4,8 @@
 pub mod greeter {
     tonic::include_proto!("greeter.v1");
 }
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;
