@@ -11,7 +11,11 @@ use benches::micro::{SAMPLES, Timing, time, time_with_setup};
 use benches::{model, report};
 use http::{HeaderMap, Method};
 use mesh_core::matching::{RequestHead, RouteTable};
+use mesh_core::model::{Config, HostPattern, VirtualHost};
+use mesh_core::snapshot::{Compiler, Snapshot};
 use mesh_tonic::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -42,6 +46,7 @@ fn main() -> Result<()> {
     for count in [1, 100, 1_000] {
         add(format!("route among {count}, found"), &|| route(count, &model::requests(count)))?;
         add(format!("route among {count}, not found"), &|| route(count, &model::requests_without_route()))?;
+        add(format!("host, route and backend among {count}"), &|| routed(count))?;
     }
     add(format!("YAML of {SERVICES} x {ENDPOINTS} to model"), &yaml_to_model)?;
     add(format!("model of {SERVICES} x {ENDPOINTS} to published snapshot"), &model_to_snapshot)?;
@@ -72,6 +77,23 @@ fn route(count: usize, requests: &[(String, Option<u32>)]) -> Result<Timing> {
     }
     let mut turn = requests.iter().cycle();
     Ok(time(|| turn.next().map(|(path, _)| find(path))))
+}
+
+/// The whole decision of the request path: host, route and draw of the backend, on average over requests that match.
+fn routed(count: usize) -> Result<Timing> {
+    let mut host = VirtualHost::new("greeter", vec![HostPattern::parse("greeter")?]);
+    host.routes = model::routes(count);
+    let config = Config::new().with_virtual_host(host);
+    let mut rng = StdRng::seed_from_u64(1);
+    let snapshot = Compiler::new(()).compile(&Snapshot::empty(), &config, &mut rng)?.snapshot;
+    let headers = HeaderMap::new();
+    let requests = model::requests(count);
+    let mut turn = requests.iter().cycle();
+    Ok(time(|| {
+        let (path, _) = turn.next()?;
+        let head = RequestHead { method: &Method::POST, authority: "greeter", path, query: None, headers: &headers };
+        snapshot.route(&head, &mut rng).ok().map(|routed| routed.route_index)
+    }))
 }
 
 fn yaml_to_model() -> Result<Timing> {
