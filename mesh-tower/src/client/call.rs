@@ -184,12 +184,12 @@ impl Context {
         }
     }
 
-    fn tell_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, began: Instant, next: Next) {
+    fn tell_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, took: Duration, next: Next) {
         let observers = &self.handle.core.shared.observers;
         if observers.watches_requests() {
             let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), self.attempts, outcome);
             event.endpoint = endpoint.map(|endpoint| endpoint.address());
-            event.duration = began.elapsed();
+            event.duration = took;
             event.next = next;
             event.config_version = self.version;
             observers.attempt(event);
@@ -320,6 +320,7 @@ where
     loop {
         let began = Instant::now();
         let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, deadline).await;
+        let took = began.elapsed();
         drop(permit.take());
         let decision = {
             let attempt = match &attempted {
@@ -346,7 +347,7 @@ where
                 next = Next::BudgetExhausted;
             }
         }
-        context.tell_attempt(attempted.endpoint(), attempted.outcome(), began, next);
+        context.tell_attempt(attempted.endpoint(), attempted.outcome(), took, next);
         // A body that cannot begin again was never offered for a retry; asking twice costs nothing.
         if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
             return match attempted {
