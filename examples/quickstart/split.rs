@@ -20,10 +20,10 @@ impl Split {
     /// Whether chance explains the counts: v1's is within five standard deviations of its expectation, or, where
     /// nothing is left to chance, exact. No requests at all prove nothing.
     pub(crate) fn holds(&self) -> bool {
-        let [v1, v2] = self.counts;
-        let requests = (v1 + v2) as f64;
-        let share = f64::from(self.weights[0]) / 100.0;
-        v1 + v2 > 0 && (v1 as f64 - share * requests).abs() <= 5.0 * (requests * share * (1.0 - share)).sqrt()
+        let ([v1, v2], [w1, w2]) = (self.counts.map(i128::from), self.weights.map(i128::from));
+        // In whole numbers: |v1 - np| <= 5 * sqrt(np(1 - p)), times the sum of the weights, squared.
+        let (requests, weights) = (v1 + v2, w1 + w2);
+        requests > 0 && (v1 * weights - requests * w1).pow(2) <= 25 * requests * w1 * w2
     }
 
     /// The shares in percent.

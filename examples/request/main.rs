@@ -116,3 +116,49 @@ async fn send(client: &HttpClient, args: &Args) -> Result<StatusCode, String> {
     };
     answer.map_err(|error| error.report())
 }
+
+#[cfg(test)]
+mod tests {
+    use examples::backend::Backend;
+
+    use super::*;
+
+    fn args(line: &str) -> Args {
+        args::parse(line.split(' ').map(str::to_owned)).unwrap().unwrap()
+    }
+
+    async fn mesh(backend: &Backend) -> Mesh {
+        let text =
+            format!("services: {{ greeter: {{ backends: {{ v1: {{ endpoints: [{}] }} }} }} }}", backend.address());
+        Mesh::builder().text(text).observer(Tracer).build().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_followed_to_the_endpoint_that_answers() {
+        let backend = Backend::start("v1-a", Duration::ZERO).unwrap();
+        let mesh = mesh(&backend).await;
+        let (result, trace, latency) = traced(send(&mesh.http_client(), &args("http://greeter/"))).await;
+        let mut report = Report::default();
+        report.add(result, trace, latency);
+        let report = report.to_json();
+        assert_eq!(report["by_status"]["200"], 1, "{report}");
+        assert_eq!(report["by_backend"]["v1"], 1, "{report}");
+        assert_eq!(report["by_endpoint"][backend.address().to_string()], 1, "{report}");
+        assert_eq!(report["attempts"], 1, "{report}");
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_answer_in_time_is_an_error() {
+        let backend = Backend::start("v1-a", Duration::from_secs(3600)).unwrap();
+        let mesh = mesh(&backend).await;
+        let args = args("--timeout 20ms http://greeter/");
+        let (result, trace, latency) = traced(send(&mesh.http_client(), &args)).await;
+        assert!(latency >= Duration::from_millis(20));
+        let mut report = Report::default();
+        report.add(result, trace, latency);
+        assert!(!report.all_answered());
+        let report = report.to_json();
+        assert_eq!(report["errors"]["no answer within 20ms"], 1, "{report}");
+        assert_eq!(report["by_backend"], serde_json::json!({}), "{report}");
+    }
+}

@@ -81,7 +81,7 @@ impl Backend {
     pub async fn kill(&mut self) {
         if let State::Serving { stop, stopped } = std::mem::replace(&mut self.state, State::Dead(None)) {
             drop(stop);
-            // The sender goes when the runtime is gone; it never sends.
+            // This one's sender goes when the runtime is gone.
             let _ = stopped.await;
             self.state = State::Dead(bind(self.address).ok());
         }
@@ -94,18 +94,19 @@ impl Backend {
     pub fn restart(&mut self) -> io::Result<()> {
         let State::Dead(socket) = &mut self.state else { return Ok(()) };
         let socket = socket.take().map_or_else(|| bind(self.address), Ok)?;
-        let listener = socket.listen(1024)?.into_std()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = socket.listen(1024)?.into_std()?;
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let (stop, stopping) = oneshot::channel();
         let (ended, stopped) = oneshot::channel();
         let app = App { hello: self.hello.clone(), greeter: GreeterServer::new(self.hello.clone()) };
         std::thread::Builder::new().name(self.hello.name.to_string()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve(listener, app) => {}
-                    _ = stopping => {}
-                }
-            });
+            runtime.spawn(serve(listener, app));
+            // Whoever holds the sender lets it go, and never sends.
+            let _ = runtime.block_on(stopping);
             drop(runtime);
             drop(ended);
         })?;
@@ -123,8 +124,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn serve(listener: std::net::TcpListener, app: App) {
-    let Ok(listener) = TcpListener::from_std(listener) else { return };
+async fn serve(listener: TcpListener, app: App) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file handles, perhaps: it would fail again at once.
