@@ -7,6 +7,11 @@ pub mod greeter {
     tonic::include_proto!("greeter.v1");
 }
 
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;
+
 /// The value below which `percent` of `sorted` lie (nearest rank); `None` if there are none.
 ///
 /// ```

@@ -1,5 +1,6 @@
 //! From a request to its response: route, attempt, decide, again.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::resilience::deadline;
 use mesh_core::resilience::replay::Replay;
 use mesh_core::resilience::retry::{Decision, Retry};
-use mesh_core::snapshot::{RouteError, VirtualHost};
+use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
 use super::attempt::{self, Failed, Received, RequestBody};
@@ -22,7 +23,7 @@ use super::head::{Head, PerAttempt, Target};
 use super::pick::{self, NoPlace, Place};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
-use crate::net::{Backend, Endpoint, Wanted};
+use crate::net::{Backend, Endpoint, Snapshot, Wanted};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
@@ -36,40 +37,32 @@ where
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
     let mut context = Context::route(handle, &head)?;
-    let cluster = Arc::clone(context.backend.transport());
-    let Some(wanted) = cluster.wanted(head.is_grpc()) else {
-        let error = Error::new(
-            ErrorKind::Protocol,
-            format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", context.place()),
-        );
-        return Err(context.fail(error));
+    let wanted = match context.wanted(&head) {
+        Ok(wanted) => wanted,
+        Err(error) => return Err(context.fail(error)),
     };
-    if head.is_secure() && cluster.tls.is_none() {
-        let error = Error::new(
-            ErrorKind::InvalidRequest,
-            format!("https was asked for and {} has no `tls`; add it, or write http://", context.place()),
-        );
-        return Err(context.fail(error));
-    }
-    cluster.mark_used(wanted);
     head.set_content_length(body.size_hint().exact());
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
     let body = RequestBody::Own(Replay::new(body, max_body));
-    let result = match limit {
-        None => attempts(&mut context, &head, body, wanted, None).await,
-        Some(limit) => {
-            let deadline = context.started + limit;
-            let running = attempts(&mut context, &head, body, wanted, Some(deadline));
-            match tokio::time::timeout_at(deadline, running).await {
-                Ok(result) => result,
-                Err(_) => Err(deadline_exceeded(&context, limit)),
-            }
-        }
+    let deadline = limit.map(|limit| context.started + limit);
+    let result = {
+        // Pinned where it is made: it is large, and every move of it is a copy.
+        let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
+        until(deadline, running).await
     };
+    let result = result.unwrap_or_else(|| Err(deadline_exceeded(&context, limit.unwrap_or_default())));
     match result {
         Ok(answer) => Ok(answer.into_response(context, &head)),
         Err(error) => Err(context.fail(error)),
+    }
+}
+
+/// The output of `future`, or `None` at `deadline`.
+async fn until<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Option<F::Output> {
+    match deadline {
+        None => Some(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
     }
 }
 
@@ -105,55 +98,26 @@ impl Context {
             return Err(Error::new(ErrorKind::Shutdown, "the mesh is shut down"));
         }
         let snapshot = core.snapshot.load();
-        let routed = snapshot.route(&head.request_head(), &mut rand::rng());
-        let missing;
-        let error = match routed {
-            Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
-                Some(backend) => {
-                    backend.budget().enter();
-                    let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
-                    let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
-                    drop(snapshot);
-                    let started = Instant::now();
-                    return Ok(Self {
-                        handle,
-                        virtual_host,
-                        route,
-                        backend,
-                        policy,
-                        version,
-                        started,
-                        attempts: 0,
-                        finished: false,
-                    });
-                }
-                None => {
-                    missing = routed.target.backend();
-                    let text = format!(
-                        "the route of service {} names the backend {missing}, which does not exist",
-                        routed.virtual_host.name()
-                    );
-                    Error::new(ErrorKind::BackendNotFound, text)
-                }
-            },
-            Err(RouteError::UnknownService) => {
-                unknown_service(head.authority(), snapshot.nearest_host(head.authority()))
+        let error = match draw(&snapshot, head) {
+            Ok((routed, backend)) => {
+                backend.budget().enter();
+                let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
+                let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
+                drop(snapshot);
+                let started = Instant::now();
+                return Ok(Self {
+                    handle,
+                    virtual_host,
+                    route,
+                    backend,
+                    policy,
+                    version,
+                    started,
+                    attempts: 0,
+                    finished: false,
+                });
             }
-            Err(RouteError::NoRoute(virtual_host)) => {
-                let (name, method, path) = (virtual_host.name(), head.method(), head.path());
-                let text = format!(
-                    "no route of service {name} matches {method} {path}; a last route without `matches` takes what is left"
-                );
-                Error::new(ErrorKind::NoRoute, text)
-            }
-            Err(RouteError::Unsupported(virtual_host, what)) => {
-                let text = format!(
-                    "the route of service {} asks for {what}, which is not supported in this version",
-                    virtual_host.name()
-                );
-                Error::new(ErrorKind::UnsupportedRoute, text)
-            }
-            Err(_) => Error::new(ErrorKind::NoRoute, "the request cannot be routed"),
+            Err(error) => error,
         };
         let mut event = observe::Request::new(Outcome::Failed(error.kind()), Duration::ZERO);
         event.config_version = snapshot.version();
@@ -162,6 +126,33 @@ impl Context {
         }
         drop(snapshot);
         Err(error)
+    }
+
+    /// Draws a backend anew: the one that was drawn left the configuration before it took the request. The policies are
+    /// those the request began with.
+    fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
+        let backend = {
+            let snapshot = self.handle.core.snapshot.load();
+            Arc::clone(draw(&snapshot, head)?.1)
+        };
+        backend.budget().enter();
+        std::mem::replace(&mut self.backend, backend).budget().exit();
+        self.wanted(head)
+    }
+
+    /// What the request needs of a connection to its backend.
+    fn wanted(&self, head: &Head) -> Result<Wanted, Error> {
+        let cluster = self.backend.transport();
+        let wanted = cluster.wanted(head.is_grpc()).ok_or_else(|| {
+            let text = format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", self.place());
+            Error::new(ErrorKind::Protocol, text)
+        })?;
+        if head.is_secure() && cluster.tls.is_none() {
+            let text = format!("https was asked for and {} has no `tls`; add it, or write http://", self.place());
+            return Err(Error::new(ErrorKind::InvalidRequest, text));
+        }
+        cluster.mark_used(wanted);
+        Ok(wanted)
     }
 
     /// `backend v1 of service greeter`.
@@ -213,6 +204,35 @@ impl Drop for Context {
             self.tell(Outcome::Cancelled);
         }
     }
+}
+
+/// Where `snapshot` sends the request.
+fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
+    let error = match snapshot.route(&head.request_head(), &mut rand::rng()) {
+        Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
+            Some(backend) => return Ok((routed, backend)),
+            None => {
+                let (name, missing) = (routed.virtual_host.name(), routed.target.backend());
+                let text = format!("the route of service {name} names the backend {missing}, which does not exist");
+                Error::new(ErrorKind::BackendNotFound, text)
+            }
+        },
+        Err(RouteError::UnknownService) => unknown_service(head.authority(), snapshot.nearest_host(head.authority())),
+        Err(RouteError::NoRoute(virtual_host)) => {
+            let (name, method, path) = (virtual_host.name(), head.method(), head.path());
+            let text = format!(
+                "no route of service {name} matches {method} {path}; a last route without `matches` takes what is left"
+            );
+            Error::new(ErrorKind::NoRoute, text)
+        }
+        Err(RouteError::Unsupported(virtual_host, what)) => {
+            let name = virtual_host.name();
+            let text = format!("the route of service {name} asks for {what}, which is not supported in this version");
+            Error::new(ErrorKind::UnsupportedRoute, text)
+        }
+        Err(_) => Error::new(ErrorKind::NoRoute, "the request cannot be routed"),
+    };
+    Err(error)
 }
 
 pub(crate) fn unknown_service(authority: &str, nearest: Option<&str>) -> Error {
@@ -285,7 +305,7 @@ async fn attempts<B>(
     context: &mut Context,
     head: &Head,
     mut body: RequestBody<B>,
-    wanted: Wanted,
+    mut wanted: Wanted,
     deadline: Option<Instant>,
 ) -> Result<Answer, Error>
 where
@@ -299,7 +319,7 @@ where
     let mut permit: Option<RetryPermit> = None;
     loop {
         let began = Instant::now();
-        let attempted = attempt_once(context, head, &mut body, wanted, &retry, &tried, deadline).await;
+        let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, deadline).await;
         drop(permit.take());
         let decision = {
             let attempt = match &attempted {
@@ -361,26 +381,25 @@ where
     Answer { received, place, deadline, upload }
 }
 
-/// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
-/// time for a whole further attempt (RE-11).
+/// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
+/// further attempt (RE-11).
 fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
         && deadline.saturating_duration_since(Instant::now()) < per_try
     {
-        let text = format!("{}: {error}, and the deadline leaves no time for another attempt", context.place());
+        let text = format!("{error}, and the deadline leaves no time for another attempt");
         return Error::new(ErrorKind::DeadlineExceeded, text);
     }
-    let text = error.to_string();
-    if text.contains(&*context.backend.id().name) { error } else { error.in_place(&context.place()) }
+    error
 }
 
 async fn attempt_once<B>(
     context: &mut Context,
     head: &Head,
     body: &mut RequestBody<B>,
-    wanted: Wanted,
+    wanted: &mut Wanted,
     retry: &Retry,
     tried: &[Arc<Endpoint>],
     deadline: Option<Instant>,
@@ -389,17 +408,25 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut place = match pick::find(context, wanted, tried).await {
-        Ok(place) => place,
-        Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
-        Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
-        Err(NoPlace::Lost(error)) => {
-            let lost = Error::new(ErrorKind::NoHealthyEndpoint, error.to_string()).with_source(error);
-            return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
+    let mut place = loop {
+        match pick::find(context, *wanted, tried).await {
+            Ok(place) => break place,
+            Err(NoPlace::Left) => match context.redraw(head) {
+                Ok(now) => *wanted = now,
+                Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+            },
+            Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
+            Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+            Err(NoPlace::Lost(error)) => {
+                let text = format!("{}: {error}", context.place());
+                let lost = Error::new(ErrorKind::NoHealthyEndpoint, text).with_source(error);
+                return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
+            }
         }
     };
     if head.is_grpc() && matches!(place.slot, crate::net::pool::Slot::H1(_)) {
-        let error = Error::new(ErrorKind::Protocol, "gRPC needs HTTP/2 and ALPN agreed on HTTP/1.1");
+        let text = format!("gRPC needs HTTP/2, and {} agreed on HTTP/1.1 by ALPN", context.place());
+        let error = Error::new(ErrorKind::Protocol, text);
         return Attempted::Failed(Failed::new(Failure::Local, error), None);
     }
     context.attempts += 1;
@@ -413,17 +440,21 @@ where
         },
     };
     let tls = context.backend.transport().tls.is_some();
-    let sending = attempt::send(head, &per_attempt, body, &mut place, tls);
-    let result = match per_try {
-        None => sending.await,
-        Some(per_try) => tokio::time::timeout(per_try, sending).await.unwrap_or_else(|_| {
-            let text = format!("no response within the per-try timeout of {per_try:?}");
-            Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
-        }),
+    let result = {
+        let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
+        until(per_try.map(|per_try| Instant::now() + per_try), sending).await
     };
+    let result = result.unwrap_or_else(|| {
+        let text = format!("no response within the per-try timeout of {:?}", per_try.unwrap_or_default());
+        Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
+    });
     match result {
         Ok(received) => Attempted::Answer(received, place),
-        Err(failed) => Attempted::Failed(failed, Some(Arc::clone(place.in_flight.endpoint()))),
+        Err(mut failed) => {
+            let endpoint = Arc::clone(place.in_flight.endpoint());
+            failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
+            Attempted::Failed(failed, Some(endpoint))
+        }
     }
 }
 

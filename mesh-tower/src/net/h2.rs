@@ -8,8 +8,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
@@ -82,6 +82,9 @@ pub(super) async fn handshake(
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .enable_push(false)
+        // Frames that cross with our cancellations count as errors of the peer once h2 has forgotten the stream, and
+        // the count never falls: any limit here is the number of cancellations after which a sound connection dies.
+        .max_local_error_reset_streams(None)
         // No stream before the peer's SETTINGS; that the limit is no longer 0 shows that they have come.
         .initial_max_send_streams(0);
     let handshake = async {
@@ -124,10 +127,26 @@ fn limit_of(connection: &Connection<Stream, Bytes>) -> u32 {
 }
 
 impl Driver {
-    /// Drives the connection to its end.
-    pub(super) async fn run(mut self) -> Result<(), ::h2::Error> {
+    /// Drives the connection to its end. Calls `leave` once the peer takes no more requests: streams may go on for
+    /// long after a GOAWAY, and a connection that is full of them is asked by no request that could find out.
+    ///
+    /// Under load it lets the tasks that are ready go first, once each time it is woken: what they put on the connection
+    /// then leaves in one write, where each would have cost a system call, here and at the peer.
+    pub(super) async fn run(mut self, conn: Weak<Conn>, leave: impl Fn(&Arc<Conn>)) -> Result<(), ::h2::Error> {
+        let mut let_others_go = true;
         let result = poll_fn(|cx| {
+            if std::mem::take(&mut let_others_go) && self.status.in_flight.load(Ordering::Relaxed) > 1 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let_others_go = true;
             let result = Pin::new(&mut self.connection).poll(cx);
+            if !self.status.draining.load(Ordering::Acquire)
+                && let Some(conn) = conn.upgrade()
+                && conn.is_refusing(cx)
+            {
+                leave(&conn);
+            }
             let limit = limit_of(&self.connection);
             if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
                 self.cluster.queue.wake();
@@ -168,6 +187,11 @@ impl Conn {
     /// Whether it takes no more requests.
     pub(super) fn is_draining(&self) -> bool {
         self.status.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether h2 would put no more requests on it.
+    fn is_refusing(&self, cx: &mut Context<'_>) -> bool {
+        matches!(self.send.clone().poll_ready(cx), Poll::Ready(Err(_)))
     }
 
     /// Whether it ever brought a response.
@@ -272,6 +296,8 @@ pub(crate) struct Upload {
     stream: SendStream<Bytes>,
     /// What was read and not yet sent.
     chunk: Bytes,
+    /// What was read behind it.
+    next: Option<Bytes>,
     /// What follows the chunk.
     then: Then,
     reserved: bool,
@@ -280,12 +306,12 @@ pub(crate) struct Upload {
 enum Then {
     More,
     End,
-    Trailers(HeaderMap),
+    Trailers(Box<HeaderMap>),
 }
 
 impl Upload {
     fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, chunk: Bytes::new(), then: Then::More, reserved: false }
+        Self { stream, chunk: Bytes::new(), next: None, then: Then::More, reserved: false }
     }
 
     /// Sends `body` to its end, or until the peer needs no more of it.
@@ -305,6 +331,11 @@ impl Upload {
                     return Poll::Ready(Ok(()));
                 }
             }
+            if let Some(next) = self.next.take() {
+                self.chunk = next;
+                self.look_ahead(cx, body)?;
+                continue;
+            }
             match std::mem::replace(&mut self.then, Then::More) {
                 // An error means that the stream is gone; the response side tells why.
                 Then::End => {
@@ -312,7 +343,7 @@ impl Upload {
                     return Poll::Ready(Ok(()));
                 }
                 Then::Trailers(trailers) => {
-                    let _ = self.stream.send_trailers(trailers);
+                    let _ = self.stream.send_trailers(*trailers);
                     return Poll::Ready(Ok(()));
                 }
                 Then::More => {}
@@ -325,7 +356,7 @@ impl Upload {
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.then = Then::Trailers(trailers);
+                            self.then = Then::Trailers(Box::new(trailers));
                         }
                     }
                 },
@@ -351,20 +382,14 @@ impl Upload {
     {
         if body.is_end_stream() {
             self.then = Then::End;
-        } else if self.chunk.len() <= UNASKED && body.size_hint().exact().is_none() {
+        } else if body.size_hint().exact().is_none() {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(None) => self.then = Then::End,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    // Small chunks that are ready together travel together.
-                    Ok(data) => {
-                        let mut both = bytes::BytesMut::with_capacity(self.chunk.len() + data.len());
-                        both.extend_from_slice(&self.chunk);
-                        both.extend_from_slice(&data);
-                        self.chunk = both.freeze();
-                    }
+                    Ok(data) => self.next = Some(data),
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.then = Then::Trailers(trailers);
+                            self.then = Then::Trailers(Box::new(trailers));
                         }
                     }
                 },

@@ -11,7 +11,7 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,13 +20,17 @@ use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Cluster, ConnectError, Endpoint, Wanted, connect, h1, h2};
+use super::{Cluster, ConnectError, Endpoint, Queue, Wanted, connect, h1, h2};
 use crate::observe;
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
 /// The most idle HTTP/1.1 connections kept for one endpoint.
 const MAX_H1_IDLE: usize = 64;
+/// The most HTTP/1.1 connections on their way to one endpoint at once; who comes later gets those that are given back.
+const MAX_H1_OPENING: usize = 256;
+/// The most requests that wait for an HTTP/1.1 connection of one endpoint.
+const MAX_H1_WAITING: usize = Queue::CAPACITY as usize;
 /// How long an HTTP/1.1 connection may idle and still be used: below the 60 s at which common servers and load
 /// balancers close.
 const H1_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -51,12 +55,22 @@ struct Inner {
     error: Option<ConnectError>,
     /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
     grow_after: Option<Instant>,
-    idle: Vec<h1::Conn>,
+    /// In the order they became idle.
+    idle: VecDeque<h1::Conn>,
     waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
     /// HTTP/1.1 connections on their way.
     opening: usize,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
+}
+
+impl Inner {
+    /// Counts one more connection on its way, if a request waits for it.
+    fn claim_opening(&mut self) -> bool {
+        let claimed = !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING);
+        self.opening += usize::from(claimed);
+        claimed
+    }
 }
 
 /// A way to send one request.
@@ -176,9 +190,9 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
     if removed && pool.h2.load().is_empty() && !pool.lock().closed {
         set_state(endpoint, State::Connecting);
         let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
-        // A peer that closes what it just accepted, before it served anything, is not asked again at once.
-        let flapping = !conn.has_served() && conn.since.elapsed() < pool.cluster.connect_backoff.base;
-        run(endpoint, pool.cluster.used().unwrap_or(wanted), flapping);
+        let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
+        let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
+        run(endpoint, pool.cluster.used().unwrap_or(wanted), pause);
     }
     pool.cluster.queue.wake();
 }
@@ -197,22 +211,47 @@ fn start(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     if endpoint.state() == State::Idle {
         set_state(endpoint, State::Connecting);
     }
-    run(endpoint, wanted, false);
+    run(endpoint, wanted, Pause::No);
 }
 
 /// One more HTTP/2 connection, in the background.
 fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
     if !too_early {
-        run(endpoint, wanted, false);
+        run(endpoint, wanted, Pause::No);
     }
 }
 
-fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: bool) {
-    let tasks = &endpoint.transport().cluster.shared.tasks;
+/// What comes before the first attempt of a connect loop.
+enum Pause {
+    No,
+    Yes,
+    /// A pause if this connection, which was just lost, never served anything: a peer that closes what it just accepted
+    /// is not asked again at once.
+    UnlessServed(Arc<h2::Conn>),
+}
+
+impl Pause {
+    async fn decide(self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Yes => true,
+            Self::UnlessServed(conn) => {
+                // Those whom its last frames answered are awake, but have not run yet.
+                tokio::task::yield_now().await;
+                !conn.has_served()
+            }
+        }
+    }
+}
+
+fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
+    let pool = endpoint.transport();
+    let tasks = &pool.cluster.shared.tasks;
     {
-        let mut inner = endpoint.transport().lock();
-        if inner.connecting || inner.closed || tasks.is_stopping() {
+        let mut inner = pool.lock();
+        let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
+        if inner.connecting || inner.closed || full || tasks.is_stopping() {
             return;
         }
         inner.connecting = true;
@@ -220,10 +259,11 @@ fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: bool) {
     tasks.spawn_until_stop(connect_loop(Arc::clone(endpoint), wanted, pause));
 }
 
-async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, mut pause: bool) {
+async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let pool = endpoint.transport();
     let mut backoff = ConnectBackoffState::new();
     let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
+    let mut pause = pause.decide().await;
     loop {
         if pause {
             tokio::select! {
@@ -235,17 +275,18 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, mut pause: bool) 
             break;
         }
         let error = match open(&endpoint, wanted).await {
-            Ok(connection) => {
-                pool.lock().connecting = false;
-                install(&endpoint, connection);
-                return;
-            }
+            Ok(connection) => return install(&endpoint, connection, true),
             Err(error) => error,
         };
-        if !pool.h2.load().is_empty() {
-            // It was to be one more; those that are there go on.
-            pool.lock().grow_after = Some(Instant::now() + delay());
-            break;
+        {
+            // Whoever loses the last connection asks under the same lock whether this loop still runs.
+            let mut inner = pool.lock();
+            if !pool.h2.load().is_empty() {
+                // It was to be one more; those that are there go on.
+                inner.grow_after = Some(Instant::now() + delay());
+                inner.connecting = false;
+                return;
+            }
         }
         fail(&endpoint, error);
         pause = true;
@@ -298,14 +339,16 @@ async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, ConnectErro
     result
 }
 
-fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
+/// Puts a new connection to use. `looped`: the connect loop made it, and ends with that.
+fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
     let pool = endpoint.transport();
     let tasks = &pool.cluster.shared.tasks;
     match opened {
         Opened::H2(conn, driver) => {
             let conn = Arc::new(conn);
-            {
+            let waiting = {
                 let mut inner = pool.lock();
+                inner.connecting &= !looped;
                 if inner.closed {
                     return;
                 }
@@ -318,10 +361,20 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
                     all.push(Arc::clone(&conn));
                     all
                 });
+                std::mem::take(&mut inner.waiting)
+            };
+            for waiter in waiting {
+                // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
+                let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
             }
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
             tasks.spawn(async move {
-                let result = driver.run().await;
+                let leaving = |conn: &Arc<h2::Conn>| {
+                    if let Some(endpoint) = at.upgrade() {
+                        retire(&endpoint, conn);
+                    }
+                };
+                let result = driver.run(Weak::clone(&weak), leaving).await;
                 if let (Some(conn), Some(endpoint)) = (weak.upgrade(), at.upgrade()) {
                     if let Err(error) = result {
                         tracing::debug!(endpoint = %endpoint.address(), %error, "HTTP/2 connection ended");
@@ -336,6 +389,7 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
         Opened::H1(conn, driver) => {
             {
                 let mut inner = pool.lock();
+                inner.connecting &= !looped;
                 inner.error = None;
                 inner.negotiated_h2 = Some(false);
             }
@@ -367,12 +421,15 @@ pub(super) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     }
     if inner.idle.len() < MAX_H1_IDLE {
         conn.since = Instant::now();
-        inner.idle.push(conn);
+        inner.idle.push_back(conn);
     }
 }
 
 /// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available.
-pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, ConnectError> {
+///
+/// A wait is bounded by the connection attempts that serve it: each one ends in a connection or in an error for all who
+/// wait.
+pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
     let pool = endpoint.transport();
     while let Some(mut conn) = newest_idle(pool) {
         // It may still be finishing the response that gave it back.
@@ -385,41 +442,69 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, Connect
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {
-            return Err(ConnectError::Closed { address: endpoint.address().clone() });
+            return Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() }));
+        }
+        while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            inner.waiting.pop_front();
+        }
+        if inner.waiting.len() >= MAX_H1_WAITING {
+            return Err(NoLease::Full);
         }
         let (sender, receiver) = oneshot::channel();
-        inner.waiting.retain(|waiter| !waiter.is_closed());
         inner.waiting.push_back(sender);
-        if inner.opening < inner.waiting.len() {
-            inner.opening += 1;
+        if inner.claim_opening() {
             let tasks = &pool.cluster.shared.tasks;
-            tasks.spawn_until_stop(open_for_waiter(Arc::clone(endpoint)));
+            tasks.spawn_until_stop(open_for_waiters(Arc::clone(endpoint)));
         }
         receiver
     };
     match receiver.await {
-        Ok(conn) => conn.map(|conn| h1::Lease::new(conn, Arc::clone(endpoint))),
-        Err(_) => Err(ConnectError::Closed { address: endpoint.address().clone() }),
+        Ok(Ok(conn)) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
+        Ok(Err(error)) => Err(NoLease::Lost(error)),
+        Err(_) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
     }
 }
 
-fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
-    let mut inner = pool.lock();
-    inner.idle.retain(|conn| !conn.send.is_closed() && conn.since.elapsed() < H1_IDLE_TIMEOUT);
-    inner.idle.pop()
+/// Why there is no HTTP/1.1 connection for a request.
+pub(crate) enum NoLease {
+    /// None could be made.
+    Lost(ConnectError),
+    /// Too many wait already.
+    Full,
 }
 
-async fn open_for_waiter(endpoint: Arc<Endpoint>) {
+/// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
+/// only if there is no other.
+fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
+    let now = Instant::now();
+    let mut inner = pool.lock();
+    // Oldest first: those behind a young one are younger.
+    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now - conn.since >= H1_IDLE_TIMEOUT) {
+        inner.idle.pop_front();
+    }
+    match inner.idle.iter().rposition(|conn| conn.send.is_ready()) {
+        Some(index) => inner.idle.remove(index),
+        None => inner.idle.pop_back(),
+    }
+}
+
+/// Opens connections while more requests wait than connections are on their way.
+async fn open_for_waiters(endpoint: Arc<Endpoint>) {
     let wanted = endpoint.transport().cluster.used().filter(|used| *used == Wanted::Negotiated);
     let wanted = wanted.unwrap_or(Wanted::Http1);
-    let result = open(&endpoint, wanted).await;
     let pool = endpoint.transport();
-    pool.lock().opening -= 1;
-    match result {
-        Ok(opened) => install(&endpoint, opened),
-        Err(error) => {
-            fail(&endpoint, error);
-            run(&endpoint, wanted, true);
+    loop {
+        let result = open(&endpoint, wanted).await;
+        pool.lock().opening -= 1;
+        match result {
+            Ok(opened) => install(&endpoint, opened, false),
+            Err(error) => {
+                fail(&endpoint, error);
+                return run(&endpoint, wanted, Pause::Yes);
+            }
+        }
+        if !pool.lock().claim_opening() {
+            return;
         }
     }
 }
