@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Uri};
+use mesh_tonic::core::config::parse_duration;
 
 pub(crate) const USAGE: &str = "\
 usage: request [OPTIONS] URL
@@ -87,29 +88,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 fn duration(text: &str) -> Result<Option<Duration>, String> {
     let bad =
         || format!("--timeout: {text:?} is not a duration; write 1 to 4 numbers with units, as in 1m30s or 500ms");
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    for _ in 0..4 {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, behind) = rest.split_at(digits);
-        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, behind) = behind.split_at(letters);
-        let unit = match unit {
-            "h" => Duration::from_secs(3600),
-            "m" => Duration::from_secs(60),
-            "s" => Duration::from_secs(1),
-            "ms" => Duration::from_millis(1),
-            _ => return Err(bad()),
-        };
-        if digits > 5 {
-            return Err(bad());
-        }
-        total += unit * number.parse::<u32>().map_err(|_| bad())?;
-        rest = behind;
-        if rest.is_empty() {
-            return Ok(Some(total).filter(|total| !total.is_zero()));
-        }
-    }
-    Err(bad())
+    Ok(Some(parse_duration(text).ok_or_else(bad)?).filter(|duration| !duration.is_zero()))
 }
 
 fn absolute(text: &str) -> Result<Uri, String> {

@@ -20,14 +20,14 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::codegen::tokio_stream::Empty;
+use tonic::codegen::tokio_stream::StreamExt;
+use tonic::codegen::{BoxStream, Service, tokio_stream};
 use tonic::{Status, Streaming};
 
 use crate::greeter::greeter_server::{Greeter, GreeterServer};
 use crate::greeter::{HelloReply, HelloRequest};
 
-/// A backend on a loopback port that the kernel chose. It answers `greeter.v1.Greeter/SayHello` and, on every path
+/// A backend on a loopback port that the kernel chose. It answers the calls of `greeter.v1.Greeter` and, on every path
 /// that is no gRPC method, HTTP/1.1 and HTTP/2 with its name. Ends when dropped.
 #[derive(Debug)]
 pub struct Backend {
@@ -184,33 +184,57 @@ impl Hello {
         }
         self.name.to_string()
     }
+
+    async fn greet(&self, request: HelloRequest) -> HelloReply {
+        let served_by = self.answer().await;
+        HelloReply { message: format!("Hello, {}!", request.name), served_by }
+    }
 }
 
 #[tonic::async_trait]
 impl Greeter for Hello {
     async fn say_hello(&self, request: tonic::Request<HelloRequest>) -> Result<tonic::Response<HelloReply>, Status> {
-        let served_by = self.answer().await;
-        let message = format!("Hello, {}!", request.into_inner().name);
-        Ok(tonic::Response::new(HelloReply { message, served_by }))
+        let reply = self.greet(request.into_inner()).await;
+        Ok(tonic::Response::new(reply))
     }
 
-    type WatchStream = Empty<Result<HelloReply, Status>>;
+    type WatchStream = BoxStream<HelloReply>;
 
-    async fn watch(&self, _: tonic::Request<HelloRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("the examples call SayHello only"))
+    async fn watch(&self, request: tonic::Request<HelloRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let hello = self.clone();
+        let replies = tokio_stream::iter(0..request.count).then(move |_| {
+            let (hello, request) = (hello.clone(), request.clone());
+            async move { Ok(hello.greet(request).await) }
+        });
+        Ok(tonic::Response::new(Box::pin(replies)))
     }
 
-    async fn collect(&self, _: tonic::Request<Streaming<HelloRequest>>) -> Result<tonic::Response<HelloReply>, Status> {
-        Err(Status::unimplemented("the examples call SayHello only"))
+    async fn collect(
+        &self,
+        request: tonic::Request<Streaming<HelloRequest>>,
+    ) -> Result<tonic::Response<HelloReply>, Status> {
+        let mut requests = request.into_inner();
+        let mut names = Vec::new();
+        while let Some(request) = requests.message().await? {
+            names.push(request.name);
+        }
+        let everybody = HelloRequest { name: names.join(", "), count: 0 };
+        Ok(tonic::Response::new(self.greet(everybody).await))
     }
 
-    type ChatStream = Empty<Result<HelloReply, Status>>;
+    type ChatStream = BoxStream<HelloReply>;
 
     async fn chat(
         &self,
-        _: tonic::Request<Streaming<HelloRequest>>,
+        request: tonic::Request<Streaming<HelloRequest>>,
     ) -> Result<tonic::Response<Self::ChatStream>, Status> {
-        Err(Status::unimplemented("the examples call SayHello only"))
+        let hello = self.clone();
+        let replies = request.into_inner().then(move |request| {
+            let hello = hello.clone();
+            async move { Ok(hello.greet(request?).await) }
+        });
+        Ok(tonic::Response::new(Box::pin(replies)))
     }
 }
 

@@ -340,6 +340,7 @@ fn explain_refuses_what_is_no_request() {
     for (line, field) in [
         (r#"{"authority":"greeter","method":"G T"}"#, "method"),
         (r#"{"authority":"greeter","path":"relative"}"#, "path"),
+        (r#"{"authority":"greeter","draw":1000000}"#, "draw"),
         (r#"{"authority":"greeter","headers":[["a b","c"]]}"#, "headers"),
         (r#"{"authority":"greeter","headers":[["a","\n"]]}"#, "headers"),
     ] {
