@@ -500,6 +500,25 @@ async fn a_caller_that_lets_go_of_a_streamed_response_stops_the_server() {
 }
 
 #[tokio::test]
+async fn a_caller_that_lets_go_of_a_response_stops_its_own_upload() {
+    for (protocol, _) in PROTOCOLS {
+        let server = Server::start(|request| async move {
+            Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync()))
+        })
+        .await;
+        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let (sender, body) = feed();
+        sender.data("first");
+        let request = Request::post("http://greeter/").body(body).unwrap();
+        let mut response = mesh.http_client().oneshot(request).await.unwrap();
+        response.body_mut().frame().await.unwrap().unwrap();
+        drop(response);
+        sender.abandoned().await;
+        mesh.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_request_body_that_fails_is_the_callers_error_and_never_a_short_body() {
     for (protocol, _) in PROTOCOLS {
         let (told, mut arrived) = tokio::sync::mpsc::unbounded_channel();
