@@ -49,10 +49,7 @@ where
     pub(super) fn rewind(&mut self) -> bool {
         match self {
             Self::Own(body) => body.rewind(),
-            Self::Shared(body) => {
-                body.revoke();
-                body.with(Replay::rewind)
-            }
+            Self::Shared(body) => body.rewind(),
             Self::Gone => false,
         }
     }

@@ -342,7 +342,7 @@ where
             Decision::RetryAfter(_) => Next::Retry,
         };
         if let Decision::RetryAfter(delay) = decision {
-            permit = RetryPermit::after(context, delay, deadline).await;
+            permit = RetryPermit::claim(context, delay, deadline).await;
             if permit.is_none() {
                 next = Next::BudgetExhausted;
             }
@@ -361,6 +361,10 @@ where
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
             Attempted::Failed(_, endpoint) => tried.extend(endpoint),
+        }
+        // What was answered is out of the way by now: its connection may serve the retry.
+        if let Decision::RetryAfter(delay) = decision {
+            tokio::time::sleep(delay).await;
         }
     }
 }
@@ -463,13 +467,13 @@ where
 struct RetryPermit(Arc<Backend>);
 
 impl RetryPermit {
-    /// Takes a place in the budget and pauses. If there is none, asks once more after a pause of the same length: when
-    /// an endpoint dies under load, its requests fail all at once, and few of them need to be given up for that.
-    async fn after(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
+    /// Takes a place in the budget. If there is none, asks once more after a pause of `delay`: when an endpoint dies
+    /// under load, its requests fail all at once, and few of them need to be given up for that.
+    async fn claim(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
         let backend = &context.backend;
         let in_time = |pauses| deadline.is_none_or(|deadline| Instant::now() + delay * pauses < deadline);
-        let claim = || backend.budget().try_acquire(&backend.config().retry_budget);
-        let permit = || claim().then(|| Self(Arc::clone(backend)));
+        let free = || backend.budget().try_acquire(&backend.config().retry_budget);
+        let permit = || free().then(|| Self(Arc::clone(backend)));
         let mut place = permit();
         if place.is_none() && in_time(2) {
             // Who waits here is no load, and must not make room for more retries by being counted as one.
@@ -477,9 +481,6 @@ impl RetryPermit {
             tokio::time::sleep(delay).await;
             drop(outside);
             place = permit();
-        }
-        if place.is_some() {
-            tokio::time::sleep(delay).await;
         }
         place
     }

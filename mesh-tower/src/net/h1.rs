@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -99,6 +99,8 @@ struct Shared<B> {
     body: Replay<B>,
     /// Which attempt may read; a connection that an earlier attempt left behind may still try.
     attempt: u32,
+    /// The connection that waits for more of it.
+    reader: Option<Waker>,
     error: Option<BoxError>,
 }
 
@@ -108,7 +110,7 @@ where
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(body: Replay<B>) -> Self {
-        Self(Arc::new(Mutex::new(Shared { body, attempt: 0, error: None })))
+        Self(Arc::new(Mutex::new(Shared { body, attempt: 0, reader: None, error: None })))
     }
 
     /// The body for one more attempt.
@@ -118,14 +120,25 @@ where
         WireBody::new(Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt })
     }
 
-    /// Runs `f` on the body. Takes it away from the running attempt first.
+    /// Runs `f` on the body.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Replay<B>) -> R) -> R {
         f(&mut self.lock().body)
     }
 
-    /// Ends the running attempt: whoever still reads for it gets an error.
-    pub(crate) fn revoke(&self) {
-        self.lock().attempt += 1;
+    /// Begins again from the first byte, if that can be. A connection that still reads for the running attempt gets an
+    /// error and closes; it is woken for that, or it would wait for good with half a request on it.
+    pub(crate) fn rewind(&self) -> bool {
+        let mut shared = self.lock();
+        if !shared.body.rewind() {
+            return false;
+        }
+        shared.attempt += 1;
+        let reader = shared.reader.take();
+        drop(shared);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        true
     }
 
     /// The error of the caller's body, if that is what failed.
@@ -171,7 +184,10 @@ where
             }
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                shared.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
         });
         poll.unwrap_or_else(|| Poll::Ready(Some(Err("the attempt was given up".into()))))
     }
