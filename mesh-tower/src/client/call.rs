@@ -133,7 +133,9 @@ impl Context {
     fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
         let backend = {
             let snapshot = self.handle.core.snapshot.load();
-            Arc::clone(draw(&snapshot, head)?.1)
+            let backend = Arc::clone(draw(&snapshot, head)?.1);
+            self.version = snapshot.version();
+            backend
         };
         backend.budget().enter();
         std::mem::replace(&mut self.backend, backend).budget().exit();
