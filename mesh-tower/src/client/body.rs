@@ -213,6 +213,13 @@ impl Body {
     }
 }
 
+impl Default for Body {
+    /// A body without a byte.
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
