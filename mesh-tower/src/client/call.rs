@@ -378,12 +378,7 @@ where
 
 /// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
 /// time for a whole further attempt (RE-11).
-fn describe(
-    failed: Failed,
-    context: &Context,
-    endpoint: Option<&Arc<Endpoint>>,
-    deadline: Option<Instant>,
-) -> Error {
+fn describe(failed: Failed, context: &Context, endpoint: Option<&Arc<Endpoint>>, deadline: Option<Instant>) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
