@@ -48,6 +48,7 @@ pub(crate) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.stop();
+        self.core.shared.tasks.end_within(SHUTDOWN_GRACE);
     }
 }
 
@@ -143,7 +144,8 @@ impl Core {
         }
     }
 
-    fn publish(&self, update: snapshot::Update<Net>, source: &str) {
+    /// Puts `update` into force. `refused`: why a newer one is not.
+    fn publish(&self, update: snapshot::Update<Net>, source: &str, refused: Option<Arc<BuildError>>) {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
         update.removed.iter().for_each(|endpoint| pool::close(endpoint));
@@ -154,7 +156,7 @@ impl Core {
             backend.transport().queue.wake();
         }
         self.shared.observers.config(version, source, None);
-        self.status.send_replace(ConfigStatus { version, error: None });
+        self.status.send_replace(ConfigStatus { version, error: refused });
         if self.shared.tasks.is_stopping() {
             self.stop();
         }
@@ -177,6 +179,8 @@ struct Applier {
     compiler: Compiler<Net>,
     updates: watch::Receiver<Update>,
     source: String,
+    /// Why the newest configuration was refused, if it was.
+    refused: Option<Arc<BuildError>>,
 }
 
 impl Applier {
@@ -201,7 +205,7 @@ impl Applier {
                     }
                 }
             }
-            self.core.publish(pending, &self.source);
+            self.core.publish(pending, &self.source, self.refused.clone());
         }
     }
 
@@ -211,6 +215,7 @@ impl Applier {
             let compiled = self.compiler.compile(previous, &config, &mut rand::rng());
             compiled.map_err(|error| Arc::new(BuildError::from(error)))
         });
+        self.refused = compiled.as_ref().err().cloned();
         compiled.map_err(|error| self.core.refuse(error, &self.source)).ok()
     }
 }
@@ -375,11 +380,11 @@ impl Builder {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             status: watch::Sender::new(ConfigStatus::default()),
         });
-        core.publish(first, &name);
+        core.publish(first, &name, None);
         let tasks = &shared.tasks;
         if watcher.is_some() || configs.is_some() {
             let (sender, updates) = watch::channel(Ok(config));
-            let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name };
+            let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
             tasks.spawn_until_stop(applier.run());
             if let Some(watcher) = watcher {
                 tasks.spawn_until_stop(watcher.run(sender));

@@ -143,13 +143,16 @@ impl Body {
     }
 
     fn fail(&mut self, kind: ErrorKind, text: &str) -> Error {
-        let place = self.guard.as_ref().map(|guard| guard.context.place()).unwrap_or_default();
+        let place = self.guard.as_ref().map(|guard| {
+            let endpoint = guard.in_flight.endpoint().address();
+            format!(" from {} at {endpoint}", guard.context.place())
+        });
         self.inner = Inner::Done;
         self.deadline = None;
         if let Some(guard) = self.guard.take() {
             guard.fail(kind);
         }
-        Error::new(kind, format!("{text} from {place}"))
+        Error::new(kind, format!("{text}{}", place.unwrap_or_default()))
     }
 
     fn poll_inner(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {

@@ -13,7 +13,7 @@ use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::resilience::deadline;
 use mesh_core::resilience::replay::Replay;
 use mesh_core::resilience::retry::{Decision, Retry};
-use mesh_core::snapshot::{RouteError, VirtualHost};
+use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
 use super::attempt::{self, Failed, Received, RequestBody};
@@ -22,7 +22,7 @@ use super::head::{Head, PerAttempt, Target};
 use super::pick::{self, NoPlace, Place};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
-use crate::net::{Backend, Endpoint, Wanted};
+use crate::net::{Backend, Endpoint, Snapshot, Wanted};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
@@ -36,22 +36,10 @@ where
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
     let mut context = Context::route(handle, &head)?;
-    let cluster = Arc::clone(context.backend.transport());
-    let Some(wanted) = cluster.wanted(head.is_grpc()) else {
-        let error = Error::new(
-            ErrorKind::Protocol,
-            format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", context.place()),
-        );
-        return Err(context.fail(error));
+    let wanted = match context.wanted(&head) {
+        Ok(wanted) => wanted,
+        Err(error) => return Err(context.fail(error)),
     };
-    if head.is_secure() && cluster.tls.is_none() {
-        let error = Error::new(
-            ErrorKind::InvalidRequest,
-            format!("https was asked for and {} has no `tls`; add it, or write http://", context.place()),
-        );
-        return Err(context.fail(error));
-    }
-    cluster.mark_used(wanted);
     head.set_content_length(body.size_hint().exact());
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
@@ -105,55 +93,26 @@ impl Context {
             return Err(Error::new(ErrorKind::Shutdown, "the mesh is shut down"));
         }
         let snapshot = core.snapshot.load();
-        let routed = snapshot.route(&head.request_head(), &mut rand::rng());
-        let missing;
-        let error = match routed {
-            Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
-                Some(backend) => {
-                    backend.budget().enter();
-                    let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
-                    let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
-                    drop(snapshot);
-                    let started = Instant::now();
-                    return Ok(Self {
-                        handle,
-                        virtual_host,
-                        route,
-                        backend,
-                        policy,
-                        version,
-                        started,
-                        attempts: 0,
-                        finished: false,
-                    });
-                }
-                None => {
-                    missing = routed.target.backend();
-                    let text = format!(
-                        "the route of service {} names the backend {missing}, which does not exist",
-                        routed.virtual_host.name()
-                    );
-                    Error::new(ErrorKind::BackendNotFound, text)
-                }
-            },
-            Err(RouteError::UnknownService) => {
-                unknown_service(head.authority(), snapshot.nearest_host(head.authority()))
+        let error = match draw(&snapshot, head) {
+            Ok((routed, backend)) => {
+                backend.budget().enter();
+                let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
+                let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
+                drop(snapshot);
+                let started = Instant::now();
+                return Ok(Self {
+                    handle,
+                    virtual_host,
+                    route,
+                    backend,
+                    policy,
+                    version,
+                    started,
+                    attempts: 0,
+                    finished: false,
+                });
             }
-            Err(RouteError::NoRoute(virtual_host)) => {
-                let (name, method, path) = (virtual_host.name(), head.method(), head.path());
-                let text = format!(
-                    "no route of service {name} matches {method} {path}; a last route without `matches` takes what is left"
-                );
-                Error::new(ErrorKind::NoRoute, text)
-            }
-            Err(RouteError::Unsupported(virtual_host, what)) => {
-                let text = format!(
-                    "the route of service {} asks for {what}, which is not supported in this version",
-                    virtual_host.name()
-                );
-                Error::new(ErrorKind::UnsupportedRoute, text)
-            }
-            Err(_) => Error::new(ErrorKind::NoRoute, "the request cannot be routed"),
+            Err(error) => error,
         };
         let mut event = observe::Request::new(Outcome::Failed(error.kind()), Duration::ZERO);
         event.config_version = snapshot.version();
@@ -162,6 +121,33 @@ impl Context {
         }
         drop(snapshot);
         Err(error)
+    }
+
+    /// Draws a backend anew: the one that was drawn left the configuration before it took the request. The policies are
+    /// those the request began with.
+    fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
+        let backend = {
+            let snapshot = self.handle.core.snapshot.load();
+            Arc::clone(draw(&snapshot, head)?.1)
+        };
+        backend.budget().enter();
+        std::mem::replace(&mut self.backend, backend).budget().exit();
+        self.wanted(head)
+    }
+
+    /// What the request needs of a connection to its backend.
+    fn wanted(&self, head: &Head) -> Result<Wanted, Error> {
+        let cluster = self.backend.transport();
+        let wanted = cluster.wanted(head.is_grpc()).ok_or_else(|| {
+            let text = format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", self.place());
+            Error::new(ErrorKind::Protocol, text)
+        })?;
+        if head.is_secure() && cluster.tls.is_none() {
+            let text = format!("https was asked for and {} has no `tls`; add it, or write http://", self.place());
+            return Err(Error::new(ErrorKind::InvalidRequest, text));
+        }
+        cluster.mark_used(wanted);
+        Ok(wanted)
     }
 
     /// `backend v1 of service greeter`.
@@ -213,6 +199,35 @@ impl Drop for Context {
             self.tell(Outcome::Cancelled);
         }
     }
+}
+
+/// Where `snapshot` sends the request.
+fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
+    let error = match snapshot.route(&head.request_head(), &mut rand::rng()) {
+        Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
+            Some(backend) => return Ok((routed, backend)),
+            None => {
+                let (name, missing) = (routed.virtual_host.name(), routed.target.backend());
+                let text = format!("the route of service {name} names the backend {missing}, which does not exist");
+                Error::new(ErrorKind::BackendNotFound, text)
+            }
+        },
+        Err(RouteError::UnknownService) => unknown_service(head.authority(), snapshot.nearest_host(head.authority())),
+        Err(RouteError::NoRoute(virtual_host)) => {
+            let (name, method, path) = (virtual_host.name(), head.method(), head.path());
+            let text = format!(
+                "no route of service {name} matches {method} {path}; a last route without `matches` takes what is left"
+            );
+            Error::new(ErrorKind::NoRoute, text)
+        }
+        Err(RouteError::Unsupported(virtual_host, what)) => {
+            let name = virtual_host.name();
+            let text = format!("the route of service {name} asks for {what}, which is not supported in this version");
+            Error::new(ErrorKind::UnsupportedRoute, text)
+        }
+        Err(_) => Error::new(ErrorKind::NoRoute, "the request cannot be routed"),
+    };
+    Err(error)
 }
 
 pub(crate) fn unknown_service(authority: &str, nearest: Option<&str>) -> Error {
@@ -285,7 +300,7 @@ async fn attempts<B>(
     context: &mut Context,
     head: &Head,
     mut body: RequestBody<B>,
-    wanted: Wanted,
+    mut wanted: Wanted,
     deadline: Option<Instant>,
 ) -> Result<Answer, Error>
 where
@@ -299,7 +314,7 @@ where
     let mut permit: Option<RetryPermit> = None;
     loop {
         let began = Instant::now();
-        let attempted = attempt_once(context, head, &mut body, wanted, &retry, &tried, deadline).await;
+        let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, deadline).await;
         drop(permit.take());
         let decision = {
             let attempt = match &attempted {
@@ -331,7 +346,7 @@ where
         if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
             return match attempted {
                 Attempted::Answer(received, place) => Ok(answer(context, received, place, body, deadline)),
-                Attempted::Failed(failed, _) => Err(describe(failed, context, deadline)),
+                Attempted::Failed(failed, endpoint) => Err(describe(failed, context, endpoint.as_ref(), deadline)),
             };
         }
         match attempted {
@@ -367,7 +382,7 @@ where
 
 /// The error of the last attempt, as the caller should see it: with its place, and as the deadline's where that left no
 /// time for a whole further attempt (RE-11).
-fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
+fn describe(failed: Failed, context: &Context, endpoint: Option<&Arc<Endpoint>>, deadline: Option<Instant>) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
@@ -376,15 +391,19 @@ fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Err
         let text = format!("{}: {error}, and the deadline leaves no time for another attempt", context.place());
         return Error::new(ErrorKind::DeadlineExceeded, text);
     }
-    let text = error.to_string();
-    if text.contains(&*context.backend.id().name) { error } else { error.in_place(&context.place()) }
+    let place = context.place();
+    match endpoint {
+        _ if error.to_string().contains(&place) => error,
+        Some(endpoint) => error.in_place(&format!("{place} at {}", endpoint.address())),
+        None => error.in_place(&place),
+    }
 }
 
 async fn attempt_once<B>(
     context: &mut Context,
     head: &Head,
     body: &mut RequestBody<B>,
-    wanted: Wanted,
+    wanted: &mut Wanted,
     retry: &Retry,
     tried: &[Arc<Endpoint>],
     deadline: Option<Instant>,
@@ -393,13 +412,19 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut place = match pick::find(context, wanted, tried).await {
-        Ok(place) => place,
-        Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
-        Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
-        Err(NoPlace::Lost(error)) => {
-            let lost = Error::new(ErrorKind::NoHealthyEndpoint, error.to_string()).with_source(error);
-            return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
+    let mut place = loop {
+        match pick::find(context, *wanted, tried).await {
+            Ok(place) => break place,
+            Err(NoPlace::Left) => match context.redraw(head) {
+                Ok(now) => *wanted = now,
+                Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+            },
+            Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
+            Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+            Err(NoPlace::Lost(error)) => {
+                let lost = Error::new(ErrorKind::NoHealthyEndpoint, error.to_string()).with_source(error);
+                return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
+            }
         }
     };
     if head.is_grpc() && matches!(place.slot, crate::net::pool::Slot::H1(_)) {

@@ -25,6 +25,8 @@ pub(crate) enum NoPlace {
     Failing(Error),
     /// The connection was gone when it was asked for; another endpoint may serve.
     Lost(ConnectError),
+    /// The backend is no longer part of the configuration.
+    Left,
     /// The mesh itself refuses.
     Refused(Error),
 }
@@ -90,7 +92,7 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
         return Err(NoPlace::Refused(Error::new(ErrorKind::Shutdown, "the mesh is shut down")));
     }
     let snapshot = core.snapshot.load();
-    let backend = newest(&snapshot, &context.backend);
+    let backend = newest(&snapshot, &context.backend).ok_or(NoPlace::Left)?;
     let mut rng = rand::rng();
     match backend.picker().pick(tried, &mut rng) {
         Pick::Ready(endpoint) => {
@@ -138,9 +140,9 @@ fn look_further(backend: &Backend, first: &Arc<Endpoint>, wanted: Wanted, tried:
     Look::Wait
 }
 
-/// The backend as it is now; as it was drawn if it has left the configuration since.
-fn newest<'a>(snapshot: &'a Snapshot, drawn: &'a Arc<Backend>) -> &'a Arc<Backend> {
-    snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id()).unwrap_or(drawn)
+/// The backend as it is now.
+fn newest<'a>(snapshot: &'a Snapshot, drawn: &Backend) -> Option<&'a Arc<Backend>> {
+    snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id())
 }
 
 fn failing(context: &Context, backend: &Backend) -> Error {

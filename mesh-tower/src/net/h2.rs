@@ -8,8 +8,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
@@ -82,6 +82,9 @@ pub(super) async fn handshake(
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .enable_push(false)
+        // Frames that cross with our cancellations count as errors of the peer once h2 has forgotten the stream, and
+        // the count never falls: any limit here is the number of cancellations after which a sound connection dies.
+        .max_local_error_reset_streams(None)
         // No stream before the peer's SETTINGS; that the limit is no longer 0 shows that they have come.
         .initial_max_send_streams(0);
     let handshake = async {
@@ -124,10 +127,17 @@ fn limit_of(connection: &Connection<Stream, Bytes>) -> u32 {
 }
 
 impl Driver {
-    /// Drives the connection to its end.
-    pub(super) async fn run(mut self) -> Result<(), ::h2::Error> {
+    /// Drives the connection to its end. Calls `leave` once the peer takes no more requests: streams may go on for
+    /// long after a GOAWAY, and a connection that is full of them is asked by no request that could find out.
+    pub(super) async fn run(mut self, conn: Weak<Conn>, leave: impl Fn(&Arc<Conn>)) -> Result<(), ::h2::Error> {
         let result = poll_fn(|cx| {
             let result = Pin::new(&mut self.connection).poll(cx);
+            if !self.status.draining.load(Ordering::Acquire)
+                && let Some(conn) = conn.upgrade()
+                && conn.is_refusing(cx)
+            {
+                leave(&conn);
+            }
             let limit = limit_of(&self.connection);
             if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
                 self.cluster.queue.wake();
@@ -168,6 +178,11 @@ impl Conn {
     /// Whether it takes no more requests.
     pub(super) fn is_draining(&self) -> bool {
         self.status.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether h2 would put no more requests on it.
+    fn is_refusing(&self, cx: &mut Context<'_>) -> bool {
+        matches!(self.send.clone().poll_ready(cx), Poll::Ready(Err(_)))
     }
 
     /// Whether it ever brought a response.

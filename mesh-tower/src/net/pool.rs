@@ -11,7 +11,7 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -176,9 +176,9 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
     if removed && pool.h2.load().is_empty() && !pool.lock().closed {
         set_state(endpoint, State::Connecting);
         let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
-        // A peer that closes what it just accepted, before it served anything, is not asked again at once.
-        let flapping = !conn.has_served() && conn.since.elapsed() < pool.cluster.connect_backoff.base;
-        run(endpoint, pool.cluster.used().unwrap_or(wanted), flapping);
+        let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
+        let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
+        run(endpoint, pool.cluster.used().unwrap_or(wanted), pause);
     }
     pool.cluster.queue.wake();
 }
@@ -197,22 +197,47 @@ fn start(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     if endpoint.state() == State::Idle {
         set_state(endpoint, State::Connecting);
     }
-    run(endpoint, wanted, false);
+    run(endpoint, wanted, Pause::No);
 }
 
 /// One more HTTP/2 connection, in the background.
 fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
     if !too_early {
-        run(endpoint, wanted, false);
+        run(endpoint, wanted, Pause::No);
     }
 }
 
-fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: bool) {
-    let tasks = &endpoint.transport().cluster.shared.tasks;
+/// What comes before the first attempt of a connect loop.
+enum Pause {
+    No,
+    Yes,
+    /// A pause if this connection, which was just lost, never served anything: a peer that closes what it just accepted
+    /// is not asked again at once.
+    UnlessServed(Arc<h2::Conn>),
+}
+
+impl Pause {
+    async fn decide(self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Yes => true,
+            Self::UnlessServed(conn) => {
+                // Those whom its last frames answered are awake, but have not run yet.
+                tokio::task::yield_now().await;
+                !conn.has_served()
+            }
+        }
+    }
+}
+
+fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
+    let pool = endpoint.transport();
+    let tasks = &pool.cluster.shared.tasks;
     {
-        let mut inner = endpoint.transport().lock();
-        if inner.connecting || inner.closed || tasks.is_stopping() {
+        let mut inner = pool.lock();
+        let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
+        if inner.connecting || inner.closed || full || tasks.is_stopping() {
             return;
         }
         inner.connecting = true;
@@ -220,10 +245,11 @@ fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: bool) {
     tasks.spawn_until_stop(connect_loop(Arc::clone(endpoint), wanted, pause));
 }
 
-async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, mut pause: bool) {
+async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let pool = endpoint.transport();
     let mut backoff = ConnectBackoffState::new();
     let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
+    let mut pause = pause.decide().await;
     loop {
         if pause {
             tokio::select! {
@@ -235,17 +261,18 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, mut pause: bool) 
             break;
         }
         let error = match open(&endpoint, wanted).await {
-            Ok(connection) => {
-                pool.lock().connecting = false;
-                install(&endpoint, connection);
-                return;
-            }
+            Ok(connection) => return install(&endpoint, connection, true),
             Err(error) => error,
         };
-        if !pool.h2.load().is_empty() {
-            // It was to be one more; those that are there go on.
-            pool.lock().grow_after = Some(Instant::now() + delay());
-            break;
+        {
+            // Whoever loses the last connection asks under the same lock whether this loop still runs.
+            let mut inner = pool.lock();
+            if !pool.h2.load().is_empty() {
+                // It was to be one more; those that are there go on.
+                inner.grow_after = Some(Instant::now() + delay());
+                inner.connecting = false;
+                return;
+            }
         }
         fail(&endpoint, error);
         pause = true;
@@ -298,14 +325,16 @@ async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, ConnectErro
     result
 }
 
-fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
+/// Puts a new connection to use. `looped`: the connect loop made it, and ends with that.
+fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
     let pool = endpoint.transport();
     let tasks = &pool.cluster.shared.tasks;
     match opened {
         Opened::H2(conn, driver) => {
             let conn = Arc::new(conn);
-            {
+            let waiting = {
                 let mut inner = pool.lock();
+                inner.connecting &= !looped;
                 if inner.closed {
                     return;
                 }
@@ -318,10 +347,20 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
                     all.push(Arc::clone(&conn));
                     all
                 });
+                std::mem::take(&mut inner.waiting)
+            };
+            for waiter in waiting {
+                // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
+                let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
             }
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
             tasks.spawn(async move {
-                let result = driver.run().await;
+                let leaving = |conn: &Arc<h2::Conn>| {
+                    if let Some(endpoint) = at.upgrade() {
+                        retire(&endpoint, conn);
+                    }
+                };
+                let result = driver.run(Weak::clone(&weak), leaving).await;
                 if let (Some(conn), Some(endpoint)) = (weak.upgrade(), at.upgrade()) {
                     if let Err(error) = result {
                         tracing::debug!(endpoint = %endpoint.address(), %error, "HTTP/2 connection ended");
@@ -336,6 +375,7 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened) {
         Opened::H1(conn, driver) => {
             {
                 let mut inner = pool.lock();
+                inner.connecting &= !looped;
                 inner.error = None;
                 inner.negotiated_h2 = Some(false);
             }
@@ -416,10 +456,10 @@ async fn open_for_waiter(endpoint: Arc<Endpoint>) {
     let pool = endpoint.transport();
     pool.lock().opening -= 1;
     match result {
-        Ok(opened) => install(&endpoint, opened),
+        Ok(opened) => install(&endpoint, opened, false),
         Err(error) => {
             fail(&endpoint, error);
-            run(&endpoint, wanted, true);
+            run(&endpoint, wanted, Pause::Yes);
         }
     }
 }

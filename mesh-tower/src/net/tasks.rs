@@ -71,6 +71,12 @@ impl Tasks {
         self.0.tracker.len()
     }
 
+    /// Both steps, in the background.
+    pub(crate) fn end_within(&self, grace: Duration) {
+        let tasks = self.clone();
+        self.0.runtime.spawn(async move { tasks.shutdown(grace).await });
+    }
+
     /// Both steps: connections get `grace` to end by themselves.
     pub(crate) async fn shutdown(&self, grace: Duration) {
         self.stop();

@@ -30,7 +30,8 @@ const MAX_RESTLESS: u32 = 8;
 struct Look {
     modified: Option<SystemTime>,
     len: u64,
-    identity: (u64, u64),
+    /// Device and file, and when its owner, permissions or content last changed.
+    identity: (u64, u64, i64, i64),
 }
 
 impl From<Metadata> for Look {
@@ -38,10 +39,10 @@ impl From<Metadata> for Look {
         #[cfg(unix)]
         let identity = {
             use std::os::unix::fs::MetadataExt;
-            (metadata.dev(), metadata.ino())
+            (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
         };
         #[cfg(not(unix))]
-        let identity = (0, 0);
+        let identity = (0, 0, 0, 0);
         Self { modified: metadata.modified().ok(), len: metadata.len(), identity }
     }
 }
@@ -126,7 +127,11 @@ impl Watcher {
         let content = match read(&self.path).await {
             Ok(content) => content,
             Err(BuildError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => return Some(Err(Arc::new(error))),
+            Err(error) => {
+                // Whatever can be read next is news, also what was there before.
+                self.content = 0;
+                return Some(Err(Arc::new(error)));
+            }
         };
         let hash = hash(&content);
         if std::mem::replace(&mut self.content, hash) == hash {
