@@ -106,9 +106,10 @@ impl Future for ResponseFuture {
     }
 }
 
-/// The body of a gRPC response; its errors are [`Status`] with the right code.
+/// The body of a gRPC response; its errors are [`Status`] with the right code. The default has no byte: clients with an
+/// interceptor ask for one.
 #[pin_project]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ResponseBody(#[pin] mesh_tower::Body);
 
 impl Body for ResponseBody {

@@ -216,6 +216,13 @@ impl Body {
     }
 }
 
+impl Default for Body {
+    /// A body without a byte.
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
@@ -223,16 +230,19 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let poll = this.poll_inner(cx);
-        if poll.is_pending()
-            && let Some(deadline) = &mut this.deadline
-        {
-            let at = deadline.at;
+        // There is none any more once the response is whole or broken.
+        let Some(deadline) = &mut this.deadline else { return poll };
+        let at = deadline.at;
+        let passed = if poll.is_pending() {
             let sleep = deadline.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if sleep.as_mut().poll(cx).is_ready() {
-                let error =
-                    this.fail(ErrorKind::DeadlineExceeded, "the deadline passed before the end of the response");
-                return Poll::Ready(Some(Err(error)));
-            }
+            sleep.as_mut().poll(cx).is_ready()
+        } else {
+            // A reader slower than the peer never waits.
+            Instant::now() >= at
+        };
+        if passed {
+            let error = this.fail(ErrorKind::DeadlineExceeded, "the deadline passed before the end of the response");
+            return Poll::Ready(Some(Err(error)));
         }
         poll
     }

@@ -168,8 +168,9 @@ impl Head {
             // RFC 9110 10.1.4: TE is of the hop, and named as such.
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
-        if self.streamed && matches!(self.method, Method::GET | Method::HEAD) {
-            // Unless told, hyper takes it that these have no body, and drops it.
+        if self.streamed {
+            // Unless told, hyper takes it that a GET has no body, and drops it; and of a body that is replayed it learns
+            // the length, and drops the trailers.
             request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         *request.version_mut() = Version::HTTP_11;

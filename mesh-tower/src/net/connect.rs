@@ -1,5 +1,6 @@
 //! Making a byte stream: TCP, then TLS where it is configured.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -35,29 +36,24 @@ where
 }
 
 /// Why no connection could be made.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The operating system, or a [`Connect`] implementation, refused.
-    #[error("connect to {address}: {error}")]
     Io {
         /// The endpoint.
         address: Address,
         /// The reason.
-        #[source]
         error: Arc<io::Error>,
     },
     /// The TLS handshake failed.
-    #[error("TLS handshake with {address}: {error}")]
     Tls {
         /// The endpoint.
         address: Address,
         /// The reason.
-        #[source]
         error: Arc<io::Error>,
     },
     /// The peer is not heard of in time, or does not answer as HTTP/2 in time.
-    #[error("connect to {address}: not {phase} within {timeout:?}; raise `connect_timeout` if the peer is only slow")]
     Timeout {
         /// The endpoint.
         address: Address,
@@ -67,29 +63,54 @@ pub enum ConnectError {
         timeout: std::time::Duration,
     },
     /// The peer answered the HTTP/2 preface with something else, or closed.
-    #[error("HTTP/2 handshake with {address}: {error}; is it an HTTP/2 server?")]
     Http2 {
         /// The endpoint.
         address: Address,
         /// The reason.
-        #[source]
         error: Arc<::h2::Error>,
     },
     /// The HTTP/1.1 connection could not be set up.
-    #[error("HTTP/1.1 handshake with {address}: {error}")]
     Http1 {
         /// The endpoint.
         address: Address,
         /// The reason.
-        #[source]
         error: Arc<hyper::Error>,
     },
     /// The endpoint left the configuration, or the mesh is shut down.
-    #[error("{address} is no longer used")]
     Closed {
         /// The endpoint.
         address: Address,
     },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { address, error } => write!(f, "connect to {address}: {error}"),
+            Self::Tls { address, error } => write!(f, "TLS handshake with {address}: {error}"),
+            Self::Timeout { address, phase, timeout } => write!(
+                f,
+                "connect to {address}: not {phase} within {timeout:?}; raise `connect_timeout` if the peer is only slow"
+            ),
+            Self::Http2 { address, error } => {
+                write!(f, "HTTP/2 handshake with {address}: {error}; is it an HTTP/2 server?")
+            }
+            Self::Http1 { address, error } => write!(f, "HTTP/1.1 handshake with {address}: {error}"),
+            Self::Closed { address } => write!(f, "{address} is no longer used"),
+        }
+    }
+}
+
+/// Written out because a derived source would be the `Arc`: nobody who looks for an [`io::Error`] would find it.
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } | Self::Tls { error, .. } => Some(&**error),
+            Self::Http2 { error, .. } => Some(&**error),
+            Self::Http1 { error, .. } => Some(&**error),
+            Self::Timeout { .. } | Self::Closed { .. } => None,
+        }
+    }
 }
 
 /// A stream, and whether ALPN chose HTTP/2 (`None`: no ALPN).

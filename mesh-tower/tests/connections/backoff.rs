@@ -12,7 +12,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::support::{Events, Seen, Wire, backend, config_of, finish, get};
+use crate::support::{Events, Seen, Wire, backend, config_of, finish, get, watched_paused};
 
 type Answer = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
 type Script = Box<dyn FnMut(usize) -> Answer + Send>;
@@ -79,56 +79,62 @@ fn assert_grow(pauses: &[f64]) {
 
 #[tokio::test(start_paused = true)]
 async fn cl_04_pauses_grow_to_two_minutes_and_begin_anew_after_a_success() {
-    // Given an endpoint that refuses 15 times, then serves one request and is lost, and refuses for ever.
-    let (mesh, events, mut attempts) = scripted(patient(), |number| {
-        if number != 15 {
-            return refuse();
-        }
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::spawn(async move {
-            let mut wire = Wire::greet(theirs, None).await.unwrap();
-            let (stream, _) = wire.request().await.unwrap();
-            wire.answer(stream, b"once").await;
-        });
-        stream(ours)
+    watched_paused(async {
+        // Given an endpoint that refuses 15 times, then serves one request and is lost, and refuses for ever.
+        let (mesh, events, mut attempts) = scripted(patient(), |number| {
+            if number != 15 {
+                return refuse();
+            }
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            tokio::spawn(async move {
+                let mut wire = Wire::greet(theirs, None).await.unwrap();
+                let (stream, _) = wire.request().await.unwrap();
+                wire.answer(stream, b"once").await;
+            });
+            stream(ours)
+        })
+        .await;
+        // When a request wakes it up, that one fails at once,
+        let asked = Instant::now();
+        assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::NoHealthyEndpoint);
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        // and the pauses between the attempts grow.
+        let first = attempts.recv().await.unwrap();
+        let grown = pauses(&mut attempts, first, 15).await;
+        assert_grow(&grown);
+        assert!(grown[14] >= 96.0, "{grown:?}");
+        // When the endpoint serves again and is lost, then it is asked at once, and after that the pauses are short again.
+        events.until(|seen| matches!(seen, Seen::Endpoint { state: State::Ready, .. })).await;
+        let served = Instant::now();
+        assert_eq!(get(&mesh).await.unwrap(), "once");
+        let again = attempts.recv().await.unwrap();
+        assert_eq!(again, served);
+        assert_grow(&pauses(&mut attempts, again, 5).await);
+        finish(mesh).await;
     })
     .await;
-    // When a request wakes it up, that one fails at once,
-    let asked = Instant::now();
-    assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::NoHealthyEndpoint);
-    assert_eq!(asked.elapsed(), Duration::ZERO);
-    // and the pauses between the attempts grow.
-    let first = attempts.recv().await.unwrap();
-    let grown = pauses(&mut attempts, first, 15).await;
-    assert_grow(&grown);
-    assert!(grown[14] >= 96.0, "{grown:?}");
-    // When the endpoint serves again and is lost, then it is asked at once, and after that the pauses are short again.
-    events.until(|seen| matches!(seen, Seen::Endpoint { state: State::Ready, .. })).await;
-    let served = Instant::now();
-    assert_eq!(get(&mesh).await.unwrap(), "once");
-    let again = attempts.recv().await.unwrap();
-    assert_eq!(again, served);
-    assert_grow(&pauses(&mut attempts, again, 5).await);
-    finish(mesh).await;
 }
 
 /// A peer that dies before it served anything is not asked again at once, however soon it accepts.
 #[tokio::test(start_paused = true)]
 async fn cl_04_a_connection_that_dies_at_birth_is_followed_by_a_pause() {
-    let (mesh, _, mut attempts) = scripted(patient(), |_| {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::spawn(async move { drop(Wire::greet(theirs, None).await) });
-        stream(ours)
+    watched_paused(async {
+        let (mesh, _, mut attempts) = scripted(patient(), |_| {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            tokio::spawn(async move { drop(Wire::greet(theirs, None).await) });
+            stream(ours)
+        })
+        .await;
+        let request = get(&mesh);
+        let mut last = attempts_of(request, &mut attempts).await;
+        for _ in 0..5 {
+            let now = attempts.recv().await.unwrap();
+            assert!(now - last >= Duration::from_millis(800), "asked again after {:?}", now - last);
+            last = now;
+        }
+        finish(mesh).await;
     })
     .await;
-    let request = get(&mesh);
-    let mut last = attempts_of(request, &mut attempts).await;
-    for _ in 0..5 {
-        let now = attempts.recv().await.unwrap();
-        assert!(now - last >= Duration::from_millis(800), "asked again after {:?}", now - last);
-        last = now;
-    }
-    finish(mesh).await;
 }
 
 async fn attempts_of(request: impl Future, attempts: &mut mpsc::Receiver<Instant>) -> Instant {
@@ -139,73 +145,82 @@ async fn attempts_of(request: impl Future, attempts: &mut mpsc::Receiver<Instant
 /// A connector that never answers, and a peer that never sends SETTINGS: both end with the connect timeout.
 #[tokio::test(start_paused = true)]
 async fn cl_04_the_connect_timeout_bounds_each_attempt() {
-    for connects in [false, true] {
-        let mut open = Vec::new();
-        let (mesh, events, mut attempts) = scripted(patient(), move |_| {
-            if !connects {
-                return Box::pin(std::future::pending());
-            }
-            let (ours, theirs) = tokio::io::duplex(1 << 16);
-            open.push(theirs);
-            stream(ours)
-        })
-        .await;
-        let began = Instant::now();
-        let error = get(&mesh).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
-        assert_eq!(began.elapsed().as_millis() / 10, Backend::DEFAULT_CONNECT_TIMEOUT.as_millis() / 10);
-        let phase = if connects { "not answered as an HTTP/2 server within 5s" } else { "not connected within 5s" };
-        assert!(error.report().contains(phase), "{}", error.report());
-        assert!(error.report().contains("192.0.2.1:80"), "{}", error.report());
-        // Each further attempt has the same bound and is followed by a pause.
-        let first = attempts.recv().await.unwrap();
-        let pauses = pauses(&mut attempts, first, 3).await;
-        let pauses: Vec<_> = pauses.iter().map(|pause| pause - 5.0).collect();
-        assert_grow(&pauses);
-        let timed_out =
-            |seen: &Seen| matches!(seen, Seen::Connect { error: Some(_), duration, .. } if duration.as_secs() == 5);
-        assert_eq!(events.count(timed_out), 3);
-        finish(mesh).await;
-    }
+    watched_paused(async {
+        for connects in [false, true] {
+            let mut open = Vec::new();
+            let (mesh, events, mut attempts) = scripted(patient(), move |_| {
+                if !connects {
+                    return Box::pin(std::future::pending());
+                }
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                open.push(theirs);
+                stream(ours)
+            })
+            .await;
+            let began = Instant::now();
+            let error = get(&mesh).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
+            assert_eq!(began.elapsed().as_millis() / 10, Backend::DEFAULT_CONNECT_TIMEOUT.as_millis() / 10);
+            let phase = if connects { "not answered as an HTTP/2 server within 5s" } else { "not connected within 5s" };
+            assert!(error.report().contains(phase), "{}", error.report());
+            assert!(error.report().contains("192.0.2.1:80"), "{}", error.report());
+            // Each further attempt has the same bound and is followed by a pause.
+            let first = attempts.recv().await.unwrap();
+            let pauses = pauses(&mut attempts, first, 3).await;
+            let pauses: Vec<_> = pauses.iter().map(|pause| pause - 5.0).collect();
+            assert_grow(&pauses);
+            let timed_out =
+                |seen: &Seen| matches!(seen, Seen::Connect { error: Some(_), duration, .. } if duration.as_secs() == 5);
+            assert_eq!(events.count(timed_out), 3);
+            finish(mesh).await;
+        }
+    })
+    .await;
 }
 
 /// No wait is unbounded: a request that nobody gave a deadline ends before an attempt that takes longer.
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_deadline_does_not_wait_for_ever() {
-    let mut slow = patient();
-    slow.connect_timeout = Duration::from_secs(300);
-    let (mesh, _, _attempts) = scripted(slow, |_| Box::pin(std::future::pending())).await;
-    let began = Instant::now();
-    assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::Overflow);
-    assert_eq!(began.elapsed().as_secs(), 30);
-    finish(mesh).await;
+    watched_paused(async {
+        let mut slow = patient();
+        slow.connect_timeout = Duration::from_secs(300);
+        let (mesh, _, _attempts) = scripted(slow, |_| Box::pin(std::future::pending())).await;
+        let began = Instant::now();
+        assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::Overflow);
+        assert_eq!(began.elapsed().as_secs(), 30);
+        finish(mesh).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_leaves_its_connection_attempt_alone() {
-    // Given a connection attempt on its way,
-    let (release, released) = tokio::sync::oneshot::channel::<()>();
-    let mut released = Some(released);
-    let (mesh, events, mut attempts) = scripted(patient(), move |number| {
-        assert_eq!(number, 0, "one attempt is enough");
-        let released = released.take().unwrap();
-        Box::pin(async move {
-            released.await.unwrap();
-            let (ours, theirs) = tokio::io::duplex(1 << 16);
-            tokio::spawn(async move { Wire::greet(theirs, None).await.unwrap().echo().await });
-            Ok(Box::new(ours) as Box<dyn Io>)
+    watched_paused(async {
+        // Given a connection attempt on its way,
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let mut released = Some(released);
+        let (mesh, events, mut attempts) = scripted(patient(), move |number| {
+            assert_eq!(number, 0, "one attempt is enough");
+            let released = released.take().unwrap();
+            Box::pin(async move {
+                released.await.unwrap();
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                tokio::spawn(async move { Wire::greet(theirs, None).await.unwrap().echo().await });
+                Ok(Box::new(ours) as Box<dyn Io>)
+            })
         })
+        .await;
+        // when the request that started it, and a hundred others, give up,
+        for _ in 0..100 {
+            let waiting = tokio::time::timeout(Duration::from_millis(1), get(&mesh));
+            assert!(waiting.await.is_err());
+        }
+        attempts.recv().await.unwrap();
+        // then it still comes to its end and serves the next.
+        release.send(()).unwrap();
+        events.until(|seen| matches!(seen, Seen::Connect { error: None, .. })).await;
+        assert_eq!(get(&mesh).await.unwrap(), "");
+        finish(mesh).await;
     })
     .await;
-    // when the request that started it, and a hundred others, give up,
-    for _ in 0..100 {
-        let waiting = tokio::time::timeout(Duration::from_millis(1), get(&mesh));
-        assert!(waiting.await.is_err());
-    }
-    attempts.recv().await.unwrap();
-    // then it still comes to its end and serves the next.
-    release.send(()).unwrap();
-    events.until(|seen| matches!(seen, Seen::Connect { error: None, .. })).await;
-    assert_eq!(get(&mesh).await.unwrap(), "");
-    finish(mesh).await;
 }

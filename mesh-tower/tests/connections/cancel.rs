@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::support::{
     Events, Healthy, Seen, Server, URI, Wire, backend, config, config_of, finish, get, kind, mesh, pattern, post,
-    reason, speak_h2, watched,
+    reason, speak_h2, watched, watched_paused,
 };
 
 fn cancelled(events: &Events) -> usize {
@@ -328,31 +328,34 @@ async fn cl_11_answers_that_come_too_late_do_not_cost_the_connection() {
 /// A deadline gives up as a caller does.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_frees_the_stream_too() {
-    let (seen, mut streams) = mpsc::channel(1000);
-    let connector = move |_: &Address| {
-        let seen = seen.clone();
-        async move {
-            let (ours, theirs) = tokio::io::duplex(1 << 16);
-            tokio::spawn(async move {
-                let mut wire = Wire::greet(theirs, Some(1)).await.unwrap();
-                while let Some(frame) = wire.next().await {
-                    if let Some(reason) = frame.reset_reason() {
-                        seen.send(reason).await.unwrap();
+    watched_paused(async {
+        let (seen, mut streams) = mpsc::channel(1000);
+        let connector = move |_: &Address| {
+            let seen = seen.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                tokio::spawn(async move {
+                    let mut wire = Wire::greet(theirs, Some(1)).await.unwrap();
+                    while let Some(frame) = wire.next().await {
+                        if let Some(reason) = frame.reset_reason() {
+                            seen.send(reason).await.unwrap();
+                        }
                     }
-                }
-            });
-            Ok::<_, io::Error>(Box::new(ours) as Box<dyn Io>)
+                });
+                Ok::<_, io::Error>(Box::new(ours) as Box<dyn Io>)
+            }
+        };
+        let mut policy = mesh_tower::core::model::RoutePolicy::default();
+        policy.timeout = Some(Duration::from_millis(100));
+        let config = crate::support::config_with(backend("b", &["192.0.2.1:80".parse().unwrap()]), policy);
+        let mesh = Mesh::builder().config(config).connector(connector).build().await.unwrap();
+        for _ in 0..100 {
+            let began = tokio::time::Instant::now();
+            assert!(get(&mesh).await.unwrap_err().is_timeout());
+            assert_eq!(began.elapsed().as_millis() / 5, 100 / 5);
+            assert_eq!(streams.recv().await.unwrap(), reason::CANCEL);
         }
-    };
-    let mut policy = mesh_tower::core::model::RoutePolicy::default();
-    policy.timeout = Some(Duration::from_millis(100));
-    let config = crate::support::config_with(backend("b", &["192.0.2.1:80".parse().unwrap()]), policy);
-    let mesh = Mesh::builder().config(config).connector(connector).build().await.unwrap();
-    for _ in 0..100 {
-        let began = tokio::time::Instant::now();
-        assert!(get(&mesh).await.unwrap_err().is_timeout());
-        assert_eq!(began.elapsed().as_millis() / 5, 100 / 5);
-        assert_eq!(streams.recv().await.unwrap(), reason::CANCEL);
-    }
-    finish(mesh).await;
+        finish(mesh).await;
+    })
+    .await;
 }

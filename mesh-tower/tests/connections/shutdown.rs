@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     Healthy, Server, URI, Wire, backend, config, config_of, finish, get, kind, live_mesh, mesh, speak_h2, watched,
+    watched_paused,
 };
 
 #[tokio::test]
@@ -181,125 +182,135 @@ where
 /// Requests on their way, waiting ones and a body being read, and a peer that does nothing about any of them.
 #[tokio::test(start_paused = true)]
 async fn rl_11_shutdown_ends_whatever_is_under_way_within_a_second() {
-    let (arrive, mut arrived) = mpsc::channel(100);
-    let mesh = paused(move |stream| {
-        let arrive = arrive.clone();
-        async move {
-            let Some(mut wire) = Wire::greet(stream, Some(1)).await else { return };
-            let mut first = true;
-            while let Some(frame) = wire.next().await {
-                if frame.kind == kind::HEADERS {
-                    if std::mem::take(&mut first) {
-                        wire.head(frame.stream).await;
+    watched_paused(async {
+        let (arrive, mut arrived) = mpsc::channel(100);
+        let mesh = paused(move |stream| {
+            let arrive = arrive.clone();
+            async move {
+                let Some(mut wire) = Wire::greet(stream, Some(1)).await else { return };
+                let mut first = true;
+                while let Some(frame) = wire.next().await {
+                    if frame.kind == kind::HEADERS {
+                        if std::mem::take(&mut first) {
+                            wire.head(frame.stream).await;
+                        }
+                        arrive.send(()).await.unwrap();
                     }
-                    arrive.send(()).await.unwrap();
                 }
             }
+        })
+        .await;
+        // Given eight connections of one stream each: on some the head is here, on others it never comes; others wait.
+        let mut bodies = Vec::new();
+        for _ in 0..4 {
+            bodies.push(mesh.http_client().get(URI).await.unwrap().into_body());
+            arrived.recv().await.unwrap();
         }
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let mesh = mesh.clone();
+            waiting.spawn(async move { get(&mesh).await.unwrap_err() });
+        }
+        for _ in 0..4 {
+            arrived.recv().await.unwrap();
+        }
+        // When the mesh is shut down, then it takes less than a second,
+        let began = Instant::now();
+        mesh.shutdown().await;
+        assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(mesh.live_tasks(), 0);
+        // whoever waits or comes later is told so,
+        let error = get(&mesh).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Shutdown, "{error:?}");
+        let errors: Vec<Error> = waiting.join_all().await;
+        let told = errors.iter().filter(|error| error.kind() == ErrorKind::Shutdown).count();
+        assert!(told >= 6, "{errors:?}");
+        // and what was under way ends too.
+        for error in &errors {
+            assert!([ErrorKind::Shutdown, ErrorKind::Reset].contains(&error.kind()), "{error:?}");
+        }
+        for body in bodies {
+            let error = body.bytes().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Reset, "{error:?}");
+        }
+        // A second shutdown is none.
+        finish(mesh).await;
     })
     .await;
-    // Given eight connections of one stream each: on some the head is here, on others it never comes; others wait.
-    let mut bodies = Vec::new();
-    for _ in 0..4 {
-        bodies.push(mesh.http_client().get(URI).await.unwrap().into_body());
-        arrived.recv().await.unwrap();
-    }
-    let mut waiting = tokio::task::JoinSet::new();
-    for _ in 0..10 {
-        let mesh = mesh.clone();
-        waiting.spawn(async move { get(&mesh).await.unwrap_err() });
-    }
-    for _ in 0..4 {
-        arrived.recv().await.unwrap();
-    }
-    // When the mesh is shut down, then it takes less than a second,
-    let began = Instant::now();
-    mesh.shutdown().await;
-    assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
-    assert_eq!(mesh.live_tasks(), 0);
-    // whoever waits or comes later is told so,
-    let error = get(&mesh).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Shutdown, "{error:?}");
-    let errors: Vec<Error> = waiting.join_all().await;
-    let told = errors.iter().filter(|error| error.kind() == ErrorKind::Shutdown).count();
-    assert!(told >= 6, "{errors:?}");
-    // and what was under way ends too.
-    for error in &errors {
-        assert!([ErrorKind::Shutdown, ErrorKind::Reset].contains(&error.kind()), "{error:?}");
-    }
-    for body in bodies {
-        let error = body.bytes().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Reset, "{error:?}");
-    }
-    // A second shutdown is none.
-    finish(mesh).await;
 }
 
 /// Requests under way have their time to end well.
 #[tokio::test(start_paused = true)]
 async fn rl_11_shutdown_lets_requests_end() {
-    let (answer, answering) = watch::channel(false);
-    let mesh = paused(move |stream| {
-        let mut answering = answering.clone();
-        async move {
-            let Some(mut wire) = Wire::greet(stream, None).await else { return };
-            let Some((stream, _)) = wire.request().await else { return };
-            wire.head(stream).await;
-            answering.wait_for(|answer| *answer).await.unwrap();
-            wire.data(stream, b"in time", true).await;
-            while wire.next().await.is_some() {}
-        }
+    watched_paused(async {
+        let (answer, answering) = watch::channel(false);
+        let mesh = paused(move |stream| {
+            let mut answering = answering.clone();
+            async move {
+                let Some(mut wire) = Wire::greet(stream, None).await else { return };
+                let Some((stream, _)) = wire.request().await else { return };
+                wire.head(stream).await;
+                answering.wait_for(|answer| *answer).await.unwrap();
+                wire.data(stream, b"in time", true).await;
+                while wire.next().await.is_some() {}
+            }
+        })
+        .await;
+        let body = mesh.http_client().get(URI).await.unwrap().into_body();
+        let began = Instant::now();
+        let (_, answered) = tokio::join!(mesh.shutdown(), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            answer.send_replace(true);
+            body.bytes().await
+        });
+        assert_eq!(answered.unwrap(), "in time");
+        assert_eq!(began.elapsed().as_millis() / 10, 50);
+        finish(mesh).await;
     })
     .await;
-    let body = mesh.http_client().get(URI).await.unwrap().into_body();
-    let began = Instant::now();
-    let (_, answered) = tokio::join!(mesh.shutdown(), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        answer.send_replace(true);
-        body.bytes().await
-    });
-    assert_eq!(answered.unwrap(), "in time");
-    assert_eq!(began.elapsed().as_millis() / 10, 50);
-    finish(mesh).await;
 }
 
 /// A peer that takes nothing in any more cannot keep a mesh from ending, whether it is shut down or dropped.
 #[tokio::test(start_paused = true)]
 async fn rl_11_a_peer_that_reads_nothing_does_not_keep_the_mesh() {
-    for dropped in [false, true] {
-        let (stall, mut stalled) = mpsc::channel::<()>(1);
-        let mesh = paused(move |stream| {
-            let stall = stall.clone();
-            async move {
-                let Some(wire) = Wire::greet(stream, None).await else { return };
-                // The stream stays open and unread; its end is seen by its writing half.
-                let (read, mut write) = tokio::io::split(wire.io);
-                let ping = [0u8, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-                while tokio::io::AsyncWriteExt::write_all(&mut write, &ping).await.is_ok() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+    watched_paused(async {
+        for dropped in [false, true] {
+            let (stall, mut stalled) = mpsc::channel::<()>(1);
+            let mesh = paused(move |stream| {
+                let stall = stall.clone();
+                async move {
+                    let Some(wire) = Wire::greet(stream, None).await else { return };
+                    // The stream stays open and unread; its end is seen by its writing half.
+                    let (read, mut write) = tokio::io::split(wire.io);
+                    let ping = [0u8, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                    while tokio::io::AsyncWriteExt::write_all(&mut write, &ping).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    drop((read, stall));
                 }
-                drop((read, stall));
+            })
+            .await;
+            let request =
+                http::Request::post(URI).body(http_body_util::Full::new(Bytes::from(vec![0; 1 << 20]))).unwrap();
+            let mut sending = Box::pin(tower::Service::call(&mut mesh.http_client(), request));
+            let pending = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_pending()));
+            assert!(pending.await);
+            tokio::select! {
+                _ = &mut sending => panic!("nobody answers"),
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
-        })
-        .await;
-        let request = http::Request::post(URI).body(http_body_util::Full::new(Bytes::from(vec![0; 1 << 20]))).unwrap();
-        let mut sending = Box::pin(tower::Service::call(&mut mesh.http_client(), request));
-        let pending = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_pending()));
-        assert!(pending.await);
-        tokio::select! {
-            _ = &mut sending => panic!("nobody answers"),
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            drop(sending);
+            let began = Instant::now();
+            if dropped {
+                drop(mesh);
+            } else {
+                finish(mesh).await;
+            }
+            assert!(stalled.recv().await.is_none());
+            assert!(began.elapsed() <= Duration::from_secs(1), "{dropped}: {:?}", began.elapsed());
         }
-        drop(sending);
-        let began = Instant::now();
-        if dropped {
-            drop(mesh);
-        } else {
-            finish(mesh).await;
-        }
-        assert!(stalled.recv().await.is_none());
-        assert!(began.elapsed() <= Duration::from_secs(1), "{dropped}: {:?}", began.elapsed());
-    }
+    })
+    .await;
 }
 
 /// CF-14: an update on its way while the mesh is shut down.

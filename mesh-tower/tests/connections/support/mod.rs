@@ -42,6 +42,11 @@ pub(crate) async fn finish(mesh: Mesh) {
     assert_eq!(mesh.live_tasks(), 0, "RL-12: tasks outlive the shutdown");
 }
 
+/// Runs a test on a paused clock, which jumps ahead when nothing is left to do: one that would wait for ever fails.
+pub(crate) async fn watched_paused<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(24 * 3600), test).await.expect("the test hangs")
+}
+
 pub(crate) fn backend_id(name: &str) -> BackendId {
     BackendId::new(SERVICE, name)
 }
