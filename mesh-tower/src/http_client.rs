@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::uri::Authority;
 use http::{Method, Request, Response, Uri};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
+use pin_project::pin_project;
 use tower_service::Service;
 
 use crate::client::{self, Body, Target};
@@ -29,10 +30,9 @@ use crate::net::h1::WireBody;
 ///
 /// ```no_run
 /// # async fn run(mesh: mesh_tower::Mesh) -> Result<(), Box<dyn std::error::Error>> {
-/// use http_body_util::Full;
 /// use tower::ServiceExt;
 ///
-/// let request = http::Request::put("http://catalog/items/7").body(Full::from("apple"))?;
+/// let request = http::Request::put("http://catalog/items/7").body("apple".to_owned())?;
 /// let response = mesh.http_client().oneshot(request).await?;
 /// assert!(response.status().is_success());
 /// # Ok(())
@@ -113,8 +113,30 @@ where
     B: HttpBody + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-    body.map_frame(move |frame| frame.map_data(whole)).map_err(Into::into).boxed_unsync()
+    InBytes(body).map_err(Into::into).boxed_unsync()
+}
+
+/// A body whose data is [`Bytes`]. It keeps the size hint, which `map_frame` does not: what is known of a body's length
+/// is told to the server.
+#[pin_project]
+struct InBytes<B>(#[pin] B);
+
+impl<B: HttpBody> HttpBody for InBytes<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+        self.project().0.poll_frame(cx).map_ok(|frame| frame.map_data(whole))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 fn into_response(error: Error) -> Response<Body> {

@@ -18,6 +18,7 @@ mod tree;
 
 use std::path::Path as FsPath;
 
+pub use self::duration::parse_duration;
 pub use self::problem::{ConfigError, Problem};
 use self::problem::{Draft, Path, Position, Problems};
 use self::shape::{Context, Shape};
@@ -32,7 +33,7 @@ pub const MAX_DEPTH: usize = 64;
 /// How many values a file may hold, counting all that its aliases stand for.
 pub const MAX_NODES: usize = 500_000;
 
-/// How many characters may stand between two values: the longest text, comment or list in brackets.
+/// How many characters the parser may have to look ahead: the longest text, comment or collection in brackets.
 const MAX_PIECE: usize = 1 << 20;
 
 /// How many bytes of text aliases may stand for.
@@ -47,6 +48,18 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// All problems at once, as far as one does not hide another: behind a syntax error nothing can be read, and a value
 /// of the wrong kind is not looked into. A file without a configuration in it (empty, only comments, `null`) is an
 /// error too: it is a mistake far more often than a wish to have no services.
+///
+/// # Examples
+/// ```
+/// use std::path::Path;
+///
+/// let text = b"services: { shop: { backends: { v1: { endpoints: [10.0.0.1:80], protcol: http2 } } } }";
+/// let error = mesh_core::config::parse(text, "mesh.yaml", Path::new(".")).unwrap_err();
+/// let problem = &error.problems()[0];
+/// assert_eq!((problem.line, problem.column), (1, 65));
+/// assert_eq!(problem.path, "services.shop.backends.v1.protcol");
+/// assert_eq!(problem.help.as_deref(), Some("did you mean `protocol`?"));
+/// ```
 pub fn parse(text: &[u8], name: &str, directory: &FsPath) -> Result<model::Config, ConfigError> {
     let mut context = Context::new(name);
     let config = decode(text, &mut context.problems)

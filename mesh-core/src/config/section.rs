@@ -160,8 +160,11 @@ impl<'a> Fields<'a> {
     /// Whether an unknown field was reported as most likely meant for `name`.
     fn is_misspelt(&self, name: &str) -> bool {
         let names = || self.specs.iter().map(|spec| spec.name);
-        let mut unknown = self.map.list.iter().map(|entry| &*entry.key).filter(|key| !names().any(|name| name == *key));
-        unknown.any(|key| nearest(key, names()) == Some(name))
+        // Comparing is slow; nobody misspells a name in more ways.
+        const MAX_COMPARED: usize = 100;
+        let keys = self.map.list.iter().map(|entry| &*entry.key);
+        let unknown = keys.filter(|key| !names().any(|name| name == *key));
+        unknown.take(MAX_COMPARED).any(|key| nearest(key, names()) == Some(name))
     }
 }
 

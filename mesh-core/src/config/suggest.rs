@@ -4,7 +4,7 @@
 const MAX_LEN: usize = 64;
 
 /// More candidates than this are not compared: every wrong name of a large file would cost that much.
-const MAX_CANDIDATES: usize = 500;
+const MAX_CANDIDATES: usize = 200;
 
 /// The candidate that `written` is most likely a slip of, if there is one.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

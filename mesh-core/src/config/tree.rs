@@ -92,8 +92,10 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
         if since_event.replace(0) > MAX_PIECE {
             let at = event.map_or_else(|error| *error.marker(), |(_, span)| span.start);
             let message =
-                format!("more than {MAX_PIECE} characters in one piece: a text, a comment or a list in brackets");
-            problems.report(position(at), Path::TOP, || Draft::new(message).help("write a long list with dashes"));
+                format!("more than {MAX_PIECE} characters in one piece: a text, a comment or a collection in brackets");
+            problems.report(position(at), Path::TOP, || {
+                Draft::new(message).help("write large lists with dashes and large maps by indentation")
+            });
             return None;
         }
         match event {
@@ -126,7 +128,9 @@ fn syntax(error: &ScanError, text: &str) -> Draft {
         ("block sequence entries are not allowed in this context", _) => {
             Some("begin the list on a line of its own".to_owned())
         }
-        (info, _) if info.starts_with("while parsing a block") => Some("check the indentation".to_owned()),
+        (info, _) if info.starts_with("while parsing a block") || info.starts_with("invalid indentation") => {
+            Some("check the indentation".to_owned())
+        }
         ("simple key expect ':'" | "simple key expected", _) => Some("write `key: value`".to_owned()),
         _ => None,
     };

@@ -30,6 +30,8 @@ pub(crate) struct Head {
     headers: HeaderMap,
     secure: bool,
     grpc: bool,
+    /// Whether nothing tells how long the body is.
+    streamed: bool,
     caller_timeout: Option<Duration>,
 }
 
@@ -85,7 +87,7 @@ impl Head {
             }
         }
         let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { method, authority, host, path, headers, secure, grpc, caller_timeout })
+        Ok(Self { method, authority, host, path, headers, secure, grpc, streamed: false, caller_timeout })
     }
 
     /// What routing looks at.
@@ -127,7 +129,10 @@ impl Head {
 
     /// States the length of the body, as RFC 9110 8.6 asks of a client that knows it.
     pub(crate) fn set_content_length(&mut self, length: Option<u64>) {
-        let Some(length) = length else { return };
+        let Some(length) = length else {
+            self.streamed = !self.headers.contains_key(header::CONTENT_LENGTH);
+            return;
+        };
         let expected = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
         if !self.grpc && (length > 0 || expected) && !self.headers.contains_key(header::CONTENT_LENGTH) {
             self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -158,6 +163,14 @@ impl Head {
         };
         if let Some(host) = host {
             request.headers_mut().insert(header::HOST, host);
+        }
+        if self.headers.contains_key(header::TE) {
+            // RFC 9110 10.1.4: TE is of the hop, and named as such.
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        if self.streamed && matches!(self.method, Method::GET | Method::HEAD) {
+            // Unless told, hyper takes it that these have no body, and drops it.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         *request.version_mut() = Version::HTTP_11;
         request

@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -98,6 +99,8 @@ struct Shared<B> {
     body: Replay<B>,
     /// Which attempt may read; a connection that an earlier attempt left behind may still try.
     attempt: u32,
+    /// The connection that waits for more of it.
+    reader: Option<Waker>,
     error: Option<BoxError>,
 }
 
@@ -107,28 +110,35 @@ where
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(body: Replay<B>) -> Self {
-        Self(Arc::new(Mutex::new(Shared { body, attempt: 0, error: None })))
+        Self(Arc::new(Mutex::new(Shared { body, attempt: 0, reader: None, error: None })))
     }
 
     /// The body for one more attempt.
     pub(crate) fn attempt(&self) -> WireBody {
         let mut shared = self.lock();
         shared.attempt += 1;
-        if shared.body.is_end_stream() {
-            // Nothing to send, nothing to allocate.
-            return WireBody::new(http_body_util::Empty::new().map_err_never());
-        }
         WireBody::new(Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt })
     }
 
-    /// Runs `f` on the body. Takes it away from the running attempt first.
+    /// Runs `f` on the body.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Replay<B>) -> R) -> R {
         f(&mut self.lock().body)
     }
 
-    /// Ends the running attempt: whoever still reads for it gets an error.
-    pub(crate) fn revoke(&self) {
-        self.lock().attempt += 1;
+    /// Begins again from the first byte, if that can be. A connection that still reads for the running attempt gets an
+    /// error and closes; it is woken for that, or it would wait for good with half a request on it.
+    pub(crate) fn rewind(&self) -> bool {
+        let mut shared = self.lock();
+        if !shared.body.rewind() {
+            return false;
+        }
+        shared.attempt += 1;
+        let reader = shared.reader.take();
+        drop(shared);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        true
     }
 
     /// The error of the caller's body, if that is what failed.
@@ -141,19 +151,9 @@ where
     }
 }
 
-trait MapErrNever {
-    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
-    where
-        Self: Body<Error = std::convert::Infallible> + Sized;
-}
-
-impl<B> MapErrNever for B {
-    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
-    where
-        Self: Body<Error = std::convert::Infallible> + Sized,
-    {
-        http_body_util::BodyExt::map_err(self, |never| match never {})
-    }
+/// A body without a byte; takes no allocation.
+pub(crate) fn empty_body() -> WireBody {
+    WireBody::new(Empty::new().map_err(|never| match never {}))
 }
 
 struct Attempt<B> {
@@ -184,7 +184,10 @@ where
             }
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                shared.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
         });
         poll.unwrap_or_else(|| Poll::Ready(Some(Err("the attempt was given up".into()))))
     }

@@ -10,9 +10,22 @@ const SMALL: &str = "services: { a: { backends: { b: { endpoints: [] } } } }\n";
 /// CF-01: the place and what was expected; never a default.
 #[test]
 fn reports_syntax_errors_with_their_place() {
-    let problem = only_problem("services:\n  a:\n    backends: { b: { endpoints: [] }\n  c: d\n");
-    assert_eq!((problem.line, problem.column, &*problem.file), (4, 3, "mesh.yaml"));
-    assert!(problem.message.starts_with("not valid YAML: while parsing a flow mapping"), "{problem}");
+    let cases = [
+        ("services:\n  a: { backends: { b: 1 } c: d }\n", (2, 27), "did not find expected ',' or '}'", None),
+        ("services:\n  a:\n    backends: 1\n   hosts: 1\n", (4, 4), "did not find expected key", Some("indentation")),
+        ("services:\n  a:\n    b: { c: { d: [] }\n  e: f\n", (4, 3), "invalid indentation", Some("indentation")),
+        ("services:\n\ta: b\n", (2, 2), "tab", Some("spaces")),
+        ("services: 'a\n", (1, 11), "unexpected end of stream", None),
+        ("services:\n  a:\n    hosts: [*.example.com]\n", (3, 13), "unknown anchor", Some("quoted")),
+    ];
+    for (text, place, message, help) in cases {
+        let problem = only_problem(text);
+        assert_eq!((problem.line, problem.column, &*problem.file), (place.0, place.1, "mesh.yaml"), "{problem}");
+        assert!(problem.message.starts_with("not valid YAML: ") && problem.message.contains(message), "{problem}");
+        let words = problem.help.as_deref().unwrap_or_default();
+        assert_eq!(help.is_some(), problem.help.is_some(), "{problem}");
+        assert!(words.contains(help.unwrap_or_default()), "{problem}");
+    }
 }
 
 /// CF-01: what was found before a syntax error is reported with it.

@@ -1,0 +1,43 @@
+//! The configuration file from bytes that nobody vouches for.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use mesh_core::config::{ConfigError, parse};
+use mesh_core::model::{Config, RouteAction};
+
+/// Reads `data` and checks what holds of every answer.
+pub fn run(data: &[u8]) {
+    match parse(data, "fuzz.yaml", Path::new("/etc/mesh")) {
+        Ok(config) => check_config(&config),
+        Err(error) => check_error(&error),
+    }
+}
+
+fn check_error(error: &ConfigError) {
+    let problems = error.problems();
+    assert!(!problems.is_empty() && problems.len() <= ConfigError::MAX_PROBLEMS);
+    assert!(error.omitted() == 0 || problems.len() == ConfigError::MAX_PROBLEMS);
+    assert!(problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
+    for problem in problems {
+        assert_eq!(problem.line == 0, problem.column == 0, "{problem}");
+        assert!(!problem.message.is_empty());
+        // A key can be shown once a level, so 64 times.
+        assert!(problem.to_string().len() < 64 * 1024, "{problem}");
+    }
+}
+
+fn check_config(config: &Config) {
+    assert!(!config.virtual_hosts.is_empty() && !config.backends.is_empty());
+    let mut hosts = HashSet::new();
+    for virtual_host in &config.virtual_hosts {
+        assert!(virtual_host.hosts.iter().all(|host| hosts.insert(host)), "{virtual_host:?}");
+        assert!(!virtual_host.routes.is_empty(), "{virtual_host:?}");
+        for route in &virtual_host.routes {
+            let RouteAction::Forward(forward) = &route.action else { panic!("{route:?}") };
+            let sum: u64 = forward.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+            assert!((1..=u64::from(u32::MAX)).contains(&sum), "{route:?}");
+            assert!(forward.backends.iter().all(|backend| config.backends.contains_key(&backend.backend)), "{route:?}");
+        }
+    }
+}
