@@ -1,20 +1,26 @@
-//! Heap allocations per unary RPC on the client's side, exact: one caller, one thread, 1,000 RPCs after 100.
+//! Heap allocations per unary RPC on the client's side, exact: one caller, one thread, 1,000 RPCs after 100. And the
+//! heap that a snapshot takes.
 //!
 //! The counter sees the thread that runs everything, the connections' own tasks too; the server is another process.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use benches::Result;
 use benches::args::Args;
 use benches::contender::Contender;
 use benches::measure::one_thread;
-use benches::report;
 use benches::server::Server;
+use benches::{model, report};
+use mesh_tonic::prelude::*;
 use serde::Serialize;
+use tokio::sync::watch;
 
 const ENDPOINTS: usize = 3;
 const WARM_UP: u64 = 100;
 const RPCS: u64 = 1_000;
+const SERVICES: usize = 1_000;
+const SERVICE_ENDPOINTS: usize = 10;
 
 const CONTENDERS: &[Contender] = &[
     Contender::Mesh,
@@ -62,7 +68,31 @@ fn main() -> Result<()> {
         )?;
         rows.push(row);
     }
-    report::json(&args, &title, &rows)
+    let snapshot = heap_of_snapshot()?;
+    writeln!(
+        out,
+        "\nmesh of {SERVICES} services x {SERVICE_ENDPOINTS} endpoints, not connected: {} bytes of heap beside its \
+         model, {} at most while it was built",
+        snapshot.bytes, snapshot.peak_bytes
+    )?;
+    report::json(&args, &title, &serde_json::json!({ "clients": rows, "snapshot": snapshot }))
+}
+
+/// What a mesh with a published snapshot takes of the heap, without the model it shares.
+#[derive(Serialize)]
+struct Heap {
+    bytes: i64,
+    peak_bytes: u64,
+}
+
+fn heap_of_snapshot() -> Result<Heap> {
+    let runtime = one_thread()?;
+    let (_sender, configs) = watch::channel(Arc::new(model::config(SERVICES, SERVICE_ENDPOINTS)));
+    let mut mesh = None;
+    let counted =
+        allocation_counter::measure(|| mesh = Some(runtime.block_on(Mesh::builder().configs(configs).build())));
+    mesh.transpose()?;
+    Ok(Heap { bytes: counted.bytes_current, peak_bytes: counted.bytes_max })
 }
 
 fn count(contender: Contender, server: &Server, rpcs: u64) -> Result<Row> {

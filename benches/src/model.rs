@@ -67,7 +67,7 @@ pub fn requests_without_route() -> Vec<(String, Option<u32>)> {
     (0..REQUESTS).map(miss).collect()
 }
 
-/// `services` virtual hosts with one route to one backend of `endpoints` endpoints each.
+/// `services` virtual hosts with one route to one backend of `endpoints` endpoints each, where nobody listens.
 pub fn config(services: usize, endpoints: usize) -> Config {
     (0..services).fold(Config::new(), |config, service| {
         let name = format!("service{service}");
@@ -120,7 +120,7 @@ fn addresses(service: usize, count: usize) -> impl Iterator<Item = SocketAddr> {
     (0..count).map(move |endpoint| {
         let [.., high, low] = service.to_be_bytes();
         let port = 10_000 + u16::try_from(endpoint % 50_000).expect("less than 65536");
-        SocketAddr::from((Ipv4Addr::new(10, 0, high, low), port))
+        SocketAddr::from((Ipv4Addr::new(127, 1, high, low), port))
     })
 }
 

@@ -23,3 +23,8 @@ pub mod model;
 pub mod observe;
 pub mod resilience;
 pub mod snapshot;
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

@@ -84,7 +84,7 @@ pub struct Attempt<'a> {
     pub number: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// From the pick to the response head.
+    /// From its beginning, a wait for an endpoint included, to the response head.
     pub duration: Duration,
     /// What comes next.
     pub next: Next,

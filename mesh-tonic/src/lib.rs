@@ -28,3 +28,8 @@ pub mod prelude {
 
     pub use crate::MeshExt as _;
 }
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

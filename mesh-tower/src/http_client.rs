@@ -30,10 +30,9 @@ use crate::net::h1::WireBody;
 ///
 /// ```no_run
 /// # async fn run(mesh: mesh_tower::Mesh) -> Result<(), Box<dyn std::error::Error>> {
-/// use http_body_util::Full;
 /// use tower::ServiceExt;
 ///
-/// let request = http::Request::put("http://catalog/items/7").body(Full::from("apple"))?;
+/// let request = http::Request::put("http://catalog/items/7").body("apple".to_owned())?;
 /// let response = mesh.http_client().oneshot(request).await?;
 /// assert!(response.status().is_success());
 /// # Ok(())

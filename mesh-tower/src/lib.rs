@@ -39,3 +39,8 @@ pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};
 pub use source::BuildError;
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

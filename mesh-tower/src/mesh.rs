@@ -83,7 +83,7 @@ impl Mesh {
     /// # Errors
     /// If the variable is unset or empty, or the file cannot be read or has problems.
     pub async fn from_env() -> Result<Self, BuildError> {
-        Self::from_file(env::config_path()?).await
+        Self::builder().env().build().await
     }
 
     /// A mesh to be told more about.
@@ -275,7 +275,8 @@ async fn settled(backend: &Backend) {
 }
 
 enum Source {
-    File(PathBuf),
+    /// `None`: the file that the environment names.
+    File(Option<PathBuf>),
     Text(String),
     Config(Config),
     Watch(watch::Receiver<Arc<Config>>),
@@ -294,7 +295,15 @@ impl Builder {
     /// Takes the configuration from a file, and follows it while it changes.
     #[must_use]
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
-        self.source = Some(Source::File(path.as_ref().to_owned()));
+        self.source = Some(Source::File(Some(path.as_ref().to_owned())));
+        self
+    }
+
+    /// Takes the configuration from the file that the environment variable `MESH_CONFIG` names when the mesh is built,
+    /// and follows it while it changes.
+    #[must_use]
+    pub fn env(mut self) -> Self {
+        self.source = Some(Source::File(None));
         self
     }
 
@@ -353,6 +362,7 @@ impl Builder {
         let mut name = "config".to_owned();
         let config = match self.source.ok_or(BuildError::NoSource)? {
             Source::File(path) => {
+                let path = path.map_or_else(env::config_path, Ok)?;
                 let (opened, config) = file::open(path).await?;
                 name = opened.path().display().to_string();
                 watcher = Some(opened);

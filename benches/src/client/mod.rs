@@ -3,7 +3,7 @@
 //! | here | what it is |
 //! | --- | --- |
 //! | [`tonic`] | tonic's own `Channel`, to one endpoint and balanced over a list |
-//! | [`hyper`] | hyper's connections and nothing else: what no client can undercut by much |
+//! | [`hyper`] | hyper's connections and nothing else |
 //! | [`hyper_util`] | hyper-util's pooled client, for HTTP |
 //! | `xds` | `tonic-xds`, under the feature `peers` |
 //! | [`mesh`] | ours |

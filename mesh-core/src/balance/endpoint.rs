@@ -6,13 +6,12 @@ use crate::model::Address;
 /// Whether an endpoint can take requests: gRPC's connectivity states.
 ///
 /// ```text
-///            connect            connected
-///   Idle ──────────────> Connecting ──────> Ready
-///    ^                       │               │
-///    │                       │ failed        │ last connection lost
-///    │                       v               │
-///    │                    Failing ──────>────┼──> Ready    (stays Failing until an attempt succeeds)
-///    └───────────────────────────────────────┘
+///          connect              connected
+///   Idle ───────────> Connecting ───────────> Ready
+///                      │     ^                 │ ^
+///                      │     └─────────────────┘ │
+///               failed │   last connection lost  │ connected
+///                      └───────> Failing ────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -11,8 +11,18 @@ const MAX_DIGITS: usize = 5;
 pub(super) const SYNTAX: &str =
     "write 1 to 4 numbers of up to 5 digits, each with a unit h, m, s or ms: 1h30m, 10s, 500ms";
 
-/// Reads a duration.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+/// Reads a duration as the configuration writes it (GEP-2257): 1 to 4 numbers of up to 5 digits, each with a unit h, m, s
+/// or ms. `None` if `text` is anything else.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mesh_core::config::parse_duration;
+///
+/// assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
+/// assert_eq!(parse_duration("1.5s"), None);
+/// ```
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut millis = 0;
     let mut groups = 0;
@@ -79,7 +89,7 @@ pub(super) fn guess(text: &str) -> Option<String> {
     }
     let rounded = if millis > 0.0 { millis.round().max(1.0) } else { 0.0 };
     let text = (rounded < 1e12).then(|| format(Duration::from_millis(rounded as u64)))?;
-    parse(&text).map(|_| text)
+    parse_duration(&text).map(|_| text)
 }
 
 fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
@@ -90,7 +100,7 @@ fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
 mod tests {
     use std::time::Duration;
 
-    use super::{format, guess, parse};
+    use super::{format, guess, parse_duration};
 
     /// CF-10.
     #[test]
@@ -108,7 +118,7 @@ mod tests {
             ("00001s", 1000),
         ];
         for (text, millis) in table {
-            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
     }
 
@@ -137,7 +147,7 @@ mod tests {
             "1ｓ",
         ];
         for text in table {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 
@@ -155,7 +165,7 @@ mod tests {
         ];
         for (millis, text) in table {
             assert_eq!(format(Duration::from_millis(millis)), text);
-            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
     }
 

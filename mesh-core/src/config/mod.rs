@@ -18,6 +18,7 @@ mod tree;
 
 use std::path::Path as FsPath;
 
+pub use self::duration::parse_duration;
 pub use self::problem::{ConfigError, Problem};
 use self::problem::{Draft, Path, Position, Problems};
 use self::shape::{Context, Shape};

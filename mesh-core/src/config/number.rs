@@ -159,7 +159,7 @@ fn span(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Duration> 
         return None;
     };
     let help = match kind {
-        Kind::String => match duration::parse(text) {
+        Kind::String => match duration::parse_duration(text) {
             Some(value) => return Some(value),
             None => duration::guess(text).map(|guess| format!("did you mean `{guess}`?")),
         },

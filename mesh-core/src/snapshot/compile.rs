@@ -115,6 +115,12 @@ impl<T: Transport> Compiler<T> {
         } else {
             Arc::new(host_table(&virtual_hosts)?)
         };
+        // Only now that nothing can be refused any more: the buckets are shared with the snapshot in force.
+        for host in &virtual_hosts {
+            if let (Some(throttle), Some(throttling)) = (&host.throttle, &host.config.retry_throttling) {
+                throttle.update(throttling);
+            }
+        }
         touched.sort_unstable();
         touched.dedup();
         let snapshot = Snapshot { version: previous.version + 1, hosts, virtual_hosts, backends, indices };
@@ -228,13 +234,7 @@ fn virtual_host<E: std::error::Error>(
     }
     let throttle = config.retry_throttling.as_ref().map(|throttling| {
         let kept = old.and_then(|old| old.throttle.clone());
-        match kept {
-            Some(throttle) => {
-                throttle.update(throttling);
-                throttle
-            }
-            None => Arc::new(Throttle::new(throttling)),
-        }
+        kept.unwrap_or_else(|| Arc::new(Throttle::new(throttling)))
     });
     let new = VirtualHost { config: Arc::clone(config), table: RouteTable::new(&config.routes), routes, throttle };
     let used = |index: &u32| old.is_some_and(|old| old.targets().any(|target| target.index == Some(*index)));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Snapshot, Transport};
 use crate::matching::{RequestHead, request_hash};
-use crate::model::{RetryMethods, RetryPolicy};
+use crate::model::{Fraction, RetryMethods, RetryPolicy};
 
 /// A request to be explained.
 #[derive(Debug, Clone, Deserialize)]
@@ -117,6 +117,9 @@ fn millis(duration: Duration) -> u64 {
 pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescription) -> Result<Explanation, String> {
     let method: Method =
         request.method.parse().map_err(|_| format!("method: {:?} is not an HTTP method", request.method))?;
+    if request.draw >= Fraction::DENOMINATOR {
+        return Err(format!("draw: {} is not in 0..={}", request.draw, Fraction::DENOMINATOR - 1));
+    }
     let path = if request.path.starts_with('/') || request.path == "*" {
         request.path.as_str()
     } else {

@@ -13,6 +13,8 @@
 mod compile;
 mod explain;
 mod route;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

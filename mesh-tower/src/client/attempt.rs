@@ -195,12 +195,21 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Some(body) = body.share() else {
-        return Err(Failed::new(Failure::Local, Error::new(ErrorKind::RequestBody, "the body is gone")));
+    let (wire, shared) = match body {
+        // Nothing to send, nothing to share.
+        RequestBody::Own(body) if body.is_end_stream() => (h1::empty_body(), None),
+        body => match body.share() {
+            Some(shared) => (shared.attempt(), Some(shared)),
+            None => {
+                let gone = Error::new(ErrorKind::RequestBody, "the body is gone");
+                return Err(Failed::new(Failure::Local, gone));
+            }
+        },
     };
-    let request = head.http1(per_attempt).map(|()| body.attempt());
+    let request = head.http1(per_attempt).map(|()| wire);
     let reused = lease.is_reused();
-    let response = lease.exchange(request).await.map_err(|error| match (error, body.take_error()) {
+    let body_error = || shared.and_then(SharedBody::take_error);
+    let response = lease.exchange(request).await.map_err(|error| match (error, body_error()) {
         (_, Some(error)) => {
             let failed = Error::new(ErrorKind::RequestBody, "the request body failed").with_source(error);
             Failed::new(Failure::Local, failed)
@@ -240,18 +249,21 @@ fn h1_failed(error: hyper::Error, stale: bool) -> Failed {
 }
 
 /// Sends the rest of a request body whose response the caller already has.
-pub(super) fn spawn_upload<B>(tasks: &Tasks, mut upload: Upload, body: &mut RequestBody<B>) -> Option<AbortHandle>
+pub(super) fn spawn_upload<B>(tasks: &Tasks, upload: Upload, body: &mut RequestBody<B>) -> Option<AbortHandle>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     match std::mem::replace(body, RequestBody::Gone) {
-        // An error resets the stream, and the response tells.
-        RequestBody::Own(mut body) => Some(tasks.spawn(async move {
-            let _ = poll_fn(|cx| upload.poll_send(cx, &mut body)).await;
-        })),
-        _ => None,
+        RequestBody::Own(body) => Some(tasks.spawn(send_rest(upload, body))),
+        RequestBody::Shared(body) => Some(tasks.spawn(send_rest(upload, body.attempt()))),
+        RequestBody::Gone => None,
     }
+}
+
+async fn send_rest<B: HttpBody<Data = Bytes> + Unpin>(mut upload: Upload, mut body: B) {
+    // An error resets the stream, and the response tells.
+    let _ = poll_fn(|cx| upload.poll_send(cx, &mut body)).await;
 }
 
 /// How much of a response that nobody wants is read so that its connection can go on.

@@ -7,7 +7,7 @@ use mesh_core::balance::{InFlight, Pick};
 
 use super::call::Context;
 use crate::error::{Error, ErrorKind};
-use crate::net::pool::{self, Offer, Slot};
+use crate::net::pool::{self, NoLease, Offer, Slot};
 use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
 
 /// How long a request without any deadline waits for an endpoint or a stream. No wait is unbounded.
@@ -51,7 +51,10 @@ pub(crate) async fn find(context: &Context, wanted: Wanted, tried: &[Arc<Endpoin
         Look::Found(place) => Ok(place),
         Look::Lease(endpoint) => {
             let in_flight = endpoint.enter();
-            let lease = pool::lease(&endpoint).await.map_err(NoPlace::Lost)?;
+            let lease = pool::lease(&endpoint).await.map_err(|error| match error {
+                NoLease::Lost(error) => NoPlace::Lost(error),
+                NoLease::Full => NoPlace::Refused(overflow(context)),
+            })?;
             Ok(Place { in_flight, slot: Slot::H1(lease) })
         }
         Look::Wait => Err(NoPlace::Refused(stuck(context))),
@@ -61,12 +64,7 @@ pub(crate) async fn find(context: &Context, wanted: Wanted, tried: &[Arc<Endpoin
 /// Queues up and looks each time something changed.
 async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
     let cluster = context.backend.transport();
-    let mut waiting = cluster.queue.join().map_err(|_| {
-        NoPlace::Refused(Error::new(
-            ErrorKind::Overflow,
-            format!("{} requests already wait for {}", crate::net::Queue::CAPACITY, context.place()),
-        ))
-    })?;
+    let mut waiting = cluster.queue.join().map_err(|_| NoPlace::Refused(overflow(context)))?;
     loop {
         waiting.turn().await;
         match look_now(context, wanted, tried)? {
@@ -74,6 +72,11 @@ async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Res
             found => return Ok(found),
         }
     }
+}
+
+fn overflow(context: &Context) -> Error {
+    let text = format!("{} requests already wait for {}", crate::net::Queue::CAPACITY, context.place());
+    Error::new(ErrorKind::Overflow, text)
 }
 
 fn stuck(context: &Context) -> Error {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -116,10 +117,6 @@ where
     pub(crate) fn attempt(&self) -> WireBody {
         let mut shared = self.lock();
         shared.attempt += 1;
-        if shared.body.is_end_stream() {
-            // Nothing to send, nothing to allocate.
-            return WireBody::new(http_body_util::Empty::new().map_err_never());
-        }
         WireBody::new(Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt })
     }
 
@@ -154,19 +151,9 @@ where
     }
 }
 
-trait MapErrNever {
-    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
-    where
-        Self: Body<Error = std::convert::Infallible> + Sized;
-}
-
-impl<B> MapErrNever for B {
-    fn map_err_never(self) -> http_body_util::combinators::MapErr<Self, fn(std::convert::Infallible) -> BoxError>
-    where
-        Self: Body<Error = std::convert::Infallible> + Sized,
-    {
-        http_body_util::BodyExt::map_err(self, |never| match never {})
-    }
+/// A body without a byte; takes no allocation.
+pub(crate) fn empty_body() -> WireBody {
+    WireBody::new(Empty::new().map_err(|never| match never {}))
 }
 
 struct Attempt<B> {

@@ -20,13 +20,17 @@ use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Cluster, ConnectError, Endpoint, Wanted, connect, h1, h2};
+use super::{Cluster, ConnectError, Endpoint, Queue, Wanted, connect, h1, h2};
 use crate::observe;
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
 /// The most idle HTTP/1.1 connections kept for one endpoint.
 const MAX_H1_IDLE: usize = 64;
+/// The most HTTP/1.1 connections on their way to one endpoint at once; who comes later gets those that are given back.
+const MAX_H1_OPENING: usize = 256;
+/// The most requests that wait for an HTTP/1.1 connection of one endpoint.
+const MAX_H1_WAITING: usize = Queue::CAPACITY as usize;
 /// How long an HTTP/1.1 connection may idle and still be used: below the 60 s at which common servers and load
 /// balancers close.
 const H1_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -51,12 +55,22 @@ struct Inner {
     error: Option<ConnectError>,
     /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
     grow_after: Option<Instant>,
-    idle: Vec<h1::Conn>,
+    /// In the order they became idle.
+    idle: VecDeque<h1::Conn>,
     waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
     /// HTTP/1.1 connections on their way.
     opening: usize,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
+}
+
+impl Inner {
+    /// Counts one more connection on its way, if a request waits for it.
+    fn claim_opening(&mut self) -> bool {
+        let claimed = !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING);
+        self.opening += usize::from(claimed);
+        claimed
+    }
 }
 
 /// A way to send one request.
@@ -407,12 +421,15 @@ pub(super) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     }
     if inner.idle.len() < MAX_H1_IDLE {
         conn.since = Instant::now();
-        inner.idle.push(conn);
+        inner.idle.push_back(conn);
     }
 }
 
 /// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available.
-pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, ConnectError> {
+///
+/// A wait is bounded by the connection attempts that serve it: each one ends in a connection or in an error for all who
+/// wait.
+pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
     let pool = endpoint.transport();
     while let Some(mut conn) = newest_idle(pool) {
         // It may still be finishing the response that gave it back.
@@ -425,41 +442,69 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, Connect
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {
-            return Err(ConnectError::Closed { address: endpoint.address().clone() });
+            return Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() }));
+        }
+        while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            inner.waiting.pop_front();
+        }
+        if inner.waiting.len() >= MAX_H1_WAITING {
+            return Err(NoLease::Full);
         }
         let (sender, receiver) = oneshot::channel();
-        inner.waiting.retain(|waiter| !waiter.is_closed());
         inner.waiting.push_back(sender);
-        if inner.opening < inner.waiting.len() {
-            inner.opening += 1;
+        if inner.claim_opening() {
             let tasks = &pool.cluster.shared.tasks;
-            tasks.spawn_until_stop(open_for_waiter(Arc::clone(endpoint)));
+            tasks.spawn_until_stop(open_for_waiters(Arc::clone(endpoint)));
         }
         receiver
     };
     match receiver.await {
-        Ok(conn) => conn.map(|conn| h1::Lease::new(conn, Arc::clone(endpoint))),
-        Err(_) => Err(ConnectError::Closed { address: endpoint.address().clone() }),
+        Ok(Ok(conn)) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
+        Ok(Err(error)) => Err(NoLease::Lost(error)),
+        Err(_) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
     }
 }
 
-fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
-    let mut inner = pool.lock();
-    inner.idle.retain(|conn| !conn.send.is_closed() && conn.since.elapsed() < H1_IDLE_TIMEOUT);
-    inner.idle.pop()
+/// Why there is no HTTP/1.1 connection for a request.
+pub(crate) enum NoLease {
+    /// None could be made.
+    Lost(ConnectError),
+    /// Too many wait already.
+    Full,
 }
 
-async fn open_for_waiter(endpoint: Arc<Endpoint>) {
+/// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
+/// only if there is no other.
+fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
+    let now = Instant::now();
+    let mut inner = pool.lock();
+    // Oldest first: those behind a young one are younger.
+    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now - conn.since >= H1_IDLE_TIMEOUT) {
+        inner.idle.pop_front();
+    }
+    match inner.idle.iter().rposition(|conn| conn.send.is_ready()) {
+        Some(index) => inner.idle.remove(index),
+        None => inner.idle.pop_back(),
+    }
+}
+
+/// Opens connections while more requests wait than connections are on their way.
+async fn open_for_waiters(endpoint: Arc<Endpoint>) {
     let wanted = endpoint.transport().cluster.used().filter(|used| *used == Wanted::Negotiated);
     let wanted = wanted.unwrap_or(Wanted::Http1);
-    let result = open(&endpoint, wanted).await;
     let pool = endpoint.transport();
-    pool.lock().opening -= 1;
-    match result {
-        Ok(opened) => install(&endpoint, opened, false),
-        Err(error) => {
-            fail(&endpoint, error);
-            run(&endpoint, wanted, Pause::Yes);
+    loop {
+        let result = open(&endpoint, wanted).await;
+        pool.lock().opening -= 1;
+        match result {
+            Ok(opened) => install(&endpoint, opened, false),
+            Err(error) => {
+                fail(&endpoint, error);
+                return run(&endpoint, wanted, Pause::Yes);
+            }
+        }
+        if !pool.lock().claim_opening() {
+            return;
         }
     }
 }

@@ -93,7 +93,7 @@ impl Retry {
     /// - `replayable`: whether the body can be sent again from its first byte.
     /// - `remaining`: the time to the deadline, if there is one.
     /// - `throttle`: the target's token bucket, if it has one; a failure that counts takes its token here. A success is
-    ///   reported by [`succeeded`](Self::succeeded), once it is known.
+    ///   reported to the [`Throttle`] by the caller, once it is known.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing the decision depends on")]
     pub fn decide(
         &mut self,
@@ -135,14 +135,6 @@ impl Retry {
         self.step = if restarts { 0 } else { self.step.saturating_add(1) };
         self.retries += 1;
         Decision::RetryAfter(delay)
-    }
-
-    /// Tells the target's token bucket that the request succeeded: for gRPC when its trailers say OK, for HTTP when a
-    /// response head came that the policy would not retry.
-    pub fn succeeded(&self, throttle: Option<&Throttle>) {
-        if let Some(throttle) = throttle {
-            throttle.succeeded();
-        }
     }
 
     /// Whether this attempt is one that is sent again whatever the policy, and counts it.

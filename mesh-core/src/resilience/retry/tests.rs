@@ -185,9 +185,8 @@ fn re_04_retriable_failures_take_tokens_and_stop_at_half() {
     assert_eq!(request.code(Code::NotFound), Decision::Return);
     assert_eq!(request.failed(Failure::Local), Decision::Return);
     assert_eq!(request.tokens(), 1_000);
-    request.retry.succeeded(request.throttle.as_ref());
+    request.throttle.as_ref().unwrap().succeeded();
     assert_eq!(request.tokens(), 1_100);
-    request.retry.succeeded(None);
 
     let mut last = Request::grpc("unavailable").num_retries(0).throttled(4);
     assert_eq!(last.code(Code::Unavailable), Decision::Return);

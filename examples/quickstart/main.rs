@@ -1,0 +1,239 @@
+//! A mesh at work: real tonic and HTTP traffic, split by weight, shifted by editing a file, and saved from a dying
+//! endpoint. No sidecar, nothing to set up.
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! ```
+//!
+//! Ends by itself in less than 30 s; the exit code is 0 if no request failed and every split was as configured.
+#![allow(clippy::print_stderr, reason = "this is a program")]
+
+mod config;
+mod screen;
+mod split;
+mod tally;
+mod traffic;
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use examples::backend::Backend;
+use mesh_tonic::Mesh;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use config::{ConfigFile, WEIGHTS};
+use screen::{Row, Screen, Stage, print};
+use split::Split;
+use tally::Tally;
+use traffic::{Results, Traffic};
+
+/// Longer than this it must not take.
+const LONGEST: Duration = Duration::from_secs(28);
+/// How soon a saved configuration must be in force.
+const RELOAD: Duration = Duration::from_secs(5);
+/// How long the slow endpoint takes for an answer.
+const SLOW: Duration = Duration::from_millis(30);
+/// How long the endpoint that is killed lets requests pile up before, so that there are some to be saved.
+const HANG: Duration = Duration::from_millis(250);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ended = tokio::select! {
+        ended = timeout(LONGEST, run()) => Some(ended),
+        () = interrupted() => None,
+    };
+    match ended {
+        Some(Ok(Ok(true))) => ExitCode::SUCCESS,
+        Some(Ok(Ok(false))) => ExitCode::FAILURE,
+        Some(Ok(Err(error))) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
+        Some(Err(_)) => {
+            eprintln!("quickstart: not done after {LONGEST:?}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::from(130),
+    }
+}
+
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Runs the whole demonstration. Returns whether everything was as it should be.
+async fn run() -> Result<bool, Box<dyn Error>> {
+    let servers = Servers::start()?;
+    let directory = tempfile::Builder::new().prefix("mesh-quickstart-").tempdir()?;
+    let file = ConfigFile::create(directory.path(), servers.0.each_ref().map(Backend::address))?;
+    let tally = Arc::new(Tally::default());
+
+    let mesh = Mesh::builder().file(file.path()).observer(Arc::clone(&tally)).build().await?;
+    let traffic = Traffic::start(&mesh)?;
+
+    print(&format!(
+        "Five servers on 127.0.0.1, a mesh inside this process, and 320 requests a second, half gRPC and half HTTP.\n\
+         The configuration is {}, a copy of examples/quickstart/mesh.yaml.\n\n",
+        file.path().display(),
+    ));
+    let mut screen = Screen::new(servers.rows(), Arc::clone(&tally), Arc::clone(traffic.results()));
+    let (stage, stages) = watch::channel(Stage::default());
+    let mut story = Story { servers, file, tally, stage, mesh, applied: Vec::new() };
+    let (killed, answered_before) = tokio::select! {
+        told = story.tell() => told?,
+        never = screen.follow(stages) => match never {},
+    };
+
+    let results = traffic.stop().await;
+    screen.draw(&story.stage.borrow());
+    drop(screen);
+    story.mesh.shutdown().await;
+    Ok(story.summary(&results, killed, answered_before))
+}
+
+/// Three endpoints of v1 and two of v2.
+struct Servers([Backend; 5]);
+
+impl Servers {
+    const SLOW: usize = 1;
+    const DYING: usize = 2;
+
+    fn start() -> io::Result<Self> {
+        let start = |name, delay| Backend::start(name, delay);
+        Ok(Self([
+            start("v1-a", Duration::ZERO)?,
+            start("v1-b", SLOW)?,
+            start("v1-c", Duration::ZERO)?,
+            start("v2-a", Duration::ZERO)?,
+            start("v2-b", Duration::ZERO)?,
+        ]))
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let note = |index| match index {
+            Self::SLOW => "a slow one",
+            Self::DYING => "this one will be killed and started again",
+            _ => "",
+        };
+        let row = |(index, server): (usize, &Backend)| Row {
+            name: server.name().to_owned(),
+            address: server.address(),
+            note: note(index),
+        };
+        self.0.iter().enumerate().map(row).collect()
+    }
+
+    fn dying(&mut self) -> &mut Backend {
+        &mut self.0[Self::DYING]
+    }
+}
+
+/// What happens, one thing after the other.
+struct Story {
+    servers: Servers,
+    file: ConfigFile,
+    tally: Arc<Tally>,
+    stage: watch::Sender<Stage>,
+    mesh: Mesh,
+    /// Each configuration that was in force, with its weights.
+    applied: Vec<(u64, [u32; 2])>,
+}
+
+impl Story {
+    /// Returns the endpoint that was killed, and how many requests it had answered when it was started again.
+    async fn tell(&mut self) -> Result<(SocketAddr, u64), Box<dyn Error>> {
+        self.in_force(self.tally.version(), WEIGHTS);
+        self.say("A canary: v1 gets 90 % of the requests, v2 gets 10 %.");
+        sleep(Duration::from_secs(4)).await;
+
+        self.shift([50, 50]).await?;
+        self.say("mesh.yaml was edited: v1 and v2 get 50 % each.");
+        sleep(Duration::from_millis(2500)).await;
+
+        self.say("v1-c hangs ..");
+        self.servers.dying().set_delay(HANG * 4);
+        sleep(HANG).await;
+        self.servers.dying().kill().await;
+        self.say(".. and is killed. What it was busy with is tried again elsewhere: no caller sees a failure.");
+        sleep(Duration::from_millis(3500)).await;
+
+        let killed = self.servers.dying().address();
+        let answered_before = self.tally.answers(killed);
+        self.servers.dying().set_delay(Duration::ZERO);
+        self.servers.dying().restart()?;
+        self.say("v1-c was started again. The mesh finds it by itself.");
+        sleep(Duration::from_millis(2500)).await;
+
+        self.shift([0, 100]).await?;
+        self.say("mesh.yaml was edited: v2 gets everything. The rollout is done.");
+        sleep(Duration::from_millis(3500)).await;
+        Ok((killed, answered_before))
+    }
+
+    fn say(&self, text: &str) {
+        self.stage.send_modify(|stage| stage.text = text.to_owned());
+    }
+
+    fn in_force(&mut self, version: u64, weights: [u32; 2]) {
+        self.applied.push((version, weights));
+        self.stage.send_if_modified(|stage| {
+            (stage.version, stage.weights) = (version, weights);
+            false
+        });
+    }
+
+    /// Saves the file with other weights, and waits until the mesh has followed.
+    async fn shift(&mut self, weights: [u32; 2]) -> Result<(), Box<dyn Error>> {
+        let mut status = self.mesh.config_status();
+        let before = self.tally.version();
+        self.file.save(weights)?;
+        let followed = status.wait_for(|status| status.version > before || status.error.is_some());
+        let followed = timeout(RELOAD, followed)
+            .await
+            .map_err(|_| format!("mesh.yaml was saved, and the mesh did not follow within {RELOAD:?}"))??
+            .clone();
+        if let Some(error) = followed.error {
+            return Err(format!("mesh.yaml was refused: {error}").into());
+        }
+        self.in_force(followed.version, weights);
+        Ok(())
+    }
+
+    /// Says what was to be seen. Returns whether everything was as it should be.
+    fn summary(&self, results: &Results, killed: SocketAddr, answered_before: u64) -> bool {
+        let applied = self.applied.iter();
+        let splits: Vec<_> = applied.map(|(version, weights)| Split::of(&self.tally, *version, *weights)).collect();
+        let ((tonic, http), failures) = (results.requests(), results.failures());
+        let (retries, resends) = self.tally.retries();
+        let answered_after = self.tally.answers(killed) - answered_before;
+
+        let mut text = format!(
+            "\nWhat you saw\n\
+             \n  {} requests from one process to 5 servers, no proxy in between: {tonic} by an unchanged tonic client,\
+             \n  {http} by HTTP/1.1. {failures} of them failed.\n\
+             \n  mesh.yaml was saved twice while they ran. Each request was split by the weights that routed it:\n",
+            tonic + http,
+        );
+        for split in &splits {
+            text.push_str(&format!("    {split}\n"));
+        }
+        text.push_str(&format!(
+            "\n  v1-c was killed under load. What it was busy with was tried again, {retries} times by the retry policy and\
+             \n  {resends} times because the connection had just closed. Started again, v1-c answered {answered_after} more requests.\n",
+        ));
+        for failure in results.first_failures() {
+            text.push_str(&format!("\n  failed: {failure}"));
+        }
+        let good = failures == 0 && splits.iter().all(Split::holds);
+        text.push_str(if good { "\nAll as it should be.\n" } else { "\nThis is not as it should be.\n" });
+        print(&text);
+        good
+    }
+}

@@ -1,0 +1,350 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::balance::State;
+use crate::matching::RequestHead;
+use crate::model::{
+    Backend as BackendConfig, Config, Endpoint, Forward, HeaderMatch, HostPattern, LoadBalancer, PathMatch,
+    PolicyOverride, Protocol, RetryOn, RetryPolicy, RetryThrottling, Route as RouteConfig, RouteAction, RouteMatch,
+    RoutePolicy as Policy, StringMatch, ValueMatch, VirtualHost as VirtualHostConfig, WeightedBackend,
+};
+
+fn id(service: &str, name: &str) -> BackendId {
+    BackendId::new(service, name)
+}
+
+fn backend(service: &str, name: &str, ports: &[u16]) -> BackendConfig {
+    let address = |port: &u16| Endpoint::new(std::net::SocketAddr::from(([127, 0, 0, 1], *port)));
+    BackendConfig::new(id(service, name), ports.iter().map(address).collect())
+}
+
+fn host(name: &str) -> VirtualHostConfig {
+    VirtualHostConfig::new(name, vec![HostPattern::parse(name).unwrap()])
+}
+
+fn split(service: &str, weights: &[(&str, u32)]) -> Forward {
+    Forward::split(weights.iter().map(|(name, weight)| WeightedBackend::new(id(service, name), *weight)).collect())
+}
+
+/// A service with one route that splits by `weights` over backends of one endpoint each.
+fn service(config: Config, name: &str, weights: &[(&str, u32)]) -> Config {
+    let config = config.with_virtual_host(host(name).with_route(RouteConfig::new(split(name, weights))));
+    let port = |place: usize| 1000 + place as u16;
+    weights.iter().enumerate().fold(config, |config, (place, (backend_name, _))| {
+        config.with_backend(backend(name, backend_name, &[port(place)]))
+    })
+}
+
+struct Mesh {
+    compiler: Compiler<()>,
+    snapshot: Arc<Snapshot>,
+    rng: StdRng,
+}
+
+impl Mesh {
+    fn new(config: &Config) -> Self {
+        let mut mesh =
+            Self { compiler: Compiler::new(()), snapshot: Arc::new(Snapshot::empty()), rng: StdRng::seed_from_u64(3) };
+        mesh.apply(config);
+        mesh
+    }
+
+    fn apply(&mut self, config: &Config) -> Update<()> {
+        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng).unwrap();
+        self.snapshot = Arc::clone(&update.snapshot);
+        update
+    }
+
+    fn refuse(&mut self, config: &Config) -> String {
+        self.compiler.compile(&self.snapshot, config, &mut self.rng).err().expect("it must be refused").to_string()
+    }
+
+    fn backend(&self, service: &str, name: &str) -> &Arc<Backend<()>> {
+        self.snapshot.backend_by_id(&id(service, name)).expect("the backend exists")
+    }
+
+    /// How often each backend is drawn in `count` requests.
+    fn draw(&mut self, authority: &str, path: &str, count: usize) -> HashMap<String, usize> {
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let head = RequestHead { method: &method, authority, path, query: None, headers: &headers };
+        let mut counts = HashMap::new();
+        for _ in 0..count {
+            let key = match self.snapshot.route(&head, &mut self.rng) {
+                Ok(routed) => routed.target.backend().name.to_string(),
+                Err(RouteError::UnknownService) => "unknown service".to_owned(),
+                Err(RouteError::NoRoute(_)) => "no route".to_owned(),
+                Err(RouteError::Unsupported(_, what)) => format!("unsupported {what}"),
+            };
+            *counts.entry(key).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Five sigma of a binomial count.
+fn five_sigma(count: usize, share: f64) -> f64 {
+    5.0 * (count as f64 * share * (1.0 - share)).sqrt()
+}
+
+#[test]
+fn rt_07_weights_are_drawn_in_proportion_and_weight_zero_never() {
+    let mut mesh = Mesh::new(&service(Config::new(), "greeter", &[("a", 20), ("b", 80), ("c", 0)]));
+    let counts = mesh.draw("greeter", "/", 1600);
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    assert!((counts["a"] as f64 - 320.0).abs() <= five_sigma(1600, 0.2), "{counts:?}");
+}
+
+#[test]
+fn rt_08_weights_that_cannot_be_drawn_from_are_refused() {
+    let mut mesh = Mesh::new(&service(Config::new(), "greeter", &[("a", 1)]));
+    for weights in [&[("a", 0)][..], &[("a", u32::MAX), ("b", 1)]] {
+        let error = mesh.refuse(&service(Config::new(), "greeter", weights));
+        assert!(error.contains("route #0 of `greeter`"), "{error}");
+    }
+    assert_eq!(mesh.draw("greeter", "/", 10)["a"], 10, "the last good one stays");
+}
+
+#[test]
+fn rt_10_without_a_usable_route_the_reason_is_told() {
+    let unsupported = RouteConfig::new(RouteAction::Unsupported("a mirror".into()))
+        .with_match(RouteMatch { path: Some(PathMatch::Exact("/mirror".into())), ..RouteMatch::default() });
+    let mut mesh = Mesh::new(&Config::new().with_virtual_host(host("greeter").with_route(unsupported)));
+    assert_eq!(mesh.draw("greeter", "/mirror", 1).keys().collect::<Vec<_>>(), ["unsupported a mirror"]);
+    assert_eq!(mesh.draw("greeter", "/other", 1).keys().collect::<Vec<_>>(), ["no route"]);
+    assert_eq!(mesh.draw("stranger", "/", 1).keys().collect::<Vec<_>>(), ["unknown service"]);
+}
+
+#[test]
+fn rt_11_a_backend_that_does_not_exist_keeps_its_share() {
+    let mut config = service(Config::new(), "greeter", &[("real", 3), ("missing", 1)]);
+    config.backends.remove(&id("greeter", "missing"));
+    let mut mesh = Mesh::new(&config);
+    let counts = mesh.draw("greeter", "/", 2000);
+    assert!((counts["missing"] as f64 - 500.0).abs() <= five_sigma(2000, 0.25), "{counts:?}");
+
+    // Once it exists the route finds it, though the route itself did not change.
+    mesh.apply(&config.with_backend(backend("greeter", "missing", &[1])));
+    let targets: Vec<_> = mesh.snapshot.virtual_hosts()[0].targets().collect();
+    assert!(targets.iter().all(|target| target.index().is_some()), "{targets:?}");
+}
+
+#[test]
+fn two_services_must_not_claim_the_same_host() {
+    let mut mesh = Mesh::new(&Config::new());
+    let twin = VirtualHostConfig::new("twin", vec![HostPattern::parse("GREETER").unwrap()]);
+    let error = mesh.refuse(&Config::new().with_virtual_host(host("greeter")).with_virtual_host(twin));
+    assert!(error.contains("`greeter`") && error.contains("`twin`"), "{error}");
+}
+
+#[test]
+fn an_equal_configuration_changes_nothing_but_the_version() {
+    let config = || service(service(Config::new(), "a", &[("x", 1), ("y", 2)]), "b", &[("x", 1)]);
+    let mut mesh = Mesh::new(&config());
+    let before = Arc::clone(&mesh.snapshot);
+    let update = mesh.apply(&config());
+    assert!(update.touched.is_empty() && update.removed.is_empty());
+    assert_eq!(update.snapshot.version(), before.version() + 1);
+    for (old, new) in before.backends().zip(update.snapshot.backends()) {
+        assert!(Arc::ptr_eq(old, new));
+    }
+    for (old, new) in before.virtual_hosts().iter().zip(update.snapshot.virtual_hosts()) {
+        assert!(Arc::ptr_eq(old, new));
+    }
+}
+
+#[test]
+fn endpoints_keep_their_state_while_their_address_stays() {
+    let with =
+        |ports: &[u16]| service(Config::new(), "greeter", &[("v1", 1)]).with_backend(backend("greeter", "v1", ports));
+    let mut mesh = Mesh::new(&with(&[1, 2]));
+    let before: Vec<_> = mesh.backend("greeter", "v1").picker().endpoints().to_vec();
+    for endpoint in &before {
+        endpoint.set_state(State::Ready);
+    }
+
+    let update = mesh.apply(&with(&[3, 2]));
+    let after = mesh.backend("greeter", "v1").picker().endpoints();
+    assert_eq!(after[0].state(), State::Idle);
+    assert!(Arc::ptr_eq(&after[1], &before[1]));
+    assert_eq!(update.removed.len(), 1);
+    assert!(Arc::ptr_eq(&update.removed[0], &before[0]));
+    assert_eq!(update.touched, [mesh.backend("greeter", "v1").index()]);
+}
+
+#[test]
+fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
+    type Change = fn(&mut BackendConfig);
+    let changes: [(&str, Change, bool); 4] = [
+        ("protocol", |backend| backend.protocol = Protocol::Http2, true),
+        ("connect_timeout", |backend| backend.connect_timeout = Duration::from_secs(9), true),
+        ("load_balancer", |backend| backend.load_balancer = LoadBalancer::Random, false),
+        ("retry_budget", |backend| backend.retry_budget.percent = 1.0, false),
+    ];
+    for (what, change, replaced) in changes {
+        let config = service(Config::new(), "greeter", &[("v1", 1)]);
+        let mut mesh = Mesh::new(&config);
+        let budget = Arc::clone(mesh.backend("greeter", "v1").budget());
+        let mut changed = backend("greeter", "v1", &[1000]);
+        change(&mut changed);
+        let update = mesh.apply(&config.with_backend(changed));
+        assert_eq!(update.removed.len(), usize::from(replaced), "{what}");
+        assert!(Arc::ptr_eq(mesh.backend("greeter", "v1").budget(), &budget), "{what}: the budget stays");
+    }
+}
+
+#[test]
+fn indices_stay_and_free_places_are_used_again() {
+    let mut mesh = Mesh::new(&service(service(Config::new(), "a", &[("x", 1)]), "b", &[("x", 1)]));
+    let kept = mesh.backend("b", "x").index();
+    let freed = mesh.backend("a", "x").index();
+
+    let update = mesh.apply(&service(Config::new(), "b", &[("x", 1)]));
+    assert_eq!(update.removed.len(), 1, "the endpoint of a/x");
+    assert_eq!(mesh.backend("b", "x").index(), kept);
+    assert!(mesh.snapshot.backend(freed).is_none());
+
+    mesh.apply(&service(service(Config::new(), "b", &[("x", 1)]), "c", &[("x", 1)]));
+    assert_eq!(mesh.backend("b", "x").index(), kept);
+    assert_eq!(mesh.backend("c", "x").index(), freed);
+}
+
+#[test]
+fn a_backend_that_gains_weight_is_touched() {
+    let config = |weights| service(Config::new(), "greeter", weights);
+    let mut mesh = Mesh::new(&config(&[("v1", 100), ("v2", 0)]));
+    let update = mesh.apply(&config(&[("v1", 50), ("v2", 50)]));
+    assert_eq!(update.touched, [mesh.backend("greeter", "v2").index()]);
+    let update = mesh.apply(&config(&[("v1", 40), ("v2", 60)]));
+    assert!(update.touched.is_empty(), "both were in use before");
+}
+
+#[test]
+fn re_04_tokens_survive_an_update() {
+    let throttling = |max_tokens| RetryThrottling { max_tokens, token_ratio_millis: 100 };
+    let config = |throttling| {
+        let mut host = host("greeter").with_route(RouteConfig::new(split("greeter", &[("v1", 1)])));
+        host.retry_throttling = Some(throttling);
+        Config::new().with_virtual_host(host).with_backend(backend("greeter", "v1", &[1]))
+    };
+    let mut mesh = Mesh::new(&config(throttling(10)));
+    let throttle = Arc::clone(mesh.snapshot.virtual_hosts()[0].throttle().unwrap());
+    (0..5).for_each(|_| throttle.failed());
+    assert!(!throttle.allows());
+    mesh.apply(&config(throttling(100)));
+    let after = mesh.snapshot.virtual_hosts()[0].throttle().unwrap();
+    assert!(Arc::ptr_eq(after, &throttle));
+    assert_eq!((after.tokens_millis(), after.allows()), (50_000, false), "scaled, not refilled");
+}
+
+#[test]
+fn policies_of_a_backend_replace_the_routes() {
+    let retry = Arc::new(RetryPolicy::new(RetryOn::UNAVAILABLE));
+    let mut forward = split("greeter", &[("plain", 1), ("own", 1)]).with_policy(Policy {
+        timeout: Some(Duration::from_secs(1)),
+        retry: Some(Arc::clone(&retry)),
+        ..Policy::default()
+    });
+    forward.backends[1].policy = PolicyOverride { timeout: Some(None), retry: Some(None), hash: None };
+    let mesh = Mesh::new(&Config::new().with_virtual_host(host("greeter").with_route(RouteConfig::new(forward))));
+    let targets: Vec<_> = mesh.snapshot.virtual_hosts()[0].targets().collect();
+    assert_eq!(targets[0].policy().timeout, Some(Duration::from_secs(1)));
+    assert_eq!(targets[0].policy().retry, Some(retry));
+    assert_eq!(targets[1].policy().timeout, None);
+    assert_eq!(targets[1].policy().retry, None);
+}
+
+fn explained(mesh: &Mesh, line: &str) -> Explanation {
+    explain(&mesh.snapshot, &serde_json::from_str(line).unwrap()).unwrap()
+}
+
+fn canary() -> Mesh {
+    let header = HeaderMatch::new(
+        http::HeaderName::from_static("x-canary"),
+        ValueMatch::String(StringMatch::Exact { value: "true".into(), ignore_case: false }),
+    );
+    let testers = RouteConfig::new(split("greeter", &[("v2", 1)])).with_name("testers").with_match(RouteMatch {
+        path: Some(PathMatch::PathPrefix("/api".into())),
+        headers: vec![header],
+        ..RouteMatch::default()
+    });
+    let quarter = RouteConfig::new(split("greeter", &[("v2", 1)])).with_match(RouteMatch {
+        fraction: Some(crate::model::Fraction::per_million(250_000)),
+        ..RouteMatch::default()
+    });
+    let rest = RouteConfig::new(split("greeter", &[("v1", 90), ("v2", 10)]).with_policy(Policy {
+        timeout: Some(Duration::from_secs(2)),
+        retry: Some(Arc::new(RetryPolicy::new(RetryOn::UNAVAILABLE | RetryOn::RESET).with_num_retries(2))),
+        ..Policy::default()
+    }));
+    Mesh::new(
+        &Config::new()
+            .with_virtual_host(host("greeter").with_route(testers).with_route(quarter).with_route(rest))
+            .with_backend(backend("greeter", "v1", &[1]))
+            .with_backend(backend("greeter", "v2", &[2])),
+    )
+}
+
+#[test]
+fn explain_tells_which_route_takes_a_request_and_why() {
+    let mesh = canary();
+    let table = [
+        (
+            r#"{"method":"GET","authority":"greeter","path":"/api/x","headers":[["x-canary","true"]],"draw":999999}"#,
+            "testers",
+        ),
+        (
+            r#"{"method":"GET","authority":"GREETER:8080","path":"/api/x","headers":[["X-Canary","true"]],"draw":999999}"#,
+            "testers",
+        ),
+        (r#"{"method":"GET","authority":"greeter","path":"/api/x","headers":[],"draw":249999}"#, "#1"),
+        (r#"{"authority":"greeter"}"#, "#1"),
+        (r#"{"method":"GET","authority":"greeter","path":"/api/x","headers":[],"draw":250000}"#, "#2"),
+        (
+            r#"{"method":"GET","authority":"greeter","path":"/apix","headers":[["x-canary","true"]],"draw":999999}"#,
+            "#2",
+        ),
+    ];
+    for (line, route) in table {
+        let explanation = explained(&mesh, line);
+        assert_eq!(explanation.route.as_deref(), Some(route), "{line}");
+        assert_eq!((explanation.action, explanation.status), ("forward", None));
+    }
+    let rest = explained(&mesh, table[4].0);
+    let shares: Vec<_> = rest.backends.iter().map(|share| (share.name.as_str(), share.weight)).collect();
+    assert_eq!(shares, [("v1", 90), ("v2", 10)]);
+    assert_eq!(rest.timeout_ms, Some(2000));
+    let retry = rest.retry.unwrap();
+    assert_eq!((retry.num_retries, retry.on), (2, vec!["unavailable", "reset"]));
+}
+
+#[test]
+fn explain_tells_why_nothing_takes_a_request() {
+    let mesh = canary();
+    let stranger = explained(&mesh, r#"{"authority":"greter","path":"/"}"#);
+    assert_eq!((stranger.virtual_host, stranger.status, stranger.action), (None, Some(404), "none"));
+    assert!(stranger.reason.contains("did you mean `greeter`?"), "{}", stranger.reason);
+
+    let empty = Mesh::new(&Config::new().with_virtual_host(host("greeter")));
+    let lost = explained(&empty, r#"{"authority":"greeter","path":"/"}"#);
+    assert_eq!((lost.virtual_host.as_deref(), lost.route, lost.status), (Some("greeter"), None, Some(404)));
+}
+
+#[test]
+fn explain_refuses_what_is_no_request() {
+    let mesh = canary();
+    for (line, field) in [
+        (r#"{"authority":"greeter","method":"G T"}"#, "method"),
+        (r#"{"authority":"greeter","path":"relative"}"#, "path"),
+        (r#"{"authority":"greeter","draw":1000000}"#, "draw"),
+        (r#"{"authority":"greeter","headers":[["a b","c"]]}"#, "headers"),
+        (r#"{"authority":"greeter","headers":[["a","\n"]]}"#, "headers"),
+    ] {
+        let error = explain(&mesh.snapshot, &serde_json::from_str(line).unwrap()).unwrap_err();
+        assert!(error.starts_with(field), "{error}");
+    }
+}
