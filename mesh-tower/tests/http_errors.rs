@@ -1,5 +1,7 @@
 //! Requests without a response: kinds, statuses, codes and texts.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::error::Error as _;
