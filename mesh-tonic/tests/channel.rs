@@ -1,5 +1,7 @@
 //! RL-13: the laws of a Tower service, for the channel.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod support;
 
 use std::task::{Context, Poll, Waker};

@@ -1,5 +1,7 @@
 //! HTTP/1.1 connections: used again, thrown away, and found dead at the worst moment.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::sync::Arc;
@@ -293,23 +295,23 @@ async fn a_replaced_response_keeps_its_connection() {
 /// which half a request stands is closed.
 #[tokio::test]
 async fn an_attempt_given_up_in_the_middle_of_its_body_closes_its_connection() {
-    let (closed, mut told) = mpsc::unbounded_channel();
+    let (closed, mut told) = mpsc::channel(1024);
     let refusing = Raw::start(move |_, mut client| {
         let closed = closed.clone();
         async move {
             client.head().await.unwrap();
             client.write("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
             client.closed().await;
-            closed.send(()).unwrap();
+            closed.try_send(()).unwrap();
         }
     })
     .await;
     let seen = Seen::default();
     let kept = seen.clone();
-    let (asked, mut has_head) = mpsc::unbounded_channel();
+    let (asked, mut has_head) = mpsc::channel(1024);
     let serving = Server::start(move |request| {
         let kept = kept.clone();
-        asked.send(()).unwrap();
+        asked.try_send(()).unwrap();
         async move {
             kept.take(request).await;
             Ok(Response::new(full("ok")))
@@ -340,14 +342,14 @@ async fn an_attempt_given_up_in_the_middle_of_its_body_closes_its_connection() {
 /// The per-try timeout passes while the server has said nothing: the connection cannot serve again.
 #[tokio::test]
 async fn an_attempt_that_timed_out_closes_its_connection() {
-    let (closed, mut told) = mpsc::unbounded_channel();
+    let (closed, mut told) = mpsc::channel(1024);
     let server = Raw::start(move |number, mut client| {
         let closed = closed.clone();
         async move {
             client.head().await.unwrap();
             if number == 1 {
                 client.closed().await;
-                closed.send(()).unwrap();
+                closed.try_send(()).unwrap();
             } else {
                 client.body_to("0\r\n\r\n").await.unwrap();
                 client.answer("ok").await;
@@ -370,15 +372,15 @@ async fn an_attempt_that_timed_out_closes_its_connection() {
 /// A caller that goes away before the answer takes the exchange with it.
 #[tokio::test]
 async fn a_cancelled_request_closes_its_connection() {
-    let (closed, mut told) = mpsc::unbounded_channel();
+    let (closed, mut told) = mpsc::channel(1024);
     let server = Raw::start(move |number, mut client| {
         let closed = closed.clone();
         async move {
             client.head().await.unwrap();
-            closed.send("asked").unwrap();
+            closed.try_send("asked").unwrap();
             if number == 1 {
                 client.closed().await;
-                closed.send("closed").unwrap();
+                closed.try_send("closed").unwrap();
             } else {
                 client.answer("ok").await;
             }

@@ -1,5 +1,7 @@
 //! Retries as a server sees them.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -227,14 +229,14 @@ async fn re_06_a_body_beyond_the_cap_is_sent_once() {
 #[tokio::test]
 async fn re_06_a_body_still_being_written_is_replayed_and_goes_on() {
     for protocol in ["http1", "http2"] {
-        let (told, mut attempts) = tokio::sync::mpsc::unbounded_channel();
+        let (told, mut attempts) = tokio::sync::mpsc::channel(1024);
         let count = AtomicUsize::new(0);
         let server = Server::start(move |request| {
             let (number, told) = (count.fetch_add(1, Ordering::SeqCst), told.clone());
             async move {
                 let mut body = request.into_body();
                 let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-                told.send(first.clone()).unwrap();
+                told.try_send(first.clone()).unwrap();
                 if number == 0 {
                     return Fault::Http503.answer();
                 }
@@ -265,14 +267,14 @@ async fn re_06_a_body_still_being_written_is_replayed_and_goes_on() {
 async fn re_07_after_response_headers_nothing_is_sent_again() {
     let seen = Seen::default();
     let kept = seen.clone();
-    let (feeds, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let (feeds, mut answers) = tokio::sync::mpsc::channel(1024);
     let server = Server::start(move |request| {
         let (kept, feeds) = (kept.clone(), feeds.clone());
         async move {
             kept.take(request).await;
             let (sender, body) = feed();
             sender.data("some");
-            feeds.send(sender).unwrap();
+            feeds.try_send(sender).unwrap();
             let mut response = Response::new(body);
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             Ok(response)

@@ -1,5 +1,7 @@
 //! Routing through the wire: each rule once, and the shares of weights.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use http::{Method, Request, Response};

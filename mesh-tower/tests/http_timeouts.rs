@@ -1,5 +1,7 @@
 //! The time of a request, to its last byte.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::sync::Mutex;
@@ -17,11 +19,11 @@ use tower::ServiceExt;
 const PROTOCOLS: [&str; 2] = ["http1", "http2"];
 
 /// A server in memory whose responses the test writes.
-fn streaming() -> (Server, mpsc::UnboundedReceiver<Feed>) {
-    let (feeds, receiver) = mpsc::unbounded_channel();
+fn streaming() -> (Server, mpsc::Receiver<Feed>) {
+    let (feeds, receiver) = mpsc::channel(1024);
     let server = Server::in_memory(move |_| {
         let (sender, body) = feed();
-        feeds.send(sender).unwrap();
+        feeds.try_send(sender).unwrap();
         async move { Ok(Response::new(body)) as Answer }
     });
     (server, receiver)
@@ -170,10 +172,10 @@ async fn a_backend_of_the_route_may_have_a_time_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_grpc_stream_is_cut_by_the_callers_deadline() {
     let (server, feeds) = {
-        let (feeds, receiver) = mpsc::unbounded_channel();
+        let (feeds, receiver) = mpsc::channel(1024);
         let server = Server::in_memory(move |_| {
             let (sender, body) = feed();
-            feeds.send(sender).unwrap();
+            feeds.try_send(sender).unwrap();
             let mut response = Response::new(body);
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             async move { Ok(response) as Answer }

@@ -1,5 +1,7 @@
 //! TLS to ordinary servers: which protocol, which name, whom to trust.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::sync::{Arc, Mutex};

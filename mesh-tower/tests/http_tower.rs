@@ -1,5 +1,7 @@
 //! RL-13: the laws of a Tower service, for the clients of a mesh.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::error::Error as _;

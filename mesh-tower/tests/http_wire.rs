@@ -1,5 +1,7 @@
 //! What goes over the wire for a request and its response.
 
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
 mod http_support;
 
 use std::time::Duration;
@@ -435,7 +437,7 @@ async fn http2_is_full_duplex() {
 #[tokio::test]
 async fn a_server_may_answer_while_the_caller_still_sends() {
     for (protocol, _) in PROTOCOLS {
-        let (told, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        let (told, mut arrived) = tokio::sync::mpsc::channel(1024);
         let server = Server::start(move |request| {
             let told = told.clone();
             async move {
@@ -443,7 +445,7 @@ async fn a_server_may_answer_while_the_caller_still_sends() {
                 let first = upload.frame().await.unwrap().unwrap().into_data().unwrap();
                 tokio::spawn(async move {
                     let rest = upload.collect().await.map(|rest| rest.to_bytes());
-                    told.send(rest).unwrap();
+                    told.try_send(rest).unwrap();
                 });
                 Ok(Response::new(full(first)))
             }
@@ -521,11 +523,11 @@ async fn a_caller_that_lets_go_of_a_response_stops_its_own_upload() {
 #[tokio::test]
 async fn a_request_body_that_fails_is_the_callers_error_and_never_a_short_body() {
     for (protocol, _) in PROTOCOLS {
-        let (told, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        let (told, mut arrived) = tokio::sync::mpsc::channel(1024);
         let server = Server::start(move |request| {
             let told = told.clone();
             async move {
-                told.send(request.into_body().collect().await.is_ok()).unwrap();
+                told.try_send(request.into_body().collect().await.is_ok()).unwrap();
                 Ok(Response::new(empty()))
             }
         })

@@ -13,7 +13,7 @@ use mesh_tonic::Mesh;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -59,7 +59,7 @@ pub struct TestGreeter {
     script: Script,
     calls: Arc<Mutex<Vec<MetadataMap>>>,
     /// One message for each call that its caller let go of.
-    gone: mpsc::UnboundedSender<()>,
+    gone: mpsc::Sender<()>,
 }
 
 impl TestGreeter {
@@ -71,11 +71,11 @@ impl TestGreeter {
 }
 
 /// Tells when it is dropped.
-struct OnDrop(mpsc::UnboundedSender<()>);
+struct OnDrop(mpsc::Sender<()>);
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 
@@ -153,7 +153,7 @@ pub struct Server {
     pub address: SocketAddr,
     calls: Arc<Mutex<Vec<MetadataMap>>>,
     accepts: Arc<AtomicUsize>,
-    gone: mpsc::UnboundedReceiver<()>,
+    gone: mpsc::Receiver<()>,
     task: AbortHandle,
 }
 
@@ -165,7 +165,7 @@ impl Server {
     /// `script` gets each call's number, from 1, and its metadata.
     pub async fn scripted(script: impl Fn(usize, &MetadataMap) -> Result<(), Status> + Send + Sync + 'static) -> Self {
         let calls = Arc::default();
-        let (told, gone) = mpsc::unbounded_channel();
+        let (told, gone) = mpsc::channel(1024);
         let greeter = TestGreeter { script: Arc::new(script), calls: Arc::clone(&calls), gone: told };
         let router = tonic::service::Routes::new(GreeterServer::new(greeter));
         Self::serving(router, calls, gone).await
@@ -173,14 +173,14 @@ impl Server {
 
     /// A gRPC server without any service.
     pub async fn without_services() -> Self {
-        let (_, gone) = mpsc::unbounded_channel();
+        let (_, gone) = mpsc::channel(1024);
         Self::serving(tonic::service::Routes::default(), Arc::default(), gone).await
     }
 
     async fn serving(
         routes: tonic::service::Routes,
         calls: Arc<Mutex<Vec<MetadataMap>>>,
-        gone: mpsc::UnboundedReceiver<()>,
+        gone: mpsc::Receiver<()>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -221,7 +221,7 @@ pub fn named(name: &str) -> HelloRequest {
 }
 
 /// A stream of requests that the test makes as it goes.
-pub fn requests() -> (mpsc::UnboundedSender<HelloRequest>, UnboundedReceiverStream<HelloRequest>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (sender, UnboundedReceiverStream::new(receiver))
+pub fn requests() -> (mpsc::Sender<HelloRequest>, ReceiverStream<HelloRequest>) {
+    let (sender, receiver) = mpsc::channel(1024);
+    (sender, ReceiverStream::new(receiver))
 }

@@ -97,12 +97,23 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
     let snapshot = core.snapshot.load();
     let backend = newest(&snapshot, &context.backend).ok_or(NoPlace::Left)?;
     let mut rng = rand::rng();
-    match backend.picker().pick(tried, &mut rng) {
+    let pick = match backend.picker().pick(tried, &mut rng) {
+        Pick::Failing if wanted == Wanted::Http1 && pool::allow_http1(backend.picker().endpoints()) => {
+            backend.picker().pick(tried, &mut rng)
+        }
+        pick => pick,
+    };
+    match pick {
         Pick::Ready(endpoint) => {
             core.shared.observers.pick(backend.id(), Some(endpoint.address()));
             match take(endpoint, wanted) {
                 Some(look) => Ok(look),
-                None => Ok(look_further(backend, endpoint, wanted, tried)),
+                None => match look_further(backend, endpoint, wanted, tried) {
+                    Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(backend) => {
+                        Err(NoPlace::Failing(failing(context, backend)))
+                    }
+                    look => Ok(look),
+                },
             }
         }
         Pick::Failing => Err(NoPlace::Failing(failing(context, backend))),
@@ -141,6 +152,10 @@ fn look_further(backend: &Backend, first: &Arc<Endpoint>, wanted: Wanted, tried:
         seen.push(Arc::clone(endpoint));
     }
     Look::Wait
+}
+
+fn nobody_speaks_http2(backend: &Backend) -> bool {
+    backend.picker().endpoints().iter().all(|endpoint| pool::refuses_http2(endpoint))
 }
 
 /// The backend as it is now.

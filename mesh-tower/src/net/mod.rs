@@ -103,10 +103,19 @@ impl Cluster {
         }
     }
 
+    /// Whether requests needed `wanted` so far.
+    pub(crate) fn uses(&self, wanted: Wanted) -> bool {
+        self.used.load(Ordering::Relaxed) & (1 << wanted as u8) != 0
+    }
+
+    /// Whether a request decides between HTTP/1.1 and HTTP/2: plaintext that is not bound to one of them.
+    pub(crate) fn speaks_both(&self) -> bool {
+        self.protocol == Protocol::Auto && self.tls.is_none()
+    }
+
     /// What requests needed so far, HTTP/2 first.
     pub(crate) fn used(&self) -> Option<Wanted> {
-        let used = self.used.load(Ordering::Relaxed);
-        [Wanted::Http2, Wanted::Negotiated, Wanted::Http1].into_iter().find(|wanted| used & (1 << *wanted as u8) != 0)
+        [Wanted::Http2, Wanted::Negotiated, Wanted::Http1].into_iter().find(|wanted| self.uses(*wanted))
     }
 }
 

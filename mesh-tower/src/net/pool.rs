@@ -53,6 +53,8 @@ struct Inner {
     connecting: bool,
     /// The last failure, for error texts; none after a success.
     error: Option<ConnectError>,
+    /// Why there is no HTTP/2 although the peer is there; HTTP/1.1 may go on.
+    http2_error: Option<ConnectError>,
     /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
     grow_after: Option<Instant>,
     /// In the order they became idle.
@@ -95,7 +97,8 @@ impl Pool {
 
     /// Why the last connection attempt failed.
     pub(crate) fn last_error(&self) -> Option<ConnectError> {
-        self.lock().error.clone()
+        let inner = self.lock();
+        inner.error.as_ref().or(inner.http2_error.as_ref()).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -288,10 +291,37 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
                 return;
             }
         }
-        fail(&endpoint, error);
+        match error {
+            ConnectError::Http2 { .. } if pool.cluster.speaks_both() => fail_http2(&endpoint, error),
+            error => fail(&endpoint, error),
+        }
         pause = true;
     }
     pool.lock().connecting = false;
+}
+
+/// The peer is there, and does not speak HTTP/2: that is a failure for those who need it, and for nobody else.
+fn fail_http2(endpoint: &Endpoint, error: ConnectError) {
+    let pool = endpoint.transport();
+    {
+        let mut inner = pool.lock();
+        inner.error = None;
+        inner.http2_error = Some(error);
+    }
+    set_state(endpoint, if pool.cluster.uses(Wanted::Http1) { State::Ready } else { State::Failing });
+    pool.cluster.queue.wake();
+}
+
+/// Whether requests that need HTTP/2 have nothing to wait for at this endpoint.
+pub(crate) fn refuses_http2(endpoint: &Endpoint) -> bool {
+    let pool = endpoint.transport();
+    endpoint.state() == State::Failing || pool.lock().http2_error.is_some()
+}
+
+/// Gives endpoints that fail only by their lack of HTTP/2 to those who want HTTP/1.1; returns whether there are any.
+pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
+    let lacking = endpoints.iter().filter(|endpoint| endpoint.transport().lock().http2_error.is_some());
+    lacking.map(|endpoint| set_state(endpoint, State::Ready)).count() > 0
 }
 
 fn fail(endpoint: &Endpoint, error: ConnectError) {
@@ -299,6 +329,7 @@ fn fail(endpoint: &Endpoint, error: ConnectError) {
     let waiting = {
         let mut inner = pool.lock();
         inner.error = Some(error.clone());
+        inner.http2_error = None;
         std::mem::take(&mut inner.waiting)
     };
     set_state(endpoint, State::Failing);
@@ -353,6 +384,7 @@ fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
                     return;
                 }
                 inner.error = None;
+                inner.http2_error = None;
                 inner.grow_after = None;
                 inner.negotiated_h2 = Some(true);
                 pool.h2.rcu(|connections| {

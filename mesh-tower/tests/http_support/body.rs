@@ -65,20 +65,25 @@ impl Body for Pieces {
 }
 
 /// The sending end of a body that is made while it is sent. Dropping it ends the body.
-pub struct Feed(mpsc::UnboundedSender<Result<Frame<Bytes>, Broken>>);
+pub struct Feed(mpsc::Sender<Result<Frame<Bytes>, Broken>>);
 
 impl Feed {
     pub fn data(&self, data: impl Into<Bytes>) {
-        // A reader that is gone is what some tests are about.
-        let _ = self.0.send(Ok(Frame::data(data.into())));
+        self.give(Ok(Frame::data(data.into())));
     }
 
     pub fn trailers(&self, trailers: HeaderMap) {
-        let _ = self.0.send(Ok(Frame::trailers(trailers)));
+        self.give(Ok(Frame::trailers(trailers)));
     }
 
     pub fn fail(&self, error: impl Into<BoxError>) {
-        let _ = self.0.send(Err(Broken(error.into())));
+        self.give(Err(Broken(error.into())));
+    }
+
+    fn give(&self, frame: Result<Frame<Bytes>, Broken>) {
+        // A reader that is gone is what some tests are about.
+        let full = matches!(self.0.try_send(frame), Err(mpsc::error::TrySendError::Full(_)));
+        assert!(!full, "more than the feed holds");
     }
 
     /// Resolves when nobody reads the body any more.
@@ -89,11 +94,11 @@ impl Feed {
 
 /// A body that is made while it is sent.
 pub fn feed() -> (Feed, Payload) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(1024);
     (Feed(sender), Fed(receiver).boxed_unsync())
 }
 
-struct Fed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Broken>>);
+struct Fed(mpsc::Receiver<Result<Frame<Bytes>, Broken>>);
 
 impl Body for Fed {
     type Data = Bytes;
