@@ -24,6 +24,8 @@
 
 pub mod observe;
 
+mod apply;
+mod builder;
 mod client;
 mod error;
 mod http_client;
@@ -31,10 +33,11 @@ mod mesh;
 mod net;
 mod source;
 
+pub use builder::Builder;
 pub use client::Body;
 pub use error::{BoxError, Error, ErrorKind};
 pub use http_client::{HttpClient, ResponseFuture, ServiceClient};
-pub use mesh::{Builder, ConfigStatus, Mesh};
+pub use mesh::{ConfigStatus, Mesh};
 pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};

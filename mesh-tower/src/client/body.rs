@@ -14,7 +14,7 @@ use mesh_core::observe::Outcome;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
-use super::call::Context;
+use super::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::net::Pool;
 use crate::net::pool::Slot;

@@ -12,9 +12,12 @@
 mod attempt;
 mod body;
 mod call;
+mod context;
 mod head;
+mod permit;
 mod pick;
 
 pub use body::Body;
-pub(crate) use call::{call, unknown_service};
+pub(crate) use call::call;
+pub(crate) use context::unknown_service;
 pub(crate) use head::Target;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_core::balance::{InFlight, Pick};
 
-use super::call::Context;
+use super::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
 use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};

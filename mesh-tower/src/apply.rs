@@ -1,0 +1,125 @@
+//! The one task that applies configurations: compile, connect what gains traffic, publish.
+
+use std::sync::Arc;
+
+use mesh_core::balance::State;
+use mesh_core::model::{self, Config};
+use mesh_core::snapshot::{self, Compiler};
+use tokio::sync::watch;
+
+use crate::mesh::Core;
+use crate::net::{Backend, Net, Snapshot, Wanted, pool};
+use crate::source::{BuildError, Update};
+
+pub(crate) fn touched(update: &snapshot::Update<Net>) -> impl Iterator<Item = &Arc<Backend>> {
+    update.touched.iter().filter_map(|index| update.snapshot.backend(*index))
+}
+
+/// The one writer of snapshots.
+pub(crate) struct Applier {
+    pub(crate) core: Arc<Core>,
+    pub(crate) compiler: Compiler<Net>,
+    pub(crate) updates: watch::Receiver<Update>,
+    pub(crate) source: String,
+    /// Why the newest configuration was refused, if it was.
+    pub(crate) refused: Option<Arc<BuildError>>,
+}
+
+impl Applier {
+    pub(crate) async fn run(mut self) {
+        while self.updates.changed().await.is_ok() {
+            let published = self.core.snapshot.load_full();
+            let Some(mut pending) = self.compile(&published) else { continue };
+            // Backends that gain traffic are connected before they get it. A newer configuration that comes meanwhile
+            // is built on top of the one that waits, and the two are published as one.
+            loop {
+                tokio::select! {
+                    () = warm(&published, &pending) => break,
+                    changed = self.updates.changed() => {
+                        if changed.is_err() {
+                            break;
+                        }
+                        if let Some(mut next) = self.compile(&pending.snapshot) {
+                            next.removed.append(&mut pending.removed);
+                            next.touched.append(&mut pending.touched);
+                            pending = next;
+                        }
+                    }
+                }
+            }
+            self.core.publish(pending, &self.source, self.refused.clone());
+        }
+    }
+
+    fn compile(&mut self, previous: &Snapshot) -> Option<snapshot::Update<Net>> {
+        let update = self.updates.borrow_and_update().clone();
+        let compiled = update.and_then(|config| {
+            let compiled = self.compiler.compile(previous, &config, &mut rand::rng());
+            compiled.map_err(|error| Arc::new(BuildError::from(error)))
+        });
+        self.refused = compiled.as_ref().err().cloned();
+        compiled.map_err(|error| self.core.refuse(error, &self.source)).ok()
+    }
+}
+
+/// Connects the backends that `update` sends requests to and that nobody has used so far, each for at most its connect
+/// timeout. Services that nobody uses are left alone.
+async fn warm(published: &Snapshot, update: &snapshot::Update<Net>) {
+    let tasks = touched(update).filter_map(|backend| Some((backend, wanted(published, update, backend)?)));
+    let mut waiting = Vec::new();
+    for (backend, wanted) in tasks {
+        backend.transport().mark_used(wanted);
+        pool::connect_all(backend.picker().endpoints(), wanted);
+        waiting.push(async move {
+            // That it is not ready in time is no reason to hold the configuration back.
+            let _ = tokio::time::timeout(backend.transport().connect_timeout, settled(backend)).await;
+        });
+    }
+    for ready in waiting {
+        ready.await;
+    }
+}
+
+/// What requests to `backend` will need, if its service is in use.
+fn wanted(published: &Snapshot, update: &snapshot::Update<Net>, backend: &Backend) -> Option<Wanted> {
+    let used = |id: &model::BackendId| published.backend_by_id(id).and_then(|backend| backend.transport().used());
+    let siblings = update
+        .snapshot
+        .virtual_hosts()
+        .iter()
+        .filter(|virtual_host| virtual_host.targets().any(|target| target.index() == Some(backend.index())));
+    used(backend.id()).or_else(|| {
+        let names = siblings.map(|virtual_host| virtual_host.name());
+        let before = names.flat_map(|name| published.virtual_hosts().iter().filter(move |old| old.name() == name));
+        before.flat_map(|virtual_host| virtual_host.targets()).find_map(|target| used(target.backend()))
+    })
+}
+
+/// Resolves when `backend` has a ready endpoint, or none that may become so soon.
+async fn settled(backend: &Backend) {
+    loop {
+        let changed = backend.transport().changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let mut open = false;
+        for endpoint in backend.picker().endpoints() {
+            match endpoint.state() {
+                State::Ready => return,
+                State::Connecting | State::Idle => open = true,
+                State::Failing => {}
+            }
+        }
+        if !open {
+            return;
+        }
+        changed.await;
+    }
+}
+
+pub(crate) async fn forward(mut configs: watch::Receiver<Arc<Config>>, updates: watch::Sender<Update>) {
+    while configs.changed().await.is_ok() {
+        let config = configs.borrow_and_update().clone();
+        // The replaced one is of no interest.
+        let _ = updates.send_replace(Ok(config));
+    }
+}

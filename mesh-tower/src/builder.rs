@@ -1,0 +1,150 @@
+//! Building a mesh.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mesh_core::model::Config;
+use mesh_core::snapshot::Compiler;
+use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
+
+use crate::apply::{Applier, forward};
+use crate::mesh::{Core, Mesh};
+use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
+use crate::observe::{Observer, Observers};
+use crate::source::{BuildError, env, file};
+
+enum Source {
+    /// `None`: the file that the environment names.
+    File(Option<PathBuf>),
+    Text(String),
+    Config(Config),
+    Watch(watch::Receiver<Arc<Config>>),
+}
+
+/// Builds a [`Mesh`].
+#[derive(Default)]
+pub struct Builder {
+    source: Option<Source>,
+    observer: Option<Arc<dyn Observer>>,
+    connector: Option<Arc<dyn Connect>>,
+    provider: Option<Arc<CryptoProvider>>,
+}
+
+impl Builder {
+    /// Takes the configuration from a file, and follows it while it changes.
+    #[must_use]
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        self.source = Some(Source::File(Some(path.as_ref().to_owned())));
+        self
+    }
+
+    /// Takes the configuration from the file that the environment variable `MESH_CONFIG` names when the mesh is built,
+    /// and follows it while it changes.
+    #[must_use]
+    pub fn env(mut self) -> Self {
+        self.source = Some(Source::File(None));
+        self
+    }
+
+    /// Takes the configuration from a text in the file's format.
+    #[must_use]
+    pub fn text(mut self, yaml: impl Into<String>) -> Self {
+        self.source = Some(Source::Text(yaml.into()));
+        self
+    }
+
+    /// Takes a configuration made in code.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.source = Some(Source::Config(config));
+        self
+    }
+
+    /// Takes configurations made in code, and follows them while they change.
+    #[must_use]
+    pub fn configs(mut self, configs: watch::Receiver<Arc<Config>>) -> Self {
+        self.source = Some(Source::Watch(configs));
+        self
+    }
+
+    /// Tells `observer` what happens.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Opens byte streams by `connector` in place of TCP.
+    #[must_use]
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connector = Some(Arc::new(connector));
+        self
+    }
+
+    /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
+    #[must_use]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Builds the mesh on the current tokio runtime. Nothing is connected before the first request.
+    ///
+    /// # Errors
+    /// If there is no configuration, or it cannot be read, or has problems.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn build(self) -> Result<Mesh, BuildError> {
+        let mut watcher = None;
+        let mut configs = None;
+        let mut name = "config".to_owned();
+        let config = match self.source.ok_or(BuildError::NoSource)? {
+            Source::File(path) => {
+                let path = path.map_or_else(env::config_path, Ok)?;
+                let (opened, config) = file::open(path).await?;
+                name = opened.path().display().to_string();
+                watcher = Some(opened);
+                config
+            }
+            Source::Text(text) => Arc::new(mesh_core::config::parse(text.as_bytes(), "config", Path::new(""))?),
+            Source::Config(config) => Arc::new(config),
+            Source::Watch(mut receiver) => {
+                let first = receiver.borrow_and_update().clone();
+                configs = Some(receiver);
+                first
+            }
+        };
+        let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let shared = Arc::new(Shared {
+            tasks: Tasks::new(),
+            observers: Observers::new(self.observer),
+            connector: self.connector,
+            provider,
+        });
+        let compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
+        let first = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng())?;
+        let core = Arc::new(Core::new(Arc::clone(&shared)));
+        core.publish(first, &name, None);
+        let tasks = &shared.tasks;
+        if watcher.is_some() || configs.is_some() {
+            let (sender, updates) = watch::channel(Ok(config));
+            let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
+            tasks.spawn_until_stop(applier.run());
+            if let Some(watcher) = watcher {
+                tasks.spawn_until_stop(watcher.run(sender));
+            } else if let Some(configs) = configs {
+                tasks.spawn_until_stop(forward(configs, sender));
+            }
+        }
+        Ok(Mesh::of(core))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Builder")
+    }
+}

@@ -1,0 +1,54 @@
+//! The place of a retry in the budget of its backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::context::Context;
+use crate::net::Backend;
+
+/// One retry under way, counted against the budget of its backend.
+pub(super) struct RetryPermit(Arc<Backend>);
+
+impl RetryPermit {
+    /// Takes a place in the budget. If there is none, asks once more after a pause of `delay`: when an endpoint dies
+    /// under load, its requests fail all at once, and few of them need to be given up for that.
+    pub(super) async fn claim(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
+        let backend = &context.backend;
+        let in_time = |pauses| deadline.is_none_or(|deadline| Instant::now() + delay * pauses < deadline);
+        let free = || backend.budget().try_acquire(&backend.config().retry_budget);
+        let permit = || free().then(|| Self(Arc::clone(backend)));
+        let mut place = permit();
+        if place.is_none() && in_time(2) {
+            // Who waits here is no load, and must not make room for more retries by being counted as one.
+            let outside = Outside::step(backend);
+            tokio::time::sleep(delay).await;
+            drop(outside);
+            place = permit();
+        }
+        place
+    }
+}
+
+/// A request that is not counted as in flight for a while.
+struct Outside<'a>(&'a Backend);
+
+impl<'a> Outside<'a> {
+    fn step(backend: &'a Backend) -> Self {
+        backend.budget().exit();
+        Self(backend)
+    }
+}
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.0.budget().enter();
+    }
+}
+
+impl Drop for RetryPermit {
+    fn drop(&mut self) {
+        self.0.budget().release();
+    }
+}

@@ -1,0 +1,224 @@
+//! The background loop that connects an endpoint.
+
+use std::sync::{Arc, Weak};
+
+use mesh_core::balance::State;
+use mesh_core::resilience::backoff::ConnectBackoffState;
+use tokio::time::Instant;
+
+use super::leasing::give_back;
+use super::{MAX_H2_CONNECTIONS, remove_h2, retire, set_state};
+use crate::net::{ConnectError, Endpoint, Wanted, connect, h1, h2};
+use crate::observe;
+
+/// What comes before the first attempt of a connect loop.
+pub(super) enum Pause {
+    No,
+    Yes,
+    /// A pause if this connection, which was just lost, never served anything: a peer that closes what it just accepted
+    /// is not asked again at once.
+    UnlessServed(Arc<h2::Conn>),
+}
+
+impl Pause {
+    async fn decide(self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Yes => true,
+            Self::UnlessServed(conn) => {
+                // Those whom its last frames answered are awake, but have not run yet.
+                tokio::task::yield_now().await;
+                !conn.has_served()
+            }
+        }
+    }
+}
+
+pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
+    let pool = endpoint.transport();
+    let tasks = &pool.cluster.shared.tasks;
+    {
+        let mut inner = pool.lock();
+        let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
+        if inner.connecting || inner.closed || full || tasks.is_stopping() {
+            return;
+        }
+        inner.connecting = true;
+    }
+    tasks.spawn_until_stop(connect_loop(Arc::clone(endpoint), wanted, pause));
+}
+
+async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
+    let pool = endpoint.transport();
+    let mut backoff = ConnectBackoffState::new();
+    let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
+    let mut pause = pause.decide().await;
+    loop {
+        if pause {
+            tokio::select! {
+                () = tokio::time::sleep(delay()) => {}
+                () = pool.closed.notified() => {}
+            }
+        }
+        if pool.lock().closed {
+            break;
+        }
+        let error = match open(&endpoint, wanted).await {
+            Ok(connection) => return install(&endpoint, connection, true),
+            Err(error) => error,
+        };
+        {
+            // Whoever loses the last connection asks under the same lock whether this loop still runs.
+            let mut inner = pool.lock();
+            if !pool.h2.load().is_empty() {
+                // It was to be one more; those that are there go on.
+                inner.grow_after = Some(Instant::now() + delay());
+                inner.connecting = false;
+                return;
+            }
+        }
+        match error {
+            ConnectError::Http2 { .. } if pool.cluster.speaks_both() => fail_http2(&endpoint, error),
+            error => fail(&endpoint, error),
+        }
+        pause = true;
+    }
+    pool.lock().connecting = false;
+}
+
+/// The peer is there, and does not speak HTTP/2: that is a failure for those who need it, and for nobody else.
+fn fail_http2(endpoint: &Endpoint, error: ConnectError) {
+    let pool = endpoint.transport();
+    {
+        let mut inner = pool.lock();
+        inner.error = None;
+        inner.http2_error = Some(error);
+    }
+    set_state(endpoint, if pool.cluster.uses(Wanted::Http1) { State::Ready } else { State::Failing });
+    pool.cluster.queue.wake();
+}
+
+/// Whether requests that need HTTP/2 have nothing to wait for at this endpoint.
+pub(crate) fn refuses_http2(endpoint: &Endpoint) -> bool {
+    let pool = endpoint.transport();
+    endpoint.state() == State::Failing || pool.lock().http2_error.is_some()
+}
+
+/// Gives endpoints that fail only by their lack of HTTP/2 to those who want HTTP/1.1; returns whether there are any.
+pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
+    let lacking = endpoints.iter().filter(|endpoint| endpoint.transport().lock().http2_error.is_some());
+    lacking.map(|endpoint| set_state(endpoint, State::Ready)).count() > 0
+}
+
+pub(super) fn fail(endpoint: &Endpoint, error: ConnectError) {
+    let pool = endpoint.transport();
+    let waiting = {
+        let mut inner = pool.lock();
+        inner.error = Some(error.clone());
+        inner.http2_error = None;
+        std::mem::take(&mut inner.waiting)
+    };
+    set_state(endpoint, State::Failing);
+    for waiter in waiting {
+        let _ = waiter.send(Err(error.clone()));
+    }
+}
+
+pub(super) enum Opened {
+    H2(h2::Conn, Box<h2::Driver>),
+    H1(h1::Conn, Box<h1::Driver>),
+}
+
+/// One connection attempt, TCP to HTTP, within the connect timeout.
+pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, ConnectError> {
+    let cluster = &endpoint.transport().cluster;
+    let address = endpoint.address();
+    let began = Instant::now();
+    let deadline = began + cluster.connect_timeout;
+    let attempt = async {
+        let connected = connect::connect(cluster, address, deadline).await?;
+        let h2 = match (wanted, connected.alpn_h2) {
+            (Wanted::Http1, _) => false,
+            (Wanted::Http2, _) => true,
+            (Wanted::Negotiated, alpn) => alpn.unwrap_or(false),
+        };
+        if h2 {
+            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline).await?;
+            Ok(Opened::H2(conn, Box::new(driver)))
+        } else {
+            let (conn, driver) = h1::handshake(connected.stream, address).await?;
+            Ok(Opened::H1(conn, Box::new(driver)))
+        }
+    };
+    let result = attempt.await;
+    let error = result.as_ref().err().map(|error| error as observe::DynError<'_>);
+    cluster.shared.observers.connect(&cluster.id, address, error, began.elapsed());
+    result
+}
+
+/// Puts a new connection to use. `looped`: the connect loop made it, and ends with that.
+pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
+    let pool = endpoint.transport();
+    let tasks = &pool.cluster.shared.tasks;
+    match opened {
+        Opened::H2(conn, driver) => {
+            let conn = Arc::new(conn);
+            let waiting = {
+                let mut inner = pool.lock();
+                inner.connecting &= !looped;
+                if inner.closed {
+                    return;
+                }
+                inner.error = None;
+                inner.http2_error = None;
+                inner.grow_after = None;
+                inner.negotiated_h2 = Some(true);
+                pool.h2.rcu(|connections| {
+                    let mut all = Vec::with_capacity(connections.len() + 1);
+                    all.extend(connections.iter().cloned());
+                    all.push(Arc::clone(&conn));
+                    all
+                });
+                std::mem::take(&mut inner.waiting)
+            };
+            for waiter in waiting {
+                // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
+                let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
+            }
+            let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
+            tasks.spawn(async move {
+                let leaving = |conn: &Arc<h2::Conn>| {
+                    if let Some(endpoint) = at.upgrade() {
+                        retire(&endpoint, conn);
+                    }
+                };
+                let result = driver.run(Weak::clone(&weak), leaving).await;
+                if let (Some(conn), Some(endpoint)) = (weak.upgrade(), at.upgrade()) {
+                    if let Err(error) = result {
+                        tracing::debug!(endpoint = %endpoint.address(), %error, "HTTP/2 connection ended");
+                    }
+                    conn.drain();
+                    remove_h2(&endpoint, &conn);
+                }
+            });
+            set_state(endpoint, State::Ready);
+            pool.cluster.queue.wake();
+        }
+        Opened::H1(conn, driver) => {
+            {
+                let mut inner = pool.lock();
+                inner.connecting &= !looped;
+                inner.error = None;
+                inner.negotiated_h2 = Some(false);
+            }
+            let address = endpoint.address().clone();
+            tasks.spawn(async move {
+                if let Err(error) = driver.await {
+                    tracing::debug!(endpoint = %address, %error, "HTTP/1.1 connection ended");
+                }
+            });
+            set_state(endpoint, State::Ready);
+            give_back(endpoint, conn);
+        }
+    }
+}

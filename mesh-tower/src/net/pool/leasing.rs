@@ -1,0 +1,136 @@
+//! HTTP/1.1 connections: each serves one request at a time, and idles in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::connecting::{Pause, fail, install, open, run};
+use super::{Inner, Pool};
+use crate::net::{ConnectError, Endpoint, Queue, Wanted, h1};
+
+/// The most idle HTTP/1.1 connections kept for one endpoint.
+const MAX_H1_IDLE: usize = 64;
+/// The most HTTP/1.1 connections on their way to one endpoint at once; who comes later gets those that are given back.
+const MAX_H1_OPENING: usize = 256;
+/// The most requests that wait for an HTTP/1.1 connection of one endpoint.
+const MAX_H1_WAITING: usize = Queue::CAPACITY as usize;
+/// How long an HTTP/1.1 connection may idle and still be used: below the 60 s at which common servers and load
+/// balancers close.
+const H1_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long a connection that was just given back may take to become ready.
+const H1_SETTLE: Duration = Duration::from_millis(5);
+
+impl Inner {
+    /// Counts one more connection on its way, if a request waits for it.
+    fn claim_opening(&mut self) -> bool {
+        let claimed = !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING);
+        self.opening += usize::from(claimed);
+        claimed
+    }
+}
+
+/// Puts a connection where the next request finds it.
+pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
+    let pool = endpoint.transport();
+    let mut inner = pool.lock();
+    if inner.closed || conn.send.is_closed() {
+        return;
+    }
+    while let Some(waiter) = inner.waiting.pop_front() {
+        match waiter.send(Ok(conn)) {
+            Ok(()) => return,
+            Err(Ok(unclaimed)) => conn = unclaimed,
+            Err(Err(_)) => return,
+        }
+    }
+    if inner.idle.len() < MAX_H1_IDLE {
+        conn.since = Instant::now();
+        inner.idle.push_back(conn);
+    }
+}
+
+/// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available.
+///
+/// A wait is bounded by the connection attempts that serve it: each one ends in a connection or in an error for all who
+/// wait.
+pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
+    let pool = endpoint.transport();
+    while let Some(mut conn) = newest_idle(pool) {
+        // It may still be finishing the response that gave it back.
+        let ready =
+            conn.send.is_ready() || matches!(tokio::time::timeout(H1_SETTLE, conn.send.ready()).await, Ok(Ok(())));
+        if ready {
+            return Ok(h1::Lease::new(conn, Arc::clone(endpoint)));
+        }
+    }
+    let receiver = {
+        let mut inner = pool.lock();
+        if inner.closed {
+            return Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() }));
+        }
+        while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            inner.waiting.pop_front();
+        }
+        if inner.waiting.len() >= MAX_H1_WAITING {
+            return Err(NoLease::Full);
+        }
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.push_back(sender);
+        if inner.claim_opening() {
+            let tasks = &pool.cluster.shared.tasks;
+            tasks.spawn_until_stop(open_for_waiters(Arc::clone(endpoint)));
+        }
+        receiver
+    };
+    match receiver.await {
+        Ok(Ok(conn)) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
+        Ok(Err(error)) => Err(NoLease::Lost(error)),
+        Err(_) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
+    }
+}
+
+/// Why there is no HTTP/1.1 connection for a request.
+pub(crate) enum NoLease {
+    /// None could be made.
+    Lost(ConnectError),
+    /// Too many wait already.
+    Full,
+}
+
+/// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
+/// only if there is no other.
+fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
+    let now = Instant::now();
+    let mut inner = pool.lock();
+    // Oldest first: those behind a young one are younger.
+    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now - conn.since >= H1_IDLE_TIMEOUT) {
+        inner.idle.pop_front();
+    }
+    match inner.idle.iter().rposition(|conn| conn.send.is_ready()) {
+        Some(index) => inner.idle.remove(index),
+        None => inner.idle.pop_back(),
+    }
+}
+
+/// Opens connections while more requests wait than connections are on their way.
+async fn open_for_waiters(endpoint: Arc<Endpoint>) {
+    let wanted = endpoint.transport().cluster.used().filter(|used| *used == Wanted::Negotiated);
+    let wanted = wanted.unwrap_or(Wanted::Http1);
+    let pool = endpoint.transport();
+    loop {
+        let result = open(&endpoint, wanted).await;
+        pool.lock().opening -= 1;
+        match result {
+            Ok(opened) => install(&endpoint, opened, false),
+            Err(error) => {
+                fail(&endpoint, error);
+                return run(&endpoint, wanted, Pause::Yes);
+            }
+        }
+        if !pool.lock().claim_opening() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The connections of one endpoint, and with them its state.
+//!
+//! ```text
+//!  connect_idle ──> connect loop ── ok ──> install ──> Ready
+//!                     ^     │                            │ last HTTP/2 connection lost:
+//!                     │     └─ error ─> Failing, backoff │ connect again at once, after a pause if it
+//!                     └────────────────<──────────────<──┘ never served anything
+//! ```
+//!
+//! HTTP/2 connections are few and shared: the list is replaced whole, and picking one takes no lock. HTTP/1.1
+//! connections serve one request at a time: idle ones wait under a mutex, newest first.
+
+mod connecting;
+mod leasing;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use mesh_core::balance::State;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use self::connecting::{Pause, run};
+pub(crate) use self::connecting::{allow_http1, refuses_http2};
+pub(super) use self::leasing::give_back;
+pub(crate) use self::leasing::{NoLease, lease};
+use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
+
+/// The most HTTP/2 connections to one endpoint.
+const MAX_H2_CONNECTIONS: usize = 8;
+/// See the [module](self).
+pub(crate) struct Pool {
+    cluster: Arc<Cluster>,
+    h2: ArcSwap<Vec<Arc<h2::Conn>>>,
+    inner: Mutex<Inner>,
+    closed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// No longer in use: nothing is connected any more.
+    closed: bool,
+    /// The connect loop runs.
+    connecting: bool,
+    /// The last failure, for error texts; none after a success.
+    error: Option<ConnectError>,
+    /// Why there is no HTTP/2 although the peer is there; HTTP/1.1 may go on.
+    http2_error: Option<ConnectError>,
+    /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
+    grow_after: Option<Instant>,
+    /// In the order they became idle.
+    idle: VecDeque<h1::Conn>,
+    waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
+    /// HTTP/1.1 connections on their way.
+    opening: usize,
+    /// What ALPN agreed on last, where it decides.
+    negotiated_h2: Option<bool>,
+}
+
+/// A way to send one request.
+pub(crate) enum Slot {
+    H2(h2::Permit),
+    H1(h1::Lease),
+}
+
+/// What an endpoint offers right now.
+pub(crate) enum Offer {
+    H2(h2::Permit),
+    /// HTTP/1.1: ask [`lease`].
+    H1,
+    /// Nothing at the moment; the cluster's queue is woken when that changes.
+    Busy,
+}
+
+impl Pool {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        Self { cluster, h2: ArcSwap::default(), inner: Mutex::default(), closed: Notify::new() }
+    }
+
+    /// Why the last connection attempt failed.
+    pub(crate) fn last_error(&self) -> Option<ConnectError> {
+        let inner = self.lock();
+        inner.error.as_ref().or(inner.http2_error.as_ref()).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `endpoint` offers for a request that needs `wanted`.
+pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
+    let pool = endpoint.transport();
+    if wanted == Wanted::Http1 {
+        return Offer::H1;
+    }
+    let connections = pool.h2.load();
+    let permit = match connections.as_slice() {
+        [] => {
+            drop(connections);
+            if wanted == Wanted::Negotiated && pool.lock().negotiated_h2 == Some(false) {
+                return Offer::H1;
+            }
+            start(endpoint, wanted);
+            return Offer::Busy;
+        }
+        [only] => only.admit(),
+        many => {
+            // The emptiest one that admits; there are few.
+            let mut order: [Option<&Arc<h2::Conn>>; MAX_H2_CONNECTIONS] = [None; MAX_H2_CONNECTIONS];
+            for (place, conn) in order.iter_mut().zip(many) {
+                *place = Some(conn);
+            }
+            order.sort_unstable_by_key(|conn| conn.map_or(u32::MAX, |conn| conn.in_flight()));
+            order.into_iter().flatten().find_map(h2::Conn::admit)
+        }
+    };
+    if connections.len() < MAX_H2_CONNECTIONS && connections.iter().all(|conn| conn.is_nearly_full()) {
+        drop(connections);
+        grow(endpoint, wanted);
+    }
+    permit.map_or(Offer::Busy, Offer::H2)
+}
+
+/// Connects `endpoint` if nobody does and it is not connected.
+pub(crate) fn connect_idle(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    if endpoint.state() == State::Idle {
+        start(endpoint, wanted);
+    }
+}
+
+/// Connects every idle endpoint of `endpoints`.
+pub(crate) fn connect_all<'a>(endpoints: impl IntoIterator<Item = &'a Arc<Endpoint>>, wanted: Wanted) {
+    for endpoint in endpoints {
+        connect_idle(endpoint, wanted);
+    }
+}
+
+/// Takes the endpoint out of use: idle connections close, busy ones after their last request.
+pub(crate) fn close(endpoint: &Endpoint) {
+    let pool = endpoint.transport();
+    let (idle, waiting) = {
+        let mut inner = pool.lock();
+        inner.closed = true;
+        (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting))
+    };
+    for conn in pool.h2.swap(Arc::default()).iter() {
+        conn.drain();
+    }
+    drop(idle);
+    for waiter in waiting {
+        // A waiter that is gone needs no answer.
+        let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
+    }
+    endpoint.set_state(State::Idle);
+    pool.closed.notify_one();
+    pool.cluster.queue.wake();
+}
+
+/// A connection of the endpoint said that it takes no more requests.
+pub(crate) fn retire(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
+    if conn.drain() {
+        remove_h2(endpoint, conn);
+    }
+}
+
+fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
+    let pool = endpoint.transport();
+    let mut removed = false;
+    pool.h2.rcu(|connections| {
+        let rest: Vec<_> = connections.iter().filter(|other| !Arc::ptr_eq(other, conn)).cloned().collect();
+        removed = rest.len() < connections.len();
+        rest
+    });
+    if removed && pool.h2.load().is_empty() && !pool.lock().closed {
+        set_state(endpoint, State::Connecting);
+        let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
+        let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
+        let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
+        run(endpoint, pool.cluster.used().unwrap_or(wanted), pause);
+    }
+    pool.cluster.queue.wake();
+}
+
+fn set_state(endpoint: &Endpoint, state: State) {
+    if endpoint.set_state(state) != state {
+        let cluster = &endpoint.transport().cluster;
+        cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
+        cluster.changed.notify_waiters();
+        cluster.queue.wake();
+    }
+}
+
+/// Starts the connect loop unless it runs.
+fn start(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    if endpoint.state() == State::Idle {
+        set_state(endpoint, State::Connecting);
+    }
+    run(endpoint, wanted, Pause::No);
+}
+
+/// One more HTTP/2 connection, in the background.
+fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
+    if !too_early {
+        run(endpoint, wanted, Pause::No);
+    }
+}
