@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use mesh_tonic::Mesh;
 use mesh_tonic::mesh_tower::{self, BuildError, HttpClient};
 use tokio::task::JoinSet;
@@ -104,7 +105,10 @@ async fn send(client: &HttpClient, args: &Args) -> Result<StatusCode, String> {
         request.headers_mut().extend(args.headers.iter().cloned());
         let response = client.clone().oneshot(request).await?;
         let status = response.status();
-        response.into_body().bytes().await?;
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            frame?;
+        }
         Ok(status)
     };
     let answer: Result<_, mesh_tower::Error> = match args.timeout {

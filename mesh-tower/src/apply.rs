@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use mesh_core::balance::State;
 use mesh_core::model::{self, Config};
-use mesh_core::snapshot::{self, Compiler};
+use mesh_core::snapshot::{self, Compiler, VirtualHost};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::mesh::Core;
-use crate::net::{Backend, Net, Snapshot, Wanted, pool};
+use crate::net::{Backend, Net, Snapshot, after, pool};
 use crate::source::{BuildError, Update};
 
 pub(crate) fn touched(update: &snapshot::Update<Net>) -> impl Iterator<Item = &Arc<Backend>> {
@@ -32,9 +33,10 @@ impl Applier {
             let Some(mut pending) = self.compile(&published) else { continue };
             // Backends that gain traffic are connected before they get it. A newer configuration that comes meanwhile
             // is built on top of the one that waits, and the two are published as one.
+            let began = Instant::now();
             loop {
                 tokio::select! {
-                    () = warm(&published, &pending) => break,
+                    () = warm(&published, &pending, began) => break,
                     changed = self.updates.changed() => {
                         if changed.is_err() {
                             break;
@@ -63,36 +65,35 @@ impl Applier {
 }
 
 /// Connects the backends that `update` sends requests to and that nobody has used so far, each for at most its connect
-/// timeout. Services that nobody uses are left alone.
-async fn warm(published: &Snapshot, update: &snapshot::Update<Net>) {
-    let tasks = touched(update).filter_map(|backend| Some((backend, wanted(published, update, backend)?)));
+/// timeout after `began`. Services that nobody uses are left alone.
+async fn warm(published: &Snapshot, update: &snapshot::Update<Net>, began: Instant) {
     let mut waiting = Vec::new();
-    for (backend, wanted) in tasks {
-        backend.transport().mark_used(wanted);
-        pool::connect_all(backend.picker().endpoints(), wanted);
-        waiting.push(async move {
-            // That it is not ready in time is no reason to hold the configuration back.
-            let _ = tokio::time::timeout(backend.transport().connect_timeout, settled(backend)).await;
-        });
+    for backend in touched(update) {
+        let transport = backend.transport();
+        transport.expect(users(published, update, backend));
+        if let Some(wanted) = transport.used() {
+            pool::connect_all(backend.picker().endpoints(), wanted);
+            waiting.push(backend);
+        }
     }
-    for ready in waiting {
-        ready.await;
+    for backend in waiting {
+        // That it is not ready in time is no reason to hold the configuration back.
+        let _ = tokio::time::timeout_at(after(began, backend.transport().connect_timeout), settled(backend)).await;
     }
 }
 
-/// What requests to `backend` will need, if its service is in use.
-fn wanted(published: &Snapshot, update: &snapshot::Update<Net>, backend: &Backend) -> Option<Wanted> {
-    let used = |id: &model::BackendId| published.backend_by_id(id).and_then(|backend| backend.transport().used());
-    let siblings = update
-        .snapshot
-        .virtual_hosts()
-        .iter()
-        .filter(|virtual_host| virtual_host.targets().any(|target| target.index() == Some(backend.index())));
-    used(backend.id()).or_else(|| {
-        let names = siblings.map(|virtual_host| virtual_host.name());
-        let before = names.flat_map(|name| published.virtual_hosts().iter().filter(move |old| old.name() == name));
-        before.flat_map(|virtual_host| virtual_host.targets()).find_map(|target| used(target.backend()))
-    })
+/// Who will use `backend`: whoever used it before or, if nobody did, the other backends of its services.
+fn users(published: &Snapshot, update: &snapshot::Update<Net>, backend: &Backend) -> u8 {
+    let used = |id: &model::BackendId| published.backend_by_id(id).map_or(0, |backend| backend.transport().users());
+    let own = used(backend.id());
+    if own != 0 {
+        return own;
+    }
+    let leads_here = |host: &VirtualHost| host.targets().any(|target| target.index() == Some(backend.index()));
+    let names: Vec<_> =
+        update.snapshot.virtual_hosts().iter().filter(|host| leads_here(host)).map(|host| host.name()).collect();
+    let before = published.virtual_hosts().iter().filter(|host| names.contains(&host.name()));
+    before.flat_map(|host| host.targets()).fold(0, |users, target| users | used(target.backend()))
 }
 
 /// Resolves when `backend` has a ready endpoint, or none that may become so soon.

@@ -7,7 +7,7 @@ mod http_support;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response, Version};
-use http_support::{Greeter, TestMesh, empty, full, grpc, text};
+use http_support::{Greeter, Server, TestMesh, empty, full, grpc, text};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -253,4 +253,32 @@ async fn authorities_that_cannot_be_read_are_told_at_once() {
     std::fs::write(&file, "nothing of the kind").unwrap();
     let error = mesh_tower::Mesh::builder().text(yaml(&missing)).build().await.unwrap_err();
     assert!(error.to_string().contains(&missing), "{error}");
+}
+
+/// A rollout from plaintext to TLS: what the new backend is connected for is decided by its own settings.
+#[tokio::test]
+async fn weight_moves_from_plaintext_to_tls() {
+    let authority = Authority::new();
+    let secure = TlsServer::start(authority.server(&["greeter"], &[b"h2", b"http/1.1"])).await;
+    let plain = Server::saying("plain").await;
+    let config = |old: u32, new: u32| {
+        let yaml = format!(
+            "services: {{ greeter: {{ routes: [{{ backends: [{{ name: old, weight: {old} }}, {{ name: new, weight: {new} }}] }}], \
+             backends: {{ old: {{ endpoints: [{}] }}, new: {{ endpoints: [{}], {} }} }} }} }}",
+            plain.address,
+            secure.address,
+            authority.section("")
+        );
+        Arc::new(mesh_tower::core::config::parse(yaml.as_bytes(), "test", std::path::Path::new("")).unwrap())
+    };
+    let (configs, receiver) = tokio::sync::watch::channel(config(1, 0));
+    let mesh = TestMesh::from(mesh_tower::Mesh::builder().configs(receiver).build().await.unwrap());
+    assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "plain");
+    let mut status = mesh.config_status();
+    status.mark_unchanged();
+    configs.send_replace(config(0, 1));
+    status.changed().await.unwrap();
+    assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "h2 https");
+    assert_eq!(secure.only().1.as_deref(), Some("h2"), "one connection, of the right kind");
+    mesh.end().await;
 }

@@ -52,7 +52,7 @@ pub enum CompileError<E: std::error::Error + 'static> {
         sum: u64,
     },
     /// The transport cannot use a backend's settings.
-    #[error("backend `{backend}`: {error}")]
+    #[error("services.{}.backends.{}: {error}", backend.service, backend.name)]
     Backend {
         /// The backend.
         backend: BackendId,

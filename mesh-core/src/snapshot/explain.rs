@@ -146,6 +146,11 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         reason: String::new(),
     };
 
+    if method == Method::CONNECT {
+        explanation.status = Some(501);
+        explanation.reason = "CONNECT asks to leave HTTP and is refused before routing".to_owned();
+        return Ok(explanation);
+    }
     let Some(virtual_host) = snapshot.virtual_host(&request.authority) else {
         let nearest = snapshot.nearest_host(&request.authority).map(|host| format!("; did you mean `{host}`?"));
         explanation.reason = format!("no service has the host {:?}{}", request.authority, nearest.unwrap_or_default());

@@ -10,7 +10,9 @@ use http_body::Body as HttpBody;
 use mesh_core::classify::Failure;
 use mesh_core::grpc::{self, Code};
 use mesh_core::resilience::replay::Replay;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::body::Inner;
 use super::head::{Head, PerAttempt};
@@ -227,7 +229,7 @@ where
     let (mut parts, incoming) = response.into_parts();
     if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
         let text = "the server answered 101 to a request that did not ask for an upgrade";
-        return Err(Failed::new(Failure::Local, Error::new(ErrorKind::Protocol, text)));
+        return Err(Failed::new(Failure::Reset(None), Error::new(ErrorKind::Protocol, text)));
     }
     super::head::remove_hop_by_hop(&mut parts.headers);
     Ok(Received { parts, body: Inner::H1(incoming), upload: None })
@@ -240,7 +242,9 @@ fn h1_failed(error: hyper::Error, stale: bool) -> Failed {
         let failed = Error::new(ErrorKind::Protocol, "the response is not HTTP/1.1").with_source(error);
         return Failed::new(Failure::Reset(None), failed);
     }
-    if error.is_user() && !error.is_body_write_aborted() {
+    // hyper counts a connection task that is gone among the user's errors.
+    let gone = error.to_string().contains("dispatch task is gone");
+    if error.is_user() && !error.is_body_write_aborted() && !gone {
         let failed = Error::new(ErrorKind::InvalidRequest, "the request cannot be sent as HTTP/1.1").with_source(error);
         return Failed::new(Failure::Local, failed);
     }
@@ -248,22 +252,67 @@ fn h1_failed(error: hyper::Error, stale: bool) -> Failed {
     Failed::new(failure, Error::new(ErrorKind::Reset, "the connection broke before a response").with_source(error))
 }
 
-/// Sends the rest of a request body whose response the caller already has.
-pub(super) fn spawn_upload<B>(tasks: &Tasks, upload: Upload, body: &mut RequestBody<B>) -> Option<AbortHandle>
+/// How long a request body may go on to be sent after its response has ended, where no deadline says so.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The rest of a request body on its way, after the response head.
+pub(super) struct Rest {
+    task: AbortHandle,
+    ended: oneshot::Sender<()>,
+}
+
+impl Rest {
+    /// The response has ended: in HTTP somebody may still read what is sent, but not for ever.
+    pub(super) fn linger(self) {
+        // It may have ended by itself.
+        let _ = self.ended.send(());
+    }
+
+    /// Nobody reads it any more.
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+}
+
+/// Sends the rest of a request body whose response the caller already has, until `deadline`.
+pub(super) fn spawn_upload<B>(
+    tasks: &Tasks,
+    upload: Upload,
+    body: &mut RequestBody<B>,
+    deadline: Option<Instant>,
+) -> Option<Rest>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    match std::mem::replace(body, RequestBody::Gone) {
-        RequestBody::Own(body) => Some(tasks.spawn(send_rest(upload, body))),
-        RequestBody::Shared(body) => Some(tasks.spawn(send_rest(upload, body.attempt()))),
-        RequestBody::Gone => None,
-    }
+    let (sender, ended) = oneshot::channel();
+    let task = match std::mem::replace(body, RequestBody::Gone) {
+        RequestBody::Own(body) => tasks.spawn(send_rest(upload, body, deadline, ended)),
+        RequestBody::Shared(body) => tasks.spawn(send_rest(upload, body.attempt(), deadline, ended)),
+        RequestBody::Gone => return None,
+    };
+    Some(Rest { task, ended: sender })
 }
 
-async fn send_rest<B: HttpBody<Data = Bytes> + Unpin>(mut upload: Upload, mut body: B) {
-    // An error resets the stream, and the response tells.
-    let _ = poll_fn(|cx| upload.poll_send(cx, &mut body)).await;
+async fn send_rest<B: HttpBody<Data = Bytes> + Unpin>(
+    mut upload: Upload,
+    mut body: B,
+    deadline: Option<Instant>,
+    ended: oneshot::Receiver<()>,
+) {
+    let bound = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            // Without a word the response goes on, or takes this task with it.
+            None if ended.await.is_ok() => tokio::time::sleep(LINGER).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // An error resets the stream, and the response tells.
+        _ = poll_fn(|cx| upload.poll_send(cx, &mut body)) => {}
+        () = bound => {}
+    }
 }
 
 /// How much of a response that nobody wants is read so that its connection can go on.

@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use mesh_core::balance::InFlight;
 use mesh_core::grpc::{self, Code};
 use mesh_core::observe::Outcome;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
+use super::attempt::Rest;
 use super::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::net::Pool;
@@ -57,18 +57,15 @@ pub(super) struct Guard {
     pub(super) status: StatusCode,
     pub(super) grpc: bool,
     /// The rest of the request body on its way.
-    pub(super) upload: Option<AbortHandle>,
+    pub(super) upload: Option<Rest>,
 }
 
 impl Guard {
     /// The response was received whole.
     pub(super) fn complete(mut self, code: Option<Code>) {
-        // Once gRPC's status is here nobody reads what the caller still sends; in HTTP somebody may.
-        let upload = self.upload.take();
-        if self.grpc
-            && let Some(upload) = upload
-        {
-            upload.abort();
+        if let Some(upload) = self.upload.take() {
+            // Once gRPC's status is here nobody reads what the caller still sends.
+            if self.grpc { upload.abort() } else { upload.linger() }
         }
         let succeeded = if self.grpc { code == Some(Code::Ok) } else { !self.status.is_server_error() };
         if succeeded && let Some(throttle) = self.context.virtual_host.throttle() {
@@ -117,7 +114,8 @@ impl Body {
         Self { inner: Inner::Done, guard: None, deadline: None }
     }
 
-    /// The rest of the body in one piece; trailers are dropped.
+    /// The rest of the body in one piece, however large it is; trailers are dropped. Wrap the body in
+    /// `http_body_util::Limited` where the peer is not trusted.
     ///
     /// # Errors
     /// If the body breaks off, or the deadline passes.

@@ -15,7 +15,7 @@ use mesh_core::resilience::replay::Replay;
 use mesh_core::resilience::retry::{Decision, Retry};
 use tokio::time::Instant;
 
-use super::attempt::{self, Failed, Received, RequestBody};
+use super::attempt::{self, Failed, Received, RequestBody, Rest};
 use super::body::{Body, Guard};
 use super::context::Context;
 use super::head::{Head, PerAttempt, Target};
@@ -23,7 +23,7 @@ use super::permit::RetryPermit;
 use super::pick::{self, NoPlace, Place};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
-use crate::net::{Endpoint, Wanted};
+use crate::net::{Endpoint, Wanted, after};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
@@ -41,11 +41,13 @@ where
         Ok(wanted) => wanted,
         Err(error) => return Err(context.fail(error)),
     };
-    head.set_content_length(body.size_hint().exact());
+    if let Err(error) = head.set_content_length(body.size_hint().exact()) {
+        return Err(context.fail(error));
+    }
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
     let body = RequestBody::Own(Replay::new(body, max_body));
-    let deadline = limit.map(|limit| context.started + limit);
+    let deadline = limit.map(|limit| after(context.started, limit));
     let result = {
         // Pinned where it is made: it is large, and every move of it is a copy.
         let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
@@ -81,7 +83,7 @@ struct Answer {
     received: Received,
     place: Place,
     deadline: Option<Instant>,
-    upload: Option<tokio::task::AbortHandle>,
+    upload: Option<Rest>,
 }
 
 impl Answer {
@@ -150,9 +152,10 @@ where
     let mut retry = Retry::new(head.is_grpc());
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut permit: Option<RetryPermit> = None;
+    let mut fresh = false;
     loop {
         let began = Instant::now();
-        let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, deadline).await;
+        let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, fresh, deadline).await;
         let took = began.elapsed();
         drop(permit.take());
         let decision = {
@@ -193,7 +196,11 @@ where
                 tried.push(Arc::clone(place.in_flight.endpoint()));
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
-            Attempted::Failed(_, endpoint) => tried.extend(endpoint),
+            Attempted::Failed(failed, endpoint) => {
+                // An idle connection that was closed by the peer says that the other idle ones may be, too.
+                fresh |= matches!(failed.failure, Failure::NotSent | Failure::Refused);
+                tried.extend(endpoint);
+            }
         }
         // What was answered is out of the way by now: its connection may serve the retry.
         if let Decision::RetryAfter(delay) = decision {
@@ -215,12 +222,12 @@ where
 {
     body.commit();
     let tasks = &context.handle.core.shared.tasks;
-    let upload = received.upload.take().and_then(|upload| attempt::spawn_upload(tasks, upload, &mut body));
+    let upload = received.upload.take().and_then(|upload| attempt::spawn_upload(tasks, upload, &mut body, deadline));
     Answer { received, place, deadline, upload }
 }
 
 /// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
-/// further attempt (RE-11).
+/// further attempt (RE-11), and as the shutdown's where that broke it.
 fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
     let error = failed.error;
     let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
@@ -230,9 +237,14 @@ fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Err
         let text = format!("{error}, and the deadline leaves no time for another attempt");
         return Error::new(ErrorKind::DeadlineExceeded, text);
     }
+    if matches!(failed.failure, Failure::Reset(_)) && context.handle.core.shared.tasks.is_stopping() {
+        return Error::new(ErrorKind::Shutdown, "the mesh was shut down while the request was under way")
+            .with_source(error);
+    }
     error
 }
 
+#[expect(clippy::too_many_arguments, reason = "the state of the loop, of which it is the body")]
 async fn attempt_once<B>(
     context: &mut Context,
     head: &Head,
@@ -240,6 +252,7 @@ async fn attempt_once<B>(
     wanted: &mut Wanted,
     retry: &Retry,
     tried: &[Arc<Endpoint>],
+    fresh: bool,
     deadline: Option<Instant>,
 ) -> Attempted
 where
@@ -247,7 +260,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut place = loop {
-        match pick::find(context, *wanted, tried).await {
+        match pick::find(context, *wanted, tried, fresh).await {
             Ok(place) => break place,
             Err(NoPlace::Left) => match context.redraw(head) {
                 Ok(now) => *wanted = now,
@@ -280,7 +293,7 @@ where
     let tls = context.backend.transport().tls.is_some();
     let result = {
         let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
-        until(per_try.map(|per_try| Instant::now() + per_try), sending).await
+        until(per_try.map(|per_try| after(Instant::now(), per_try)), sending).await
     };
     let result = result.unwrap_or_else(|| {
         let text = format!("no response within the per-try timeout of {:?}", per_try.unwrap_or_default());

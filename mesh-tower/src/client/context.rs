@@ -90,7 +90,7 @@ impl Context {
             let text = format!("https was asked for and {} has no `tls`; add it, or write http://", self.place());
             return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
-        cluster.mark_used(wanted);
+        cluster.mark_used(head.is_grpc());
         Ok(wanted)
     }
 

@@ -128,15 +128,25 @@ impl Head {
     }
 
     /// States the length of the body, as RFC 9110 8.6 asks of a client that knows it.
-    pub(crate) fn set_content_length(&mut self, length: Option<u64>) {
+    ///
+    /// # Errors
+    /// If the caller stated another one.
+    pub(crate) fn set_content_length(&mut self, length: Option<u64>) -> Result<(), Error> {
         let Some(length) = length else {
             self.streamed = !self.headers.contains_key(header::CONTENT_LENGTH);
-            return;
+            return Ok(());
         };
+        if let Some(stated) = self.headers.get(header::CONTENT_LENGTH) {
+            let right = stated.to_str().ok().and_then(|text| text.parse().ok()) == Some(length);
+            let text =
+                format!("content-length says {stated:?} and the body has {length} bytes; leave it to the client");
+            return if right { Ok(()) } else { Err(Error::new(ErrorKind::InvalidRequest, text)) };
+        }
         let expected = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
-        if !self.grpc && (length > 0 || expected) && !self.headers.contains_key(header::CONTENT_LENGTH) {
+        if !self.grpc && (length > 0 || expected) {
             self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
+        Ok(())
     }
 
     /// The head of one attempt over HTTP/2.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::Context;
-use crate::net::Backend;
+use crate::net::{Backend, after};
 
 /// One retry under way, counted against the budget of its backend.
 pub(super) struct RetryPermit(Arc<Backend>);
@@ -16,7 +16,8 @@ impl RetryPermit {
     /// under load, its requests fail all at once, and few of them need to be given up for that.
     pub(super) async fn claim(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
         let backend = &context.backend;
-        let in_time = |pauses| deadline.is_none_or(|deadline| Instant::now() + delay * pauses < deadline);
+        let in_time =
+            |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
         let free = || backend.budget().try_acquire(&backend.config().retry_budget);
         let permit = || free().then(|| Self(Arc::clone(backend)));
         let mut place = permit();

@@ -1,17 +1,13 @@
 //! From a backend to a place on a connection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::balance::{InFlight, Pick};
 
 use super::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
-use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
-
-/// How long a request without any deadline waits for an endpoint or a stream. No wait is unbounded.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+use crate::net::{Backend, ConnectError, Endpoint, MAX_WAIT, Pool, Snapshot, Wanted};
 
 /// A place for one request.
 pub(crate) struct Place {
@@ -39,8 +35,14 @@ enum Look {
     Wait,
 }
 
-/// Finds a place on an endpoint that is not in `tried` if there is another one.
-pub(crate) async fn find(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Place, NoPlace> {
+/// Finds a place on an endpoint that is not in `tried` if there is another one. `fresh`: not on an HTTP/1.1 connection
+/// that has idled.
+pub(crate) async fn find(
+    context: &Context,
+    wanted: Wanted,
+    tried: &[Arc<Endpoint>],
+    fresh: bool,
+) -> Result<Place, NoPlace> {
     let cluster = context.backend.transport();
     let mut look = if cluster.queue.is_empty() { look_now(context, wanted, tried)? } else { Look::Wait };
     if matches!(look, Look::Wait) {
@@ -51,9 +53,10 @@ pub(crate) async fn find(context: &Context, wanted: Wanted, tried: &[Arc<Endpoin
         Look::Found(place) => Ok(place),
         Look::Lease(endpoint) => {
             let in_flight = endpoint.enter();
-            let lease = pool::lease(&endpoint).await.map_err(|error| match error {
+            let lease = pool::lease(&endpoint, fresh).await.map_err(|error| match error {
                 NoLease::Lost(error) => NoPlace::Lost(error),
                 NoLease::Full => NoPlace::Refused(overflow(context)),
+                NoLease::Stuck => NoPlace::Refused(stuck(context)),
             })?;
             Ok(Place { in_flight, slot: Slot::H1(lease) })
         }
@@ -83,7 +86,7 @@ fn stuck(context: &Context) -> Error {
     Error::new(
         ErrorKind::Overflow,
         format!(
-            "no endpoint of {} had room within {MAX_WAIT:?}; its streams are used up by requests that do not end",
+            "no endpoint of {} had room within {MAX_WAIT:?}; its streams or connections are used up by requests that do not end",
             context.place()
         ),
     )

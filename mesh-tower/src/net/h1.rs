@@ -33,11 +33,16 @@ pub(crate) struct Conn {
     reused: bool,
 }
 
+/// The most bytes of a response head, and of what is read at a time. A peer that sends more than it should is parsed in
+/// pieces of this size, between which others have their turn.
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// The task side of a connection.
 pub(super) type Driver = http1::Connection<TokioIo<Stream>, WireBody>;
 
 pub(super) async fn handshake(stream: Stream, address: &Address) -> Result<(Conn, Driver), ConnectError> {
     let (send, driver) = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| ConnectError::Http1 { address: address.clone(), error: Arc::new(error) })?;

@@ -26,6 +26,7 @@ use mesh_core::model::{self, Address, BackendId, ConnectBackoff, Protocol};
 use mesh_core::snapshot::Transport;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use connect::{Connect, ConnectError, Connecting};
 pub use io::Io;
@@ -67,8 +68,21 @@ pub(crate) struct Cluster {
     /// Woken at each change of an endpoint's state.
     pub(crate) changed: Notify,
     pub(crate) shared: Arc<Shared>,
-    /// Which protocols requests asked for so far: the bits of [`Wanted`].
-    used: AtomicU8,
+    /// Who used it so far: [`HTTP`], [`GRPC`] or both.
+    users: AtomicU8,
+}
+
+/// How long a request without any deadline waits for an endpoint, a stream or a connection. No wait is unbounded.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Requests of HTTP clients.
+const HTTP: u8 = 1;
+/// gRPC calls.
+const GRPC: u8 = 2;
+
+/// `at` and `duration` added; what no clock reaches counts as 30 years.
+pub(crate) fn after(at: Instant, duration: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    at + duration.min(FAR)
 }
 
 /// What a request needs of a connection.
@@ -95,17 +109,27 @@ impl Cluster {
         }
     }
 
-    /// Remembers that requests need `wanted`.
-    pub(crate) fn mark_used(&self, wanted: Wanted) {
-        let bit = 1 << wanted as u8;
-        if self.used.load(Ordering::Relaxed) & bit == 0 {
-            self.used.fetch_or(bit, Ordering::Relaxed);
+    /// Remembers that gRPC calls, or requests of HTTP clients, use it.
+    pub(crate) fn mark_used(&self, grpc: bool) {
+        let user = if grpc { GRPC } else { HTTP };
+        if self.users.load(Ordering::Relaxed) & user == 0 {
+            self.users.fetch_or(user, Ordering::Relaxed);
         }
     }
 
-    /// Whether requests needed `wanted` so far.
-    pub(crate) fn uses(&self, wanted: Wanted) -> bool {
-        self.used.load(Ordering::Relaxed) & (1 << wanted as u8) != 0
+    /// Who used it so far, for [`expect`](Self::expect) of another.
+    pub(crate) fn users(&self) -> u8 {
+        self.users.load(Ordering::Relaxed)
+    }
+
+    /// Expects the users of another backend.
+    pub(crate) fn expect(&self, users: u8) {
+        self.users.fetch_or(users, Ordering::Relaxed);
+    }
+
+    /// Whether requests for HTTP/1.1 use it.
+    pub(crate) fn serves_http1(&self) -> bool {
+        self.users() & HTTP != 0 && self.wanted(false) == Some(Wanted::Http1)
     }
 
     /// Whether a request decides between HTTP/1.1 and HTTP/2: plaintext that is not bound to one of them.
@@ -113,9 +137,11 @@ impl Cluster {
         self.protocol == Protocol::Auto && self.tls.is_none()
     }
 
-    /// What requests needed so far, HTTP/2 first.
+    /// What its users need of a connection, gRPC first; `None` if nobody used it.
     pub(crate) fn used(&self) -> Option<Wanted> {
-        [Wanted::Http2, Wanted::Negotiated, Wanted::Http1].into_iter().find(|wanted| self.uses(*wanted))
+        let users = self.users();
+        let grpc = (users & GRPC != 0).then(|| self.wanted(true)).flatten();
+        grpc.or_else(|| (users != 0).then(|| self.wanted(false)).flatten())
     }
 }
 
@@ -140,7 +166,7 @@ impl Transport for Net {
             queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
             changed: Notify::new(),
             shared: Arc::clone(&self.shared),
-            used: AtomicU8::new(previous.map_or(0, |previous| previous.used.load(Ordering::Relaxed))),
+            users: AtomicU8::new(previous.map_or(0, |previous| previous.users())),
         })
     }
 

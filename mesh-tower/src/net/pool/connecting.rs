@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::leasing::give_back;
 use super::{MAX_H2_CONNECTIONS, remove_h2, retire, set_state};
-use crate::net::{ConnectError, Endpoint, Wanted, connect, h1, h2};
+use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
 
 /// What comes before the first attempt of a connect loop.
@@ -94,7 +94,7 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError) {
         inner.error = None;
         inner.http2_error = Some(error);
     }
-    set_state(endpoint, if pool.cluster.uses(Wanted::Http1) { State::Ready } else { State::Failing });
+    set_state(endpoint, if pool.cluster.serves_http1() { State::Ready } else { State::Failing });
     pool.cluster.queue.wake();
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, 
     let cluster = &endpoint.transport().cluster;
     let address = endpoint.address();
     let began = Instant::now();
-    let deadline = began + cluster.connect_timeout;
+    let deadline = after(began, cluster.connect_timeout);
     let attempt = async {
         let connected = connect::connect(cluster, address, deadline).await?;
         let h2 = match (wanted, connected.alpn_h2) {
@@ -205,20 +205,28 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
             pool.cluster.queue.wake();
         }
         Opened::H1(conn, driver) => {
-            {
-                let mut inner = pool.lock();
-                inner.connecting &= !looped;
-                inner.error = None;
-                inner.negotiated_h2 = Some(false);
-            }
-            let address = endpoint.address().clone();
-            tasks.spawn(async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(endpoint = %address, %error, "HTTP/1.1 connection ended");
-                }
-            });
-            set_state(endpoint, State::Ready);
+            pool.lock().connecting &= !looped;
+            drive_h1(endpoint, driver);
             give_back(endpoint, conn);
         }
     }
+}
+
+/// Runs a new HTTP/1.1 connection.
+pub(super) fn drive_h1(endpoint: &Arc<Endpoint>, driver: Box<h1::Driver>) {
+    let pool = endpoint.transport();
+    {
+        let mut inner = pool.lock();
+        inner.error = None;
+        inner.negotiated_h2 = Some(false);
+        inner.live_h1 += 1;
+    }
+    let at = Arc::clone(endpoint);
+    pool.cluster.shared.tasks.spawn(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!(endpoint = %at.address(), %error, "HTTP/1.1 connection ended");
+        }
+        at.transport().lock().live_h1 -= 1;
+    });
+    set_state(endpoint, State::Ready);
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connecting::{Pause, fail, install, open, run};
+use super::connecting::{Opened, Pause, drive_h1, fail, install, open, run};
 use super::{Inner, Pool};
-use crate::net::{ConnectError, Endpoint, Queue, Wanted, h1};
+use crate::net::{ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, h1};
 
 /// The most idle HTTP/1.1 connections kept for one endpoint.
 const MAX_H1_IDLE: usize = 64;
@@ -51,12 +52,13 @@ pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     }
 }
 
-/// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available.
-///
-/// A wait is bounded by the connection attempts that serve it: each one ends in a connection or in an error for all who
-/// wait.
-pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
+/// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available. `fresh`: a new one, because
+/// the last one turned out to be stale.
+pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::Lease, NoLease> {
     let pool = endpoint.transport();
+    if fresh {
+        return receive(endpoint, open_fresh(endpoint)).await;
+    }
     while let Some(mut conn) = newest_idle(pool) {
         // It may still be finishing the response that gave it back.
         let ready =
@@ -84,10 +86,18 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease
         }
         receiver
     };
-    match receiver.await {
-        Ok(Ok(conn)) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
-        Ok(Err(error)) => Err(NoLease::Lost(error)),
-        Err(_) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
+    receive(endpoint, receiver).await
+}
+
+async fn receive(
+    endpoint: &Arc<Endpoint>,
+    receiver: oneshot::Receiver<Result<h1::Conn, ConnectError>>,
+) -> Result<h1::Lease, NoLease> {
+    match tokio::time::timeout(MAX_WAIT, receiver).await {
+        Ok(Ok(Ok(conn))) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
+        Ok(Ok(Err(error))) => Err(NoLease::Lost(error)),
+        Ok(Err(_)) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
+        Err(_) => Err(NoLease::Stuck),
     }
 }
 
@@ -97,6 +107,8 @@ pub(crate) enum NoLease {
     Lost(ConnectError),
     /// Too many wait already.
     Full,
+    /// None came back within [`MAX_WAIT`], and no more could be made.
+    Stuck,
 }
 
 /// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
@@ -114,23 +126,67 @@ fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
     }
 }
 
+/// What is asked of a connection for HTTP/1.1: whoever leaves it to ALPN may get HTTP/2.
+fn wanted(pool: &Pool) -> Wanted {
+    pool.cluster.wanted(false).filter(|wanted| *wanted == Wanted::Negotiated).unwrap_or(Wanted::Http1)
+}
+
 /// Opens connections while more requests wait than connections are on their way.
 async fn open_for_waiters(endpoint: Arc<Endpoint>) {
-    let wanted = endpoint.transport().cluster.used().filter(|used| *used == Wanted::Negotiated);
-    let wanted = wanted.unwrap_or(Wanted::Http1);
     let pool = endpoint.transport();
+    let wanted = wanted(pool);
+    let mut backoff = ConnectBackoffState::new();
     loop {
         let result = open(&endpoint, wanted).await;
-        pool.lock().opening -= 1;
         match result {
-            Ok(opened) => install(&endpoint, opened, false),
-            Err(error) => {
+            Ok(opened) => {
+                pool.lock().opening -= 1;
+                install(&endpoint, opened, false);
+            }
+            Err(error) if pool.lock().live_h1 == 0 => {
+                pool.lock().opening -= 1;
                 fail(&endpoint, error);
                 return run(&endpoint, wanted, Pause::Yes);
+            }
+            Err(_) => {
+                // It was to be one more; those that are there go on, and serve who waits.
+                let delay = backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
+                tokio::time::sleep(delay).await;
+                pool.lock().opening -= 1;
             }
         }
         if !pool.lock().claim_opening() {
             return;
         }
     }
+}
+
+/// Opens a connection for one request alone. It goes on if the request is cancelled, and the next one finds it.
+fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, ConnectError>> {
+    let (sender, receiver) = oneshot::channel();
+    let at = Arc::clone(endpoint);
+    endpoint.transport().cluster.shared.tasks.spawn_until_stop(async move {
+        let wanted = wanted(at.transport());
+        let result = match open(&at, wanted).await {
+            Ok(Opened::H1(conn, driver)) => {
+                drive_h1(&at, driver);
+                Ok(conn)
+            }
+            Ok(opened) => {
+                install(&at, opened, false);
+                Err(ConnectError::Closed { address: at.address().clone() })
+            }
+            Err(error) => {
+                if at.transport().lock().live_h1 == 0 {
+                    fail(&at, error.clone());
+                    run(&at, wanted, Pause::Yes);
+                }
+                Err(error)
+            }
+        };
+        if let Err(Ok(conn)) = sender.send(result) {
+            give_back(&at, conn);
+        }
+    });
+    receiver
 }

@@ -54,6 +54,8 @@ struct Inner {
     waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
     /// HTTP/1.1 connections on their way.
     opening: usize,
+    /// HTTP/1.1 connections that live, idle or not.
+    live_h1: usize,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
 }
