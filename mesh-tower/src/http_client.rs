@@ -25,6 +25,8 @@ use crate::net::h1::WireBody;
 /// connections. HTTP/1.1 or HTTP/2 is spoken as the backend's `protocol` says; `:authority` and `Host` are what the
 /// caller wrote.
 ///
+/// Trailers of a request go out over HTTP/2, and over HTTP/1.1 if a `trailer` header announces them (RFC 9110 6.6.2).
+///
 /// # Errors
 /// Without a response from a peer the result is an [`Error`]; see [`errors_as_responses`](Self::errors_as_responses).
 ///
