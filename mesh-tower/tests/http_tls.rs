@@ -282,3 +282,18 @@ async fn weight_moves_from_plaintext_to_tls() {
     assert_eq!(secure.only().1.as_deref(), Some("h2"), "one connection, of the right kind");
     mesh.end().await;
 }
+
+#[tokio::test]
+async fn all_certificate_files_that_cannot_be_used_are_told_at_once() {
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let empty = empty.path().display();
+    let yaml = format!(
+        "services: {{ a: {{ backends: {{ b: {{ endpoints: [], tls: {{ mode: simple, ca_certificates: nowhere.pem }} }} }} }}, \
+         c: {{ backends: {{ d: {{ endpoints: [], tls: {{ mode: simple, ca_certificates: \"{empty}\" }} }} }} }} }}"
+    );
+    let error = mesh_tower::Mesh::builder().text(yaml).build().await.unwrap_err().to_string();
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(lines[0].starts_with("services.a.backends.b: tls.ca_certificates: nowhere.pem: "), "{error}");
+    assert!(lines[1].starts_with("services.c.backends.d: tls.ca_certificates: "), "{error}");
+}

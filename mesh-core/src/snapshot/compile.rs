@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Action, Backend, Route, Snapshot, Split, Target, Transport, VirtualHost};
@@ -51,15 +52,33 @@ pub enum CompileError<E: std::error::Error + 'static> {
         /// The sum.
         sum: u64,
     },
-    /// The transport cannot use a backend's settings.
-    #[error("services.{}.backends.{}: {error}", backend.service, backend.name)]
-    Backend {
-        /// The backend.
-        backend: BackendId,
-        /// What is wrong.
-        #[source]
-        error: E,
-    },
+    /// The transport cannot use the settings of these backends.
+    #[error("{}", Lines(.0))]
+    Backends(Vec<UnusableBackend<E>>),
+}
+
+/// A backend whose settings the transport cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("services.{}.backends.{}: {error}", backend.service, backend.name)]
+#[non_exhaustive]
+pub struct UnusableBackend<E: std::error::Error + 'static> {
+    /// The backend.
+    pub backend: BackendId,
+    /// What is wrong.
+    #[source]
+    pub error: E,
+}
+
+/// One error a line.
+struct Lines<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if number == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
 }
 
 impl<T: Transport> Compiler<T> {
@@ -88,14 +107,24 @@ impl<T: Transport> Compiler<T> {
         let mut backends: Vec<Option<Arc<Backend<T>>>> = vec![None; size];
         let mut removed = Vec::new();
         let mut touched = Vec::new();
+        let mut unusable = Vec::new();
         for (id, backend) in &config.backends {
             let index = indices[id];
             let old = previous.backend(index).filter(|old| old.id() == id);
-            let new = self.backend(index, backend, old, &mut removed, rng)?;
+            let new = match self.backend(index, backend, old, &mut removed, rng) {
+                Ok(new) => new,
+                Err(error) => {
+                    unusable.push(UnusableBackend { backend: id.clone(), error });
+                    continue;
+                }
+            };
             if !old.is_some_and(|old| Arc::ptr_eq(old, &new)) {
                 touched.push(index);
             }
             backends[index as usize] = Some(new);
+        }
+        if !unusable.is_empty() {
+            return Err(CompileError::Backends(unusable));
         }
         for old in previous.backends() {
             if !config.backends.contains_key(old.id()) {
@@ -134,7 +163,7 @@ impl<T: Transport> Compiler<T> {
         old: Option<&Arc<Backend<T>>>,
         removed: &mut Vec<Arc<Endpoint<T::Endpoint>>>,
         rng: &mut R,
-    ) -> Result<Arc<Backend<T>>, CompileError<T::Error>> {
+    ) -> Result<Arc<Backend<T>>, T::Error> {
         if let Some(old) = old
             && (Arc::ptr_eq(&old.config, config) || old.config == *config)
         {
@@ -143,11 +172,7 @@ impl<T: Transport> Compiler<T> {
         let reusable = old.filter(|old| same_connections(&old.config, config));
         let transport = match reusable {
             Some(old) => Arc::clone(&old.transport),
-            None => Arc::new(
-                self.transport
-                    .backend(config, old.map(|old| &old.transport))
-                    .map_err(|error| CompileError::Backend { backend: config.id.clone(), error })?,
-            ),
+            None => Arc::new(self.transport.backend(config, old.map(|old| &old.transport))?),
         };
         let known: HashMap<_, _> = reusable
             .iter()

@@ -19,7 +19,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use compile::{CompileError, Compiler, Update};
+pub use compile::{CompileError, Compiler, UnusableBackend, Update};
 pub use explain::{BackendShare, Explanation, RequestDescription, explain};
 pub use route::{RouteError, Routed};
 
