@@ -142,7 +142,7 @@ where
     let result = match body {
         RequestBody::Own(body) => permit.exchange(request, body).await.map_err(h2_failed),
         RequestBody::Shared(body) => permit.exchange(request, &mut body.attempt()).await.map_err(h2_failed),
-        RequestBody::Gone => Err(Failed::new(Failure::Local, Error::new(ErrorKind::RequestBody, "the body is gone"))),
+        RequestBody::Gone => Err(body_failed("the body is gone")),
     };
     let (response, upload) = result?;
     let (parts, stream) = response.into_parts();
@@ -150,11 +150,15 @@ where
     Ok(Received { parts, body: Inner::H2 { stream, remaining }, upload })
 }
 
+/// The caller's own body is at fault.
+fn body_failed(error: impl Into<BoxError>) -> Failed {
+    Failed::new(Failure::Local, Error::new(ErrorKind::RequestBody, "the request body failed").with_source(error))
+}
+
 fn h2_failed<E: Into<BoxError>>(error: h2::ExchangeError<E>) -> Failed {
     let (failure, kind, error) = match error {
         h2::ExchangeError::Body(error) => {
-            let failed = Error::new(ErrorKind::RequestBody, "the request body failed").with_source(error);
-            return Failed::new(Failure::Local, failed);
+            return body_failed(error);
         }
         h2::ExchangeError::Invalid(error) => (Failure::Local, ErrorKind::InvalidRequest, error),
         h2::ExchangeError::NotSent(error) => (Failure::NotSent, ErrorKind::Refused, error),
@@ -202,20 +206,14 @@ where
         RequestBody::Own(body) if body.is_end_stream() => (h1::empty_body(), None),
         body => match body.share() {
             Some(shared) => (shared.attempt(), Some(shared)),
-            None => {
-                let gone = Error::new(ErrorKind::RequestBody, "the body is gone");
-                return Err(Failed::new(Failure::Local, gone));
-            }
+            None => return Err(body_failed("the body is gone")),
         },
     };
     let request = head.http1(per_attempt).map(|()| wire);
     let reused = lease.is_reused();
     let body_error = || shared.and_then(SharedBody::take_error);
     let response = lease.exchange(request).await.map_err(|error| match (error, body_error()) {
-        (_, Some(error)) => {
-            let failed = Error::new(ErrorKind::RequestBody, "the request body failed").with_source(error);
-            Failed::new(Failure::Local, failed)
-        }
+        (_, Some(error)) => body_failed(error),
         (h1::ExchangeError::NotSent(error), None) => {
             let failed = Error::new(ErrorKind::Refused, "the connection closed before the request was written");
             let failed = match error {

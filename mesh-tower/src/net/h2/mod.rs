@@ -89,9 +89,8 @@ pub(super) async fn handshake(
     let handshake = async {
         let (send, mut connection) = builder.handshake(stream).await.map_err(h2_error)?;
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(Ok(())) => {
-                Poll::Ready(Err(h2_error(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into_h2())))
-            }
+            // It was closed without a word; `h2` has no public way from an I/O error, so the reason tells.
+            Poll::Ready(Ok(())) => Poll::Ready(Err(h2_error(Reason::CONNECT_ERROR.into()))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(h2_error(error))),
             Poll::Pending if connection.max_concurrent_send_streams() == 0 => Poll::Pending,
             Poll::Pending => Poll::Ready(Ok(())),
@@ -108,17 +107,6 @@ pub(super) async fn handshake(
     });
     let conn = Conn { send, status: Arc::clone(&status), cluster: Arc::clone(cluster), since: Instant::now() };
     Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster) }))
-}
-
-trait IntoH2 {
-    fn into_h2(self) -> ::h2::Error;
-}
-
-impl IntoH2 for std::io::Error {
-    /// `h2` has no public way from an I/O error; a closed connection is told by its reason.
-    fn into_h2(self) -> ::h2::Error {
-        Reason::CONNECT_ERROR.into()
-    }
 }
 
 fn limit_of(connection: &Connection<Stream, Bytes>) -> u32 {

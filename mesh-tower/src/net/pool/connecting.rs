@@ -7,7 +7,7 @@ use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::time::Instant;
 
 use super::leasing::give_back;
-use super::{MAX_H2_CONNECTIONS, remove_h2, retire, set_state};
+use super::{MAX_H2_CONNECTIONS, answer_all, closed, remove_h2, retire, set_state};
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
 
@@ -119,9 +119,7 @@ pub(super) fn fail(endpoint: &Endpoint, error: ConnectError) {
         std::mem::take(&mut inner.waiting)
     };
     set_state(endpoint, State::Failing);
-    for waiter in waiting {
-        let _ = waiter.send(Err(error.clone()));
-    }
+    answer_all(waiting, &error);
 }
 
 pub(super) enum Opened {
@@ -181,10 +179,8 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
                 });
                 std::mem::take(&mut inner.waiting)
             };
-            for waiter in waiting {
-                // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
-                let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
-            }
+            // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
+            answer_all(waiting, &closed(endpoint));
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
             tasks.spawn(async move {
                 let leaving = |conn: &Arc<h2::Conn>| {

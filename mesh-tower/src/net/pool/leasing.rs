@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connecting::{Opened, Pause, drive_h1, fail, install, open, run};
-use super::{Inner, Pool};
+use super::{Inner, Pool, closed};
 use crate::net::{ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, h1};
 
 /// The most idle HTTP/1.1 connections kept for one endpoint.
@@ -70,7 +70,7 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {
-            return Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() }));
+            return Err(NoLease::Lost(closed(endpoint)));
         }
         while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             inner.waiting.pop_front();
@@ -96,7 +96,7 @@ async fn receive(
     match tokio::time::timeout(MAX_WAIT, receiver).await {
         Ok(Ok(Ok(conn))) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
         Ok(Ok(Err(error))) => Err(NoLease::Lost(error)),
-        Ok(Err(_)) => Err(NoLease::Lost(ConnectError::Closed { address: endpoint.address().clone() })),
+        Ok(Err(_)) => Err(NoLease::Lost(closed(endpoint))),
         Err(_) => Err(NoLease::Stuck),
     }
 }
@@ -174,7 +174,7 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
             }
             Ok(opened) => {
                 install(&at, opened, false);
-                Err(ConnectError::Closed { address: at.address().clone() })
+                Err(closed(&at))
             }
             Err(error) => {
                 if at.transport().lock().live_h1 == 0 {

@@ -1,7 +1,7 @@
 //! The connections of one endpoint, and with them its state.
 //!
 //! ```text
-//!  connect_idle ──> connect loop ── ok ──> install ──> Ready
+//!  connect_all ───> connect loop ── ok ──> install ──> Ready
 //!                     ^     │                            │ last HTTP/2 connection lost:
 //!                     │     └─ error ─> Failing, backoff │ connect again at once, after a pause if it
 //!                     └────────────────<──────────────<──┘ never served anything
@@ -29,6 +29,7 @@ use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
+
 /// See the [module](self).
 pub(crate) struct Pool {
     cluster: Arc<Cluster>,
@@ -51,13 +52,28 @@ struct Inner {
     grow_after: Option<Instant>,
     /// In the order they became idle.
     idle: VecDeque<h1::Conn>,
-    waiting: VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>,
+    waiting: Waiting,
     /// HTTP/1.1 connections on their way.
     opening: usize,
     /// HTTP/1.1 connections that live, idle or not.
     live_h1: usize,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
+}
+
+/// Requests that wait for an HTTP/1.1 connection, in the order they came.
+type Waiting = VecDeque<oneshot::Sender<Result<h1::Conn, ConnectError>>>;
+
+/// Tells all of `waiting` that there is no connection for them.
+fn answer_all(waiting: Waiting, error: &ConnectError) {
+    for waiter in waiting {
+        // A waiter that is gone needs no answer.
+        let _ = waiter.send(Err(error.clone()));
+    }
+}
+
+fn closed(endpoint: &Endpoint) -> ConnectError {
+    ConnectError::Closed { address: endpoint.address().clone() }
 }
 
 /// A way to send one request.
@@ -125,17 +141,10 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
-/// Connects `endpoint` if nobody does and it is not connected.
-pub(crate) fn connect_idle(endpoint: &Arc<Endpoint>, wanted: Wanted) {
-    if endpoint.state() == State::Idle {
-        start(endpoint, wanted);
-    }
-}
-
 /// Connects every idle endpoint of `endpoints`.
-pub(crate) fn connect_all<'a>(endpoints: impl IntoIterator<Item = &'a Arc<Endpoint>>, wanted: Wanted) {
-    for endpoint in endpoints {
-        connect_idle(endpoint, wanted);
+pub(crate) fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.state() == State::Idle) {
+        start(endpoint, wanted);
     }
 }
 
@@ -151,10 +160,7 @@ pub(crate) fn close(endpoint: &Endpoint) {
         conn.drain();
     }
     drop(idle);
-    for waiter in waiting {
-        // A waiter that is gone needs no answer.
-        let _ = waiter.send(Err(ConnectError::Closed { address: endpoint.address().clone() }));
-    }
+    answer_all(waiting, &closed(endpoint));
     endpoint.set_state(State::Idle);
     pool.closed.notify_one();
     pool.cluster.queue.wake();

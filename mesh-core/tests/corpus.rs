@@ -1,4 +1,4 @@
-//! Runs the corpora of the fuzz targets about matching through them, and random inputs besides.
+//! Runs the inputs of every fuzz target's corpus through it, and random ones besides.
 //!
 //! The targets assert what must hold; an input that a fuzzer found is kept in `fuzz/corpus/<target>/`.
 
@@ -8,21 +8,28 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+#[path = "../fuzz/targets/config.rs"]
+mod config;
+#[path = "../fuzz/targets/grpc_timeout.rs"]
+mod grpc_timeout;
 #[path = "../fuzz/targets/header_path_matching.rs"]
 mod header_path_matching;
 #[path = "../fuzz/targets/oracle.rs"]
 mod oracle;
 #[path = "../fuzz/targets/reader.rs"]
 mod reader;
+#[path = "../fuzz/targets/replay.rs"]
+mod replay;
 #[path = "../fuzz/targets/route_table.rs"]
 mod route_table;
 
-fn run_corpus(target: &str, run: fn(&[u8])) {
+/// Runs a corpus of at least `least` inputs.
+fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let entries = std::fs::read_dir(&folder).expect("every target has a corpus");
     let mut inputs: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
     inputs.sort();
-    assert!(!inputs.is_empty(), "{} is empty", folder.display());
+    assert!(inputs.len() >= least, "{} is not complete", folder.display());
     for input in inputs {
         let data = std::fs::read(&input).expect("an input can be read");
         if std::panic::catch_unwind(|| run(&data)).is_err() {
@@ -32,13 +39,28 @@ fn run_corpus(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-fn route_table_corpus() {
-    run_corpus("route_table", route_table::run);
+fn config_corpus() {
+    run_corpus("config", 10, config::run);
+}
+
+#[test]
+fn grpc_timeout_corpus() {
+    run_corpus("grpc_timeout", 1, grpc_timeout::run);
 }
 
 #[test]
 fn header_path_matching_corpus() {
-    run_corpus("header_path_matching", header_path_matching::run);
+    run_corpus("header_path_matching", 1, header_path_matching::run);
+}
+
+#[test]
+fn replay_corpus() {
+    run_corpus("replay", 1, replay::run);
+}
+
+#[test]
+fn route_table_corpus() {
+    run_corpus("route_table", 1, route_table::run);
 }
 
 proptest! {
@@ -54,5 +76,17 @@ proptest! {
     #[test]
     fn any_text_is_matched_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..64)) {
         header_path_matching::run(&data);
+    }
+}
+
+proptest! {
+    #[test]
+    fn grpc_timeout_at_random(data in prop::collection::vec(any::<u8>(), 0..16)) {
+        grpc_timeout::run(&data);
+    }
+
+    #[test]
+    fn replay_at_random(data in prop::collection::vec(any::<u8>(), 0..64)) {
+        replay::run(&data);
     }
 }
