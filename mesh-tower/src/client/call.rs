@@ -197,8 +197,9 @@ where
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
             Attempted::Failed(failed, endpoint) => {
-                // An idle connection that was closed by the peer says that the other idle ones may be, too.
-                fresh |= matches!(failed.failure, Failure::NotSent | Failure::Refused);
+                // An idle connection that was closed by the peer says that the other idle ones may be, too. If none could
+                // be made (no endpoint was reached), those that are there are better than nothing.
+                fresh = endpoint.is_some() && matches!(failed.failure, Failure::NotSent | Failure::Refused);
                 tried.extend(endpoint);
             }
         }
