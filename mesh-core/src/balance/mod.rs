@@ -4,8 +4,10 @@
 //! its address again. A [`Picker`] is immutable: an update that changes a backend builds a new one over the old
 //! endpoints. The transport owns the states; a balancer only reads them.
 
+mod custom;
 mod endpoint;
 mod picker;
 
+pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
 pub use picker::{Pick, Picker};

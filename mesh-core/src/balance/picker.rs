@@ -3,8 +3,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rand::{Rng, RngExt};
 
-use super::{Endpoint, State};
-use crate::model::LoadBalancer;
+use super::custom::Custom;
+use super::{Balance, Candidates, Endpoint, PickRequest, State};
+use crate::model::{Address, LoadBalancer};
 
 /// What a balancer answers.
 #[derive(Debug)]
@@ -34,18 +35,51 @@ enum Policy {
     RoundRobin(AtomicU32),
     Random,
     LeastRequest { choices: u32 },
+    PickFirst,
+    Custom(Custom),
 }
 
 impl<T> Picker<T> {
     /// A picker of `policy` over `endpoints`. `start` is where round robin begins: a random number keeps many clients
     /// from beginning with the same endpoint.
-    pub fn new(policy: LoadBalancer, endpoints: impl Into<Box<[Arc<Endpoint<T>>]>>, start: u32) -> Self {
+    ///
+    /// A policy of the application is [put in](Self::with_balance) by whoever knows it; until then it chooses at random.
+    pub fn new(policy: &LoadBalancer, endpoints: impl Into<Box<[Arc<Endpoint<T>>]>>, start: u32) -> Self {
         let policy = match policy {
             LoadBalancer::RoundRobin => Policy::RoundRobin(AtomicU32::new(start)),
             LoadBalancer::Random => Policy::Random,
-            LoadBalancer::LeastRequest { choice_count } => Policy::LeastRequest { choices: choice_count.clamp(2, 10) },
+            LoadBalancer::LeastRequest { choice_count } => {
+                Policy::LeastRequest { choices: (*choice_count).clamp(2, 10) }
+            }
+            LoadBalancer::PickFirst { .. } => Policy::PickFirst,
+            LoadBalancer::Custom(_) => Policy::Random,
         };
         Self { endpoints: endpoints.into(), policy }
+    }
+
+    /// Leaves the choice to `policy`, which is called `name`.
+    #[must_use]
+    pub fn with_balance(mut self, name: Arc<str>, policy: Arc<dyn Balance>) -> Self {
+        self.policy = Policy::Custom(Custom { name, policy });
+        self
+    }
+
+    /// The policy of the application that decides here, if it is called `name`.
+    pub fn balance(&self, name: &str) -> Option<&Arc<dyn Balance>> {
+        match &self.policy {
+            Policy::Custom(custom) if *custom.name == *name => Some(&custom.policy),
+            _ => None,
+        }
+    }
+
+    /// Whether the request's hash has a say.
+    pub fn uses_hash(&self) -> bool {
+        matches!(self.policy, Policy::Custom(_))
+    }
+
+    /// Whether endpoints are connected one after the other, in their order, and not all at once.
+    pub fn connects_in_order(&self) -> bool {
+        matches!(self.policy, Policy::PickFirst)
     }
 
     /// The endpoints, in the order of the configuration.
@@ -54,18 +88,18 @@ impl<T> Picker<T> {
     }
 
     /// Chooses a ready endpoint, one that is not in `tried` if there is one.
-    pub fn pick<R: Rng>(&self, tried: &[Arc<Endpoint<T>>], rng: &mut R) -> Pick<'_, T> {
+    pub fn pick<R: Rng>(&self, request: &PickRequest, tried: &[Arc<Endpoint<T>>], rng: &mut R) -> Pick<'_, T> {
         if self.endpoints.is_empty() {
             return Pick::Empty;
         }
         let fresh = |endpoint: &Arc<Endpoint<T>>| {
             endpoint.state() == State::Ready && !tried.iter().any(|other| Arc::ptr_eq(other, endpoint))
         };
-        if let Some(endpoint) = self.choose(fresh, rng) {
+        if let Some(endpoint) = self.choose(request, fresh, rng) {
             return Pick::Ready(endpoint);
         }
         if !tried.is_empty()
-            && let Some(endpoint) = self.choose(|endpoint| endpoint.state() == State::Ready, rng)
+            && let Some(endpoint) = self.choose(request, |endpoint| endpoint.state() == State::Ready, rng)
         {
             return Pick::Ready(endpoint);
         }
@@ -76,7 +110,12 @@ impl<T> Picker<T> {
         }
     }
 
-    fn choose<R: Rng>(&self, usable: impl Fn(&Arc<Endpoint<T>>) -> bool, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
+    fn choose<R: Rng>(
+        &self,
+        request: &PickRequest,
+        usable: impl Fn(&Arc<Endpoint<T>>) -> bool,
+        rng: &mut R,
+    ) -> Option<&Arc<Endpoint<T>>> {
         match &self.policy {
             Policy::RoundRobin(next) => self.turn(next, usable),
             Policy::Random => self.draw(&usable, rng),
@@ -90,6 +129,14 @@ impl<T> Picker<T> {
                     }
                 }
                 Some(best)
+            }
+            Policy::PickFirst => self.endpoints.iter().find(|endpoint| usable(endpoint)),
+            Policy::Custom(custom) => {
+                // Asked only if there is something to choose.
+                let any = self.draw(&usable, rng)?;
+                let view = View { endpoints: &self.endpoints, usable: &usable };
+                let chosen = custom.policy.pick(&view, request, rng).and_then(|index| self.endpoints.get(index));
+                Some(chosen.filter(|endpoint| usable(endpoint)).unwrap_or(any))
             }
         }
     }
@@ -129,6 +176,29 @@ impl<T> Picker<T> {
             last = Some(endpoint);
         }
         last
+    }
+}
+
+struct View<'a, T, F> {
+    endpoints: &'a [Arc<Endpoint<T>>],
+    usable: &'a F,
+}
+
+impl<T, F: Fn(&Arc<Endpoint<T>>) -> bool> Candidates for View<'_, T, F> {
+    fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn address(&self, index: usize) -> &Address {
+        self.endpoints[index].address()
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.endpoints[index].in_flight()
+    }
+
+    fn is_usable(&self, index: usize) -> bool {
+        (self.usable)(&self.endpoints[index])
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Endpoint, RetryBudget};
+use super::{Discovery, Endpoint, RetryBudget};
 
 /// The identity of a backend: the service that owns it and its name there.
 ///
@@ -36,8 +36,11 @@ impl fmt::Display for BackendId {
 pub struct Backend {
     /// Its identity. State (connections, retry budget) survives an update that keeps it.
     pub id: BackendId,
-    /// Its endpoints, without duplicates. May be empty: requests then fail as "no endpoint".
+    /// Its endpoints, without duplicates. May be empty: requests then fail as "no endpoint". With a
+    /// [`discovery`](Self::discovery) those that were found last.
     pub endpoints: Vec<Endpoint>,
+    /// How endpoints are found, where the source does not list them.
+    pub discovery: Option<Discovery>,
     /// Which HTTP version to speak.
     pub protocol: Protocol,
     /// How an endpoint is chosen.
@@ -58,6 +61,7 @@ impl Backend {
         Self {
             id,
             endpoints,
+            discovery: None,
             protocol: Protocol::default(),
             load_balancer: LoadBalancer::default(),
             connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
@@ -84,7 +88,7 @@ pub enum Protocol {
 }
 
 /// How a backend chooses among its ready endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LoadBalancer {
     /// Each in turn.
@@ -98,6 +102,14 @@ pub enum LoadBalancer {
         /// How many endpoints are compared.
         choice_count: u32,
     },
+    /// The first that can be connected, and no other one while it lasts (gRFC A62). Address families take turns, and
+    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305).
+    PickFirst {
+        /// Whether the order is drawn anew for each list of endpoints, which spreads clients.
+        shuffle: bool,
+    },
+    /// A policy of the application, by the name it was registered under.
+    Custom(Arc<str>),
 }
 
 /// Pause between failed connection attempts of one endpoint (gRPC connection backoff): 1 s, then x1.6, at most 120 s,

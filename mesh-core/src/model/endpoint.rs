@@ -1,5 +1,7 @@
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One instance of a backend, as a source names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +24,8 @@ impl Endpoint {
 pub enum Address {
     /// An IP address and a TCP port.
     Socket(SocketAddr),
+    /// The path of a Unix domain socket.
+    Unix(Arc<Path>),
 }
 
 impl From<SocketAddr> for Address {
@@ -30,10 +34,17 @@ impl From<SocketAddr> for Address {
     }
 }
 
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Self {
+        Self::Unix(path.into())
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

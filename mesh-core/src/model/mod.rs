@@ -8,15 +8,18 @@
 //! [compiler](crate::snapshot) still touches only what differs.
 
 mod backend;
+mod discovery;
 mod endpoint;
 mod pattern;
 mod policy;
 mod route;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use backend::{Backend, BackendId, ConnectBackoff, LoadBalancer, Protocol, RootCertificates, Tls};
+pub use discovery::{Discovered, Discovery, DnsName, Finder};
 pub use endpoint::{Address, Endpoint};
 pub use pattern::{Pattern, PatternError, Rewrite};
 pub use policy::{
@@ -26,6 +29,7 @@ pub use route::{
     Forward, Fraction, HeaderMatch, HostPattern, HostPatternError, PathMatch, PolicyOverride, QueryMatch, Route,
     RouteAction, RouteMatch, RoutePolicy, StringMatch, ValueMatch, VirtualHost, WeightedBackend,
 };
+pub use settings::{Defaults, DnsSettings, Propagator, Settings, TelemetrySettings, UnknownServices};
 
 /// Everything a mesh client needs to know: which names route where, and what stands behind each backend.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +40,8 @@ pub struct Config {
     /// Backends by identity. A route may name a backend that is not here; requests that draw it fail with
     /// [`BackendNotFound`](crate::error::ErrorKind::BackendNotFound).
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// What holds for the mesh as a whole.
+    pub settings: Arc<Settings>,
 }
 
 impl Config {
@@ -47,6 +53,12 @@ impl Config {
     /// Adds a virtual host.
     pub fn with_virtual_host(mut self, virtual_host: VirtualHost) -> Self {
         self.virtual_hosts.push(Arc::new(virtual_host));
+        self
+    }
+
+    /// Replaces the settings.
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = Arc::new(settings);
         self
     }
 

@@ -3,16 +3,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Action, Backend, Route, Snapshot, Split, Target, Transport, VirtualHost};
-use crate::balance::{Endpoint, Picker};
+use crate::balance::{Endpoint, MakeBalance, Picker};
 use crate::matching::{HostTable, RouteTable};
-use crate::model::{self, BackendId, RouteAction, RoutePolicy};
+use crate::model::{self, BackendId, LoadBalancer, RouteAction, RoutePolicy};
 use crate::resilience::budget::RetryBudgetState;
 use crate::resilience::throttle::Throttle;
 
 /// Makes snapshots.
-#[derive(Debug)]
 pub struct Compiler<T: Transport> {
     transport: T,
+    balances: HashMap<Arc<str>, Arc<dyn MakeBalance>>,
 }
 
 /// A snapshot that may be published, and what differs from the one before.
@@ -55,6 +55,28 @@ pub enum CompileError<E: std::error::Error + 'static> {
     /// The transport cannot use the settings of these backends.
     #[error("{}", Lines(.0))]
     Backends(Vec<UnusableBackend<E>>),
+    /// A backend asks for a balancing policy that the application has not registered.
+    #[error(
+        "services.{}.backends.{}: the load balancer {name:?} is not registered; {}", backend.service, backend.name,
+        Known(known)
+    )]
+    Balance {
+        /// The backend.
+        backend: BackendId,
+        /// The policy's name.
+        name: Arc<str>,
+        /// The names that are registered.
+        known: Vec<Arc<str>>,
+    },
+}
+
+/// The names an application registered.
+struct Known<'a>(&'a [Arc<str>]);
+
+impl fmt::Display for Known<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("none is") } else { write!(f, "there are {:?}", self.0) }
+    }
 }
 
 /// A backend whose settings the transport cannot use.
@@ -84,7 +106,14 @@ impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
 impl<T: Transport> Compiler<T> {
     /// A compiler that prepares backends and endpoints by `transport`.
     pub fn new(transport: T) -> Self {
-        Self { transport }
+        Self { transport, balances: HashMap::new() }
+    }
+
+    /// Knows the balancing policy `name` of the application. An earlier one of that name is replaced.
+    #[must_use]
+    pub fn with_balance(mut self, name: impl Into<Arc<str>>, make: Arc<dyn MakeBalance>) -> Self {
+        self.balances.insert(name.into(), make);
+        self
     }
 
     /// The transport.
@@ -109,6 +138,13 @@ impl<T: Transport> Compiler<T> {
         let mut touched = Vec::new();
         let mut unusable = Vec::new();
         for (id, backend) in &config.backends {
+            if let LoadBalancer::Custom(name) = &backend.load_balancer
+                && !self.balances.contains_key(name)
+            {
+                let mut known: Vec<_> = self.balances.keys().cloned().collect();
+                known.sort_unstable();
+                return Err(CompileError::Balance { backend: id.clone(), name: Arc::clone(name), known });
+            }
             let index = indices[id];
             let old = previous.backend(index).filter(|old| old.id() == id);
             let new = match self.backend(index, backend, old, &mut removed, rng) {
@@ -152,7 +188,8 @@ impl<T: Transport> Compiler<T> {
         }
         touched.sort_unstable();
         touched.dedup();
-        let snapshot = Snapshot { version: previous.version + 1, hosts, virtual_hosts, backends, indices };
+        let settings = Arc::clone(&config.settings);
+        let snapshot = Snapshot { version: previous.version + 1, hosts, virtual_hosts, backends, indices, settings };
         Ok(Update { snapshot: Arc::new(snapshot), removed, touched })
     }
 
@@ -194,9 +231,16 @@ impl<T: Transport> Compiler<T> {
             let kept: std::collections::HashSet<_> = endpoints.iter().map(Arc::as_ptr).collect();
             removed.extend(old.picker.endpoints().iter().filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned());
         }
+        let mut picker = Picker::new(&config.load_balancer, endpoints, rng.next_u32());
+        if let LoadBalancer::Custom(name) = &config.load_balancer {
+            let kept = old.and_then(|old| old.picker.balance(name)).cloned();
+            if let Some(policy) = kept.or_else(|| Some(self.balances.get(name)?.make(config))) {
+                picker = picker.with_balance(Arc::clone(name), policy);
+            }
+        }
         Ok(Arc::new(Backend {
             index,
-            picker: Picker::new(config.load_balancer, endpoints, rng.next_u32()),
+            picker,
             config: Arc::clone(config),
             transport,
             budget: old.map_or_else(|| Arc::new(RetryBudgetState::new()), |old| Arc::clone(&old.budget)),

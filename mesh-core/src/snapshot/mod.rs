@@ -72,6 +72,7 @@ pub struct Snapshot<T: Transport = ()> {
     virtual_hosts: Vec<Arc<VirtualHost>>,
     backends: Vec<Option<Arc<Backend<T>>>>,
     indices: Arc<HashMap<BackendId, u32>>,
+    settings: Arc<model::Settings>,
 }
 
 impl<T: Transport> Snapshot<T> {
@@ -83,12 +84,18 @@ impl<T: Transport> Snapshot<T> {
             virtual_hosts: Vec::new(),
             backends: Vec::new(),
             indices: Arc::default(),
+            settings: Arc::default(),
         }
     }
 
     /// How many configurations were applied up to this one.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What holds for the mesh as a whole.
+    pub fn settings(&self) -> &Arc<model::Settings> {
+        &self.settings
     }
 
     /// The backend at `index`, if it still exists.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_core::balance::{InFlight, Pick};
+use mesh_core::balance::{InFlight, Pick, PickRequest};
 
 use super::context::Context;
 use crate::error::{Error, ErrorKind};
@@ -100,9 +100,9 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
     let snapshot = core.snapshot.load();
     let backend = newest(&snapshot, &context.backend).ok_or(NoPlace::Left)?;
     let mut rng = rand::rng();
-    let pick = match backend.picker().pick(tried, &mut rng) {
+    let pick = match backend.picker().pick(&context.pick_request, tried, &mut rng) {
         Pick::Failing if wanted == Wanted::Http1 && pool::allow_http1(backend.picker().endpoints()) => {
-            backend.picker().pick(tried, &mut rng)
+            backend.picker().pick(&context.pick_request, tried, &mut rng)
         }
         pick => pick,
     };
@@ -111,7 +111,7 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
             core.shared.observers.pick(backend.id(), Some(endpoint.address()));
             match take(endpoint, wanted) {
                 Some(look) => Ok(look),
-                None => match look_further(backend, endpoint, wanted, tried) {
+                None => match look_further(backend, &context.pick_request, endpoint, wanted, tried) {
                     Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(backend) => {
                         Err(NoPlace::Failing(failing(context, backend)))
                     }
@@ -141,11 +141,17 @@ fn take(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Option<Look> {
 }
 
 /// The endpoint that was picked has no room: looks at the others, each once.
-fn look_further(backend: &Backend, first: &Arc<Endpoint>, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Look {
+fn look_further(
+    backend: &Backend,
+    request: &PickRequest,
+    first: &Arc<Endpoint>,
+    wanted: Wanted,
+    tried: &[Arc<Endpoint>],
+) -> Look {
     let mut seen: Vec<_> = tried.to_vec();
     seen.push(Arc::clone(first));
     let mut rng = rand::rng();
-    while let Pick::Ready(endpoint) = backend.picker().pick(&seen, &mut rng) {
+    while let Pick::Ready(endpoint) = backend.picker().pick(request, &seen, &mut rng) {
         if seen.iter().any(|other| Arc::ptr_eq(other, endpoint)) {
             break;
         }

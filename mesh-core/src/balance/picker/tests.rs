@@ -24,7 +24,7 @@ fn count(picker: &Picker<()>, picks: usize) -> HashMap<Address, usize> {
     let mut rng = StdRng::seed_from_u64(7);
     let mut counts = HashMap::new();
     for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&[], &mut rng) else { panic!("an endpoint is ready") };
+        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else { panic!("an endpoint is ready") };
         *counts.entry(endpoint.address().clone()).or_default() += 1;
     }
     counts
@@ -33,7 +33,7 @@ fn count(picker: &Picker<()>, picks: usize) -> HashMap<Address, usize> {
 #[test]
 fn lb_01_round_robin_differs_by_at_most_one() {
     for start in [0, 1, 7] {
-        let picker = Picker::new(LoadBalancer::RoundRobin, endpoints(&[State::Ready; 3]), start);
+        let picker = Picker::new(&LoadBalancer::RoundRobin, endpoints(&[State::Ready; 3]), start);
         let counts = count(&picker, 100);
         assert_eq!(counts.len(), 3);
         assert!(counts.values().all(|n| (33..=34).contains(n)), "{counts:?}");
@@ -43,7 +43,7 @@ fn lb_01_round_robin_differs_by_at_most_one() {
 #[test]
 fn lb_01_round_robin_divides_the_share_of_an_endpoint_that_is_down() {
     let states = [State::Ready, State::Failing, State::Ready, State::Ready];
-    let picker = Picker::new(LoadBalancer::RoundRobin, endpoints(&states), 0);
+    let picker = Picker::new(&LoadBalancer::RoundRobin, endpoints(&states), 0);
     let counts = count(&picker, 99);
     assert_eq!(counts.len(), 3);
     assert!(counts.values().all(|n| *n == 33), "{counts:?}");
@@ -57,7 +57,7 @@ fn random_policies_spread_evenly_over_ready_endpoints() {
         states[index] = State::Ready;
     }
     for policy in [LoadBalancer::Random, LoadBalancer::LeastRequest { choice_count: 2 }] {
-        let counts = count(&Picker::new(policy, endpoints(&states), 0), 7500);
+        let counts = count(&Picker::new(&policy, endpoints(&states), 0), 7500);
         assert_eq!(counts.len(), 4);
         assert!(counts.values().all(|n| n.abs_diff(1875) < 188), "{policy:?}: {counts:?}");
     }
@@ -67,13 +67,13 @@ fn random_policies_spread_evenly_over_ready_endpoints() {
 fn lb_06_a_slow_endpoint_gets_less_than_half_of_its_fair_share() {
     // Requests end in the order they began, except on endpoint 0, which never ends one.
     let all = endpoints(&[State::Ready; 4]);
-    let picker = Picker::new(LoadBalancer::LeastRequest { choice_count: 2 }, all.clone(), 0);
+    let picker = Picker::new(&LoadBalancer::LeastRequest { choice_count: 2 }, all.clone(), 0);
     let mut rng = StdRng::seed_from_u64(11);
     let mut stuck = Vec::new();
     let mut running = std::collections::VecDeque::new();
     let picks = 4000;
     for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&[], &mut rng) else { panic!("an endpoint is ready") };
+        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else { panic!("an endpoint is ready") };
         let guard = endpoint.enter();
         if Arc::ptr_eq(endpoint, &all[0]) {
             stuck.push(guard)
@@ -104,8 +104,8 @@ fn the_answer_follows_the_states() {
     let mut rng = StdRng::seed_from_u64(1);
     for policy in policies() {
         for (states, expected) in table {
-            let picker = Picker::new(policy, endpoints(states), 0);
-            let answer = match picker.pick(&[], &mut rng) {
+            let picker = Picker::new(&policy, endpoints(states), 0);
+            let answer = match picker.pick(&PickRequest::default(), &[], &mut rng) {
                 Pick::Ready(_) => "ready",
                 Pick::Wait => "wait",
                 Pick::Failing => "failing",
@@ -121,11 +121,11 @@ fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
     let all = endpoints(&[State::Ready; 3]);
     let mut rng = StdRng::seed_from_u64(5);
     for policy in policies() {
-        let picker = Picker::new(policy, all.clone(), 0);
+        let picker = Picker::new(&policy, all.clone(), 0);
         for _ in 0..100 {
-            let Pick::Ready(endpoint) = picker.pick(&all[..2], &mut rng) else { panic!("one is left") };
+            let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &all[..2], &mut rng) else { panic!("one is left") };
             assert!(Arc::ptr_eq(endpoint, &all[2]));
-            assert!(matches!(picker.pick(&all, &mut rng), Pick::Ready(_)), "all tried: any ready one serves");
+            assert!(matches!(picker.pick(&PickRequest::default(), &all, &mut rng), Pick::Ready(_)), "all tried: any ready one serves");
         }
     }
 }
