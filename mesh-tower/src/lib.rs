@@ -31,7 +31,9 @@ mod error;
 mod http_client;
 mod mesh;
 mod net;
+mod options;
 mod source;
+mod telemetry;
 
 pub use builder::Builder;
 pub use client::Body;
@@ -41,6 +43,8 @@ pub use mesh::{ConfigStatus, Mesh};
 pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};
+pub use opentelemetry;
+pub use options::RequestOptions;
 pub use source::BuildError;
 
 /// Compiles the code of the README.
