@@ -27,6 +27,8 @@ pub mod observe;
 mod apply;
 mod builder;
 mod client;
+mod demand;
+mod discover;
 mod error;
 mod http_client;
 mod mesh;
@@ -46,6 +48,7 @@ pub use net::{Connect, ConnectError, Connecting, Io};
 pub use opentelemetry;
 pub use options::RequestOptions;
 pub use source::BuildError;
+pub use source::endpoints::{EndpointSource, Found};
 
 /// Compiles the code of the README.
 #[cfg(doctest)]
