@@ -32,6 +32,8 @@ mod http_client;
 mod mesh;
 mod net;
 mod source;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use builder::Builder;
 pub use client::Body;
@@ -42,6 +44,8 @@ pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};
 pub use source::BuildError;
+pub use source::dns::{Answer, Resolve, ResolveError, Resolving};
+pub use source::endpoints::{EndpointSource, Found};
 
 /// Compiles the code of the README.
 #[cfg(doctest)]
