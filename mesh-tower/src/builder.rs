@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::model::Config;
 use mesh_core::snapshot::Compiler;
+use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 
@@ -14,6 +15,8 @@ use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::{BuildError, env, file};
+use crate::telemetry::Telemetry;
+use crate::telemetry::spans::Spans;
 
 enum Source {
     /// `None`: the file that the environment names.
@@ -30,6 +33,7 @@ pub struct Builder {
     observer: Option<Arc<dyn Observer>>,
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
+    spans: Option<Spans>,
 }
 
 impl Builder {
@@ -83,6 +87,20 @@ impl Builder {
         self
     }
 
+    /// Takes spans from `provider`: one for each request and one for each of its attempts, below the span that is
+    /// current where a client is called. Default: the global provider, if one is installed when the mesh is built.
+    ///
+    /// Where the span is not sampled, a provider that is given here costs no allocation; the global one costs one.
+    #[must_use]
+    pub fn tracer_provider<P>(mut self, provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Tracer<Span: Send + Sync + 'static> + Send + Sync + 'static,
+    {
+        self.spans = Some(Spans::new(provider));
+        self
+    }
+
     /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
@@ -121,6 +139,8 @@ impl Builder {
         let shared = Arc::new(Shared {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
+            telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            channel_id: rand::random(),
             connector: self.connector,
             provider,
         });

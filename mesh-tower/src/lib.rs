@@ -31,8 +31,10 @@ mod error;
 mod http_client;
 mod mesh;
 mod net;
+mod options;
 mod source;
-#[cfg(feature = "test-util")]
+mod telemetry;
+#[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 
 pub use builder::Builder;
@@ -43,6 +45,8 @@ pub use mesh::{ConfigStatus, Mesh};
 pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};
+pub use opentelemetry;
+pub use options::RequestOptions;
 pub use source::BuildError;
 pub use source::dns::{Answer, Resolve, ResolveError, Resolving};
 pub use source::endpoints::{EndpointSource, Found};

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::apply::touched;
 use crate::builder::Builder;
-use crate::client::unknown_service;
+use crate::client::{Named, unknown_service};
 use crate::error::{Error, ErrorKind};
 use crate::http_client::{HttpClient, ServiceClient};
 use crate::net::{Net, Shared, Snapshot, pool};
@@ -110,7 +110,8 @@ impl Mesh {
         if snapshot.virtual_host(authority.as_str()).is_none() {
             return Err(unknown_service(name, snapshot.nearest_host(name)));
         }
-        Ok(ServiceClient::new(Arc::clone(&self.handle), authority))
+        let named = Named { authority, key: None, secure: false, generated: false };
+        Ok(ServiceClient::new(Arc::clone(&self.handle), named))
     }
 
     /// Which configuration is in force. The receiver also tells each change; its first value is the present one.

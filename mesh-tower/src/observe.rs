@@ -116,7 +116,7 @@ impl Observers {
     }
 
     /// A look-up ended with so many endpoints, or failed.
-    pub(crate) fn lookup(&self, finder: &Finder, result: Result<usize, &dyn std::error::Error>, duration: Duration) {
+    pub(crate) fn lookup(&self, finder: &Finder, result: Result<usize, DynError<'_>>, duration: Duration) {
         tracing::debug!(
             target: TARGET,
             name = %finder,

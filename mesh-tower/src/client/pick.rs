@@ -7,7 +7,7 @@ use mesh_core::balance::{InFlight, Pick, PickRequest};
 use super::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
-use crate::net::{Backend, ConnectError, Endpoint, MAX_WAIT, Pool, Snapshot, Wanted};
+use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
 
 /// A place for one request.
 pub(crate) struct Place {
@@ -35,22 +35,30 @@ enum Look {
     Wait,
 }
 
-/// Finds a place on an endpoint that is not in `tried` if there is another one. `fresh`: not on an HTTP/1.1 connection
+/// Finds a place on an endpoint that is not in `tried` if there is another one, and says whether it had to wait. `fresh`: not on an HTTP/1.1 connection
 /// that has idled.
 pub(crate) async fn find(
     context: &Context,
     wanted: Wanted,
     tried: &[Arc<Endpoint>],
     fresh: bool,
-) -> Result<Place, NoPlace> {
+) -> Result<(Place, bool), NoPlace> {
     let cluster = context.backend.transport();
-    let mut look = if cluster.queue.is_empty() { look_now(context, wanted, tried)? } else { Look::Wait };
-    if matches!(look, Look::Wait) {
-        let bounded = tokio::time::timeout(MAX_WAIT, wait(context, wanted, tried));
-        look = bounded.await.unwrap_or_else(|_| Err(NoPlace::Refused(stuck(context))))?;
+    let mut look = if cluster.queue.is_empty() { look_patiently(context, wanted, tried)? } else { Look::Wait };
+    let waits = matches!(look, Look::Wait);
+    if waits {
+        let bounded = tokio::time::timeout(context.max_wait, wait(context, wanted, tried));
+        look = match bounded.await {
+            Ok(look) => look?,
+            // Whoever did not mind that all are failing is told so now.
+            Err(_) => match look_now(context, wanted, tried)? {
+                Look::Wait => return Err(NoPlace::Refused(stuck(context))),
+                found => found,
+            },
+        };
     }
     match look {
-        Look::Found(place) => Ok(place),
+        Look::Found(place) => Ok((place, waits)),
         Look::Lease(endpoint) => {
             let in_flight = endpoint.enter();
             let lease = pool::lease(&endpoint, fresh).await.map_err(|error| match error {
@@ -58,7 +66,7 @@ pub(crate) async fn find(
                 NoLease::Full => NoPlace::Refused(overflow(context)),
                 NoLease::Stuck => NoPlace::Refused(stuck(context)),
             })?;
-            Ok(Place { in_flight, slot: Slot::H1(lease) })
+            Ok((Place { in_flight, slot: Slot::H1(lease) }, waits))
         }
         Look::Wait => Err(NoPlace::Refused(stuck(context))),
     }
@@ -70,7 +78,7 @@ async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Res
     let mut waiting = cluster.queue.join().map_err(|_| NoPlace::Refused(overflow(context)))?;
     loop {
         waiting.turn().await;
-        match look_now(context, wanted, tried)? {
+        match look_patiently(context, wanted, tried)? {
             Look::Wait => {}
             found => return Ok(found),
         }
@@ -86,10 +94,22 @@ fn stuck(context: &Context) -> Error {
     Error::new(
         ErrorKind::Overflow,
         format!(
-            "no endpoint of {} had room within {MAX_WAIT:?}; its streams or connections are used up by requests that do not end",
-            context.place()
+            "no endpoint of {} had room within {:?}; its streams or connections are used up by requests that do not end",
+            context.place(),
+            context.max_wait
         ),
     )
+}
+
+/// Looks; a request that waits for ready goes on to wait where there is no endpoint, or none that can be connected.
+fn look_patiently(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+    match look_now(context, wanted, tried) {
+        Err(NoPlace::Failing(_)) if context.wait_for_ready => Ok(Look::Wait),
+        Err(NoPlace::Refused(error)) if context.wait_for_ready && error.kind() == ErrorKind::NoEndpoint => {
+            Ok(Look::Wait)
+        }
+        look => look,
+    }
 }
 
 fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {

@@ -35,6 +35,7 @@ pub(crate) use queue::Queue;
 pub(crate) use tasks::Tasks;
 
 use crate::observe::Observers;
+use crate::telemetry::Telemetry;
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -45,6 +46,9 @@ pub(crate) struct Net {
 pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) observers: Observers,
+    pub(crate) telemetry: Telemetry,
+    /// What stands for this mesh where a hash asks for it (gRFC A42).
+    pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
 }

@@ -152,7 +152,8 @@ impl DnsSource {
             Err(_) => Err(ResolveError::Timeout { name: name.clone(), timeout }),
         };
         drop(place);
-        self.observers.lookup(finder, result.as_ref().map(|answer| answer.endpoints.len()), began.elapsed());
+        let outcome = result.as_ref().map(|answer| answer.endpoints.len()).map_err(|error| error as _);
+        self.observers.lookup(finder, outcome, began.elapsed());
         result
     }
 }
