@@ -76,7 +76,9 @@ pub enum ResolveError {
         timeout: Duration,
     },
     /// The system does not say which name servers to ask. Its configuration is read again by the next look-up.
-    #[error("the system's DNS configuration (on Unix /etc/resolv.conf) cannot be used: {0}; name a `nameserver` there, or build the mesh with a resolver of your own")]
+    #[error(
+        "the system's DNS configuration (on Unix /etc/resolv.conf) cannot be used: {0}; name a `nameserver` there, or build the mesh with a resolver of your own"
+    )]
     NoConfiguration(#[source] BoxError),
     /// The crate was built without a resolver.
     #[error("built without the feature `dns`: enable it, or build the mesh with a resolver of your own")]

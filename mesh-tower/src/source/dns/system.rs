@@ -191,11 +191,7 @@ impl Loaded {
     }
 }
 
-fn resolver(
-    config: ResolverConfig,
-    mut options: ResolverOpts,
-    timeout: Duration,
-) -> Result<TokioResolver, NetError> {
+fn resolver(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<TokioResolver, NetError> {
     options.cache_size = 0;
     // It is read here: hickory would go on to ask DNS for the family that the file does not have.
     options.use_hosts_file = ResolveHosts::Never;

@@ -41,9 +41,7 @@ impl Files {
         if !cfg!(unix) {
             return Content { resolv_conf: Ok(Vec::new()), hosts: Vec::new() };
         }
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.resolv_conf.display()))
-        };
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.resolv_conf.display()));
         Content {
             resolv_conf: std::fs::read(&self.resolv_conf).map_err(|error| Unreadable(Arc::new(named(error)))),
             hosts: std::fs::read(&self.hosts).unwrap_or_default(),
