@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_core::balance::MakeBalance;
 use mesh_core::model::Config;
 use mesh_core::snapshot::Compiler;
 use opentelemetry::trace::{Tracer, TracerProvider};
@@ -11,9 +12,11 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
+use crate::discover::{self, Discover, Sources};
 use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
+use crate::source::endpoints::EndpointSource;
 use crate::source::{BuildError, env, file};
 use crate::telemetry::Telemetry;
 use crate::telemetry::spans::Spans;
@@ -34,6 +37,8 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
+    sources: Sources,
+    balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
 
 impl Builder {
@@ -84,6 +89,22 @@ impl Builder {
     #[must_use]
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Some(Arc::new(connector));
+        self
+    }
+
+    /// Finds the endpoints of the backends that say `discovery: { source: NAME, .. }`. An earlier source of that name is
+    /// replaced.
+    #[must_use]
+    pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
+        self.sources.custom.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Balances the backends that say `load_balancer: { policy: custom, name: NAME }`: `make` makes a policy for each of
+    /// them. An earlier one of that name is replaced.
+    #[must_use]
+    pub fn load_balancer(mut self, name: impl Into<Arc<str>>, make: impl MakeBalance) -> Self {
+        self.balances.push((name.into(), Arc::new(make)));
         self
     }
 
@@ -144,20 +165,27 @@ impl Builder {
             connector: self.connector,
             provider,
         });
-        let compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
-        let first = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng())?;
-        let core = Arc::new(Core::new(Arc::clone(&shared)));
-        core.publish(first, &name, None);
+        let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
+        for (name, make) in self.balances {
+            compiler = compiler.with_balance(name, make);
+        }
+        self.sources.check(&config)?;
         let tasks = &shared.tasks;
-        if watcher.is_some() || configs.is_some() {
-            let (sender, updates) = watch::channel(Ok(config));
-            let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
-            tasks.spawn_until_stop(applier.run());
-            if let Some(watcher) = watcher {
-                tasks.spawn_until_stop(watcher.run(sender));
-            } else if let Some(configs) = configs {
-                tasks.spawn_until_stop(forward(configs, sender));
-            }
+        let discover = Discover::new(self.sources, tasks.clone(), Arc::clone(&config));
+        let known = discover.config();
+        let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
+        let (demands, demanded) = discover::channel();
+        let core = Arc::new(Core::new(Arc::clone(&shared), demands));
+        core.publish(first, &name, None);
+        let (sender, source) = watch::channel(Ok(config));
+        let (found, updates) = watch::channel(Ok(known));
+        tasks.spawn_until_stop(discover.run(Arc::clone(&core), source, demanded, found));
+        let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
+        tasks.spawn_until_stop(applier.run());
+        if let Some(watcher) = watcher {
+            tasks.spawn_until_stop(watcher.run(sender));
+        } else if let Some(configs) = configs {
+            tasks.spawn_until_stop(forward(configs, sender));
         }
         Ok(Mesh::of(core))
     }

@@ -27,6 +27,8 @@ pub mod observe;
 mod apply;
 mod builder;
 mod client;
+mod demand;
+mod discover;
 mod error;
 mod http_client;
 mod mesh;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use mesh_core::balance::PickRequest;
-use mesh_core::matching::request_hash;
+use mesh_core::matching::{RequestHead, request_hash};
 use mesh_core::model::{RoutePolicy, Settings};
 use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
 use super::head::Head;
+use crate::discover;
 use crate::error::{Error, ErrorKind};
-use crate::mesh::Handle;
+use crate::mesh::{Core, Handle};
 use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
 use crate::telemetry::metrics::{Call, Series};
 use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
@@ -55,6 +56,19 @@ impl Context {
         };
         let error = match Self::route(&handle, head, &mut span, started) {
             Ok(context) => return Ok(context),
+            // In a box: few requests come here, and all would carry its state.
+            Err(error) if error.kind() == ErrorKind::UnknownService => {
+                match Box::pin(demand(core, head, error)).await {
+                    Ok(()) => {
+                        span.resolved();
+                        match Self::route(&handle, head, &mut span, started) {
+                            Ok(context) => return Ok(context),
+                            Err(error) => error,
+                        }
+                    }
+                    Err(error) => error,
+                }
+            }
             Err(error) => error,
         };
         let mut event = observe::Request::new(Outcome::Failed(error.kind()), started.elapsed());
@@ -228,9 +242,26 @@ impl Drop for Context {
     }
 }
 
+/// Makes the service that the request is for, if it may be made on demand; otherwise `unknown` stays.
+async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
+    let settings = Arc::clone(core.snapshot.load().settings());
+    match head.with_demand(&settings, |key| key.map(str::to_owned)) {
+        Some(key) => discover::demand(core, &key, head.caller_timeout()).await,
+        None => Err(unknown),
+    }
+}
+
 /// Where `snapshot` sends the request.
 fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
-    let error = match snapshot.route(&head.request_head(), &mut rand::rng()) {
+    let mut routed = snapshot.route(&head.request_head(), &mut rand::rng());
+    if matches!(routed, Err(RouteError::UnknownService)) {
+        // One that was made on demand goes by a name of its own.
+        routed = head.with_demand(snapshot.settings(), |key| match key {
+            Some(key) => snapshot.route(&RequestHead { authority: key, ..head.request_head() }, &mut rand::rng()),
+            None => Err(RouteError::UnknownService),
+        });
+    }
+    let error = match routed {
         Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
             Some(backend) => return Ok((routed, backend)),
             None => {

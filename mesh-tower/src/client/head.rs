@@ -8,9 +8,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use mesh_core::grpc;
 use mesh_core::matching::RequestHead;
-use mesh_core::model::Settings;
+use mesh_core::model::{Settings, UnknownServices};
 
 use super::target::Target;
+use crate::demand;
 use crate::error::{Error, ErrorKind};
 use crate::options::RequestOptions;
 use crate::telemetry::spans::AttemptSpan;
@@ -126,6 +127,17 @@ impl Head {
     /// What selects the service.
     pub(crate) fn key(&self) -> &str {
         self.key.as_deref().unwrap_or(self.authority.as_str())
+    }
+
+    /// What selects the service if it may be made on demand.
+    pub(crate) fn with_demand<R>(&self, settings: &Settings, with: impl FnOnce(Option<&str>) -> R) -> R {
+        match &self.key {
+            Some(key) => with(Some(key)),
+            None if settings.unknown_services == UnknownServices::Dns => {
+                demand::key(&self.authority, self.secure, with)
+            }
+            None => with(None),
+        }
     }
 
     pub(crate) fn options(&self) -> &RequestOptions {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use mesh_core::balance::{InFlight, Pick, PickRequest};
+use mesh_core::model::{Discovered, Discovery};
 
 use super::context::Context;
+use crate::apply::is_pending;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
 use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
@@ -140,10 +142,8 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
             }
         }
         Pick::Failing => Err(NoPlace::Failing(failing(context, backend))),
-        Pick::Empty => Err(NoPlace::Refused(Error::new(
-            ErrorKind::NoEndpoint,
-            format!("{} has no endpoints; add one to its `endpoints`", context.place()),
-        ))),
+        Pick::Empty if is_pending(backend) => Ok(Look::Wait),
+        Pick::Empty => Err(empty(context, backend)),
         // Wait, and whatever a later balancer says that means as much.
         _ => {
             pool::connect_all(backend.picker().endpoints(), wanted);
@@ -190,6 +190,19 @@ fn nobody_speaks_http2(backend: &Backend) -> bool {
 /// The backend as it is now.
 fn newest<'a>(snapshot: &'a Snapshot, drawn: &Backend) -> Option<&'a Arc<Backend>> {
     snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id())
+}
+
+fn empty(context: &Context, backend: &Backend) -> NoPlace {
+    let place = context.place();
+    let none = |text| NoPlace::Refused(Error::new(ErrorKind::NoEndpoint, text));
+    match &backend.config().discovery {
+        None => none(format!("{place} has no endpoints; add one to its `endpoints`")),
+        Some(Discovery { of, found: Discovered::Failed(why), .. }) => {
+            let text = format!("no endpoint of {place} is known: {of}: {why}");
+            NoPlace::Failing(Error::new(ErrorKind::NoHealthyEndpoint, text))
+        }
+        Some(Discovery { of, .. }) => none(format!("{place} has no endpoints: {of} names none")),
+    }
 }
 
 fn failing(context: &Context, backend: &Backend) -> Error {
