@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mesh_core::balance::MakeBalance;
 use mesh_core::model::Config;
+use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Compiler;
 use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
@@ -39,6 +40,7 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
+    classifier: Option<Arc<dyn RetryClassifier>>,
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
@@ -118,6 +120,13 @@ impl Builder {
         self
     }
 
+    /// Asks `classifier` after each attempt of a request that may be retried.
+    #[must_use]
+    pub fn retry_classifier(mut self, classifier: impl RetryClassifier) -> Self {
+        self.classifier = Some(Arc::new(classifier));
+        self
+    }
+
     /// Takes spans from `provider`: one for each request and one for each of its attempts, below the span that is
     /// current where a client is called. Default: the global provider, if one is installed when the mesh is built.
     ///
@@ -171,6 +180,7 @@ impl Builder {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
             telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
             provider,
