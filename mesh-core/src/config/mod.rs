@@ -1,12 +1,14 @@
 //! The configuration file: YAML text to a [`model::Config`], or everything that is wrong with it.
 #![doc = include_str!("reference.md")]
 
+mod address;
 mod build;
 mod choice;
 mod duration;
 mod lower;
 mod names;
 mod number;
+mod origin;
 mod problem;
 mod scalar;
 mod schema;
@@ -19,8 +21,10 @@ mod tree;
 use std::path::Path as FsPath;
 
 pub use self::duration::parse_duration;
+pub use self::origin::Origin;
+use self::origin::Position;
 pub use self::problem::{ConfigError, Problem};
-use self::problem::{Draft, Path, Position, Problems};
+use self::problem::{Draft, Path, Problems};
 use self::shape::{Context, Shape};
 use crate::model;
 
@@ -42,7 +46,7 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// Reads a configuration.
 ///
 /// `name` is how problems call the file. `directory` is what relative paths in it are relative to; nothing is read
-/// from there.
+/// from there. Neither the environment nor a program has a say; [`Reader`] lets them.
 ///
 /// # Errors
 /// All problems at once, as far as one does not hide another: behind a syntax error nothing can be read, and a value
@@ -56,7 +60,7 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// let text = b"services: { shop: { backends: { v1: { endpoints: [10.0.0.1:80], protcol: http2 } } } }";
 /// let error = mesh_core::config::parse(text, "mesh.yaml", Path::new(".")).unwrap_err();
 /// let problem = &error.problems()[0];
-/// assert_eq!((problem.line, problem.column), (1, 65));
+/// assert_eq!((problem.line(), problem.column()), (1, 65));
 /// assert_eq!(problem.path, "services.shop.backends.v1.protcol");
 /// assert_eq!(problem.help.as_deref(), Some("did you mean `protocol`?"));
 /// ```
@@ -102,7 +106,7 @@ fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
 fn end_of(text: &str) -> Position {
     let line = text.bytes().filter(|b| *b == b'\n').count() + 1;
     let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Position { line, column }
+    Position::File { line, column }
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::problem::{Draft, Path, Position, Problems, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, Problems, shorten};
 use super::tree::{Entry, Node, Value};
 use crate::model::Pattern;
 
@@ -98,6 +99,13 @@ impl<V: Clone> Field<V> {
     /// What was written, or the default; `fallback` where neither can be had.
     pub(super) fn or(&self, fallback: V) -> V {
         self.value().cloned().unwrap_or(fallback)
+    }
+}
+
+impl<V: Clone + Default> Field<V> {
+    /// What was written, or the default.
+    pub(super) fn or_default(&self) -> V {
+        self.value().cloned().unwrap_or_default()
     }
 }
 

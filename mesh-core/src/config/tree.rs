@@ -11,7 +11,8 @@ use saphyr_parser::{Marker, Parser, ScanError};
 
 use super::MAX_PIECE;
 use super::build::Builder;
-use super::problem::{Draft, Path, Position, Problems, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, Problems, shorten};
 use super::scalar::{self, Kind};
 
 #[derive(Debug, Clone)]
@@ -138,5 +139,5 @@ fn syntax(error: &ScanError, text: &str) -> Draft {
 }
 
 fn position(marker: Marker) -> Position {
-    Position { line: marker.line(), column: marker.col() + 1 }
+    Position::File { line: marker.line(), column: marker.col() + 1 }
 }

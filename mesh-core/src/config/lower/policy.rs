@@ -116,7 +116,7 @@ pub(super) fn hash(
 }
 
 fn hash_policy(section: &schema::HashPolicy, path: Path<'_>, context: &mut Context) -> Option<HashPolicy> {
-    let schema::HashPolicy { header, query, terminal, at } = section;
+    let schema::HashPolicy { header, query, terminal, at, is_doubtful: _ } = section;
     exactly_one(&[("header", header.is_written()), ("query", query.is_written())], *at, path, context);
     let header = header.value().map(|name| HashSource::Header { name: name.clone(), rewrite: None });
     let source = header.or_else(|| query.value().cloned().map(HashSource::QueryParameter))?;

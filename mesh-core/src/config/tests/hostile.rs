@@ -39,7 +39,7 @@ fn aliases_cannot_multiply() {
     }
     let problem = only_problem(&text);
     assert!(problem.message.starts_with("more than 500000 values"), "{problem}");
-    assert_eq!(problem.line, 6);
+    assert_eq!(problem.line(), 6);
 }
 
 /// Few nodes, much text.
@@ -115,7 +115,7 @@ fn beginnings_of_a_file_do_not_panic() {
 fn check(text: &[u8]) {
     if let Err(error) = parse(text, "any", Path::new("/")) {
         assert!(!error.problems().is_empty());
-        assert!(error.problems().is_sorted_by_key(|problem| (problem.line, problem.column)));
+        assert!(error.problems().is_sorted_by_key(|problem| (problem.line(), problem.column())));
         assert!(error.to_string().lines().count() >= error.problems().len());
     }
 }

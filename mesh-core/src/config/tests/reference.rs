@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::super::problem::{Path, Position, Problem};
+use super::super::origin::Position;
+use super::super::problem::{Path, Problem};
 use super::super::schema;
 use super::super::section::{FieldSpec, Presence, Section};
 use super::super::shape::{Context, Shape};
@@ -32,6 +33,9 @@ fn read_empty<S: Shape>() -> Vec<Problem> {
 fn sections() -> Vec<Described> {
     vec![
         describe::<schema::File>("top of the file"),
+        describe::<schema::Defaults>("defaults"),
+        describe::<schema::Dns>("dns"),
+        describe::<schema::Telemetry>("telemetry"),
         describe::<schema::Service>("services.NAME"),
         describe::<schema::RetryThrottling>("retry_throttling"),
         describe::<schema::Route>("routes[]"),
@@ -46,6 +50,8 @@ fn sections() -> Vec<Described> {
         describe::<schema::Backoff>("retry.backoff"),
         describe::<schema::HashPolicy>("hash_policy[]"),
         describe::<schema::Backend>("backends.NAME"),
+        describe::<schema::SrvSection>("backends.NAME.dns, as a section"),
+        describe::<schema::DiscoverySection>("backends.NAME.discovery"),
         describe::<schema::BalancerSection>("load_balancer, as a section"),
         describe::<schema::ConnectBackoff>("connect_backoff"),
         describe::<schema::RetryBudget>("retry_budget"),
@@ -67,6 +73,7 @@ fn tables() -> String {
                 Presence::Required => "required".to_owned(),
                 Presence::Optional => String::new(),
                 Presence::DefaultsTo(default) => format!("`{default}`"),
+                Presence::Inherits => "that of `defaults`".to_owned(),
             };
             writeln!(text, "| `{name}` | {} | {default} | {} |", form(), about.trim()).unwrap();
         }
