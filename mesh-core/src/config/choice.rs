@@ -4,12 +4,11 @@ use std::borrow::Cow;
 
 use super::names::HttpMethod;
 use super::problem::Path;
-use super::scalar::Kind;
 use super::schema::BalancerSection;
 use super::section::Section;
 use super::shape::{Context, Field, List, OneOrMore, Shape};
 use super::text::{Vocabulary, Word};
-use super::tree::{Node, Scalar, Value};
+use super::tree::{Node, Value};
 use crate::model::{Propagator, Protocol, RetryOn, UnknownServices};
 
 impl Vocabulary for RetryOn {
@@ -101,10 +100,6 @@ impl Shape for LoadBalancer {
     }
 }
 
-fn is_word(node: &Node, word: &str) -> bool {
-    matches!(&node.value, Value::Scalar(Scalar { text, kind: Kind::String }) if &**text == word)
-}
-
 /// A `T`, or the word `none`.
 pub(super) struct OrNone<T>(T);
 
@@ -116,7 +111,7 @@ impl<T: Shape + Section> Shape for OrNone<T> {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
-        if is_word(node, "none") { Some(None) } else { T::read(node, path, context).map(Some) }
+        if node.is_text("none") { Some(None) } else { T::read(node, path, context).map(Some) }
     }
 }
 
@@ -138,7 +133,7 @@ impl Shape for Methods {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<MethodList> {
-        if is_word(node, "all") {
+        if node.is_text("all") {
             return Some(MethodList::All);
         }
         OneOrMore::<HttpMethod>::read(node, path, context).map(MethodList::Only)
@@ -156,7 +151,7 @@ impl Shape for Propagators {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
-        if is_word(node, "none") {
+        if node.is_text("none") {
             return Some(Vec::new());
         }
         List::<Word<Propagator>>::read(node, path, context)

@@ -5,11 +5,14 @@ mod address;
 mod build;
 mod choice;
 mod duration;
+mod environment;
 mod lower;
 mod names;
 mod number;
 mod origin;
+mod overrides;
 mod problem;
+mod reader;
 mod scalar;
 mod schema;
 mod section;
@@ -17,15 +20,19 @@ mod shape;
 mod suggest;
 mod text;
 mod tree;
+mod warning;
+mod write;
 
 use std::path::Path as FsPath;
 
 pub use self::duration::parse_duration;
+pub use self::environment::{VARIABLES, Variable};
 pub use self::origin::Origin;
 use self::origin::Position;
 pub use self::problem::{ConfigError, Problem};
 use self::problem::{Draft, Path, Problems};
-use self::shape::{Context, Shape};
+pub use self::reader::{File, Parsed, Reader};
+pub use self::warning::Warning;
 use crate::model;
 
 /// The largest file, in bytes.
@@ -65,12 +72,7 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// assert_eq!(problem.help.as_deref(), Some("did you mean `protocol`?"));
 /// ```
 pub fn parse(text: &[u8], name: &str, directory: &FsPath) -> Result<model::Config, ConfigError> {
-    let mut context = Context::new(name);
-    let config = decode(text, &mut context.problems)
-        .and_then(|text| tree::read(text, &mut context.problems))
-        .and_then(|node| schema::File::read(&node, Path::TOP, &mut context))
-        .map(|file| lower::config(&file, directory, &mut context));
-    context.problems.into_result(config)
+    Reader::new().read(Some(File { text, name, directory })).map(|parsed| parsed.config)
 }
 
 /// The text of a file, unless it is too large, not UTF-8, or has bytes that YAML does not allow.

@@ -171,10 +171,9 @@ impl Problems {
         Self { file: file.into(), found: Vec::new(), omitted: 0 }
     }
 
-    /// Problems to which those that were `found` elsewhere belong.
-    pub(super) fn with(mut self, found: &[Problem]) -> Self {
+    /// Adds those that were `found` elsewhere.
+    pub(super) fn add(&mut self, found: &[Problem]) {
         self.found.extend_from_slice(found);
-        self
     }
 
     /// Who `at` is.

@@ -35,14 +35,14 @@ pub(super) struct Scalar {
 }
 
 /// What a map holds, in the order of the file and without duplicates.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Entries {
     pub(super) list: Vec<Entry>,
     /// Whether entries were refused and are not in the list: then nothing can be called missing.
     pub(super) is_incomplete: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: Arc<str>,
     pub(super) at: Position,
@@ -53,6 +53,11 @@ impl Node {
     /// An unquoted scalar.
     pub(super) fn plain(text: &str, at: Position) -> Self {
         Self { value: Value::Scalar(Scalar { text: text.into(), kind: scalar::resolve(text) }), at }
+    }
+
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, expected: &str) -> bool {
+        matches!(&self.value, Value::Scalar(Scalar { text, kind: Kind::String }) if &**text == expected)
     }
 
     pub(super) fn is_null(&self) -> bool {

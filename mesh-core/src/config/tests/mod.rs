@@ -1,6 +1,7 @@
 mod example;
 mod hostile;
 mod many;
+mod overrides;
 mod reference;
 mod sections;
 mod yaml;

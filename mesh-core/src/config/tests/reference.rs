@@ -10,6 +10,7 @@ use super::super::section::{FieldSpec, Presence, Section};
 use super::super::shape::{Context, Shape};
 use super::super::tree::{Node, Value};
 use super::good;
+use crate::config::{VARIABLES, Variable};
 
 struct Described {
     title: &'static str,
@@ -81,6 +82,11 @@ fn tables() -> String {
             let names: Vec<_> = not_yet.iter().map(|name| format!("`{name}`")).collect();
             writeln!(text, "\nNot supported in this version: {}.", names.join(", ")).unwrap();
         }
+    }
+    text.push_str("\n# The environment\n\n| variable | field | meaning |\n| --- | --- | --- |\n");
+    for Variable { name, field, about, .. } in VARIABLES {
+        let field = if field.is_empty() { String::new() } else { format!("`{field}`") };
+        writeln!(text, "| `{name}` | {field} | {about} |").unwrap();
     }
     text
 }
