@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use mesh_tower::{Error, ErrorKind, Mesh, ServiceClient};
 use pin_project::pin_project;
-use tonic::Status;
+use tonic::{GrpcMethod, Status};
 use tower_service::Service;
 
 use crate::status::to_status;
@@ -81,7 +81,9 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture {
         request.headers_mut().entry(USER_AGENT).or_insert_with(|| self.user_agent.clone());
-        ResponseFuture(self.client.call(request))
+        let generated = request.extensions().get::<GrpcMethod<'static>>().is_some();
+        let call = if generated { self.client.call_generated(request) } else { self.client.call(request) };
+        ResponseFuture(call)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh_core::balance::State;
-use mesh_core::model::{self, Config};
+use mesh_core::model::{self, Config, Discovered};
 use mesh_core::snapshot::{self, Compiler, VirtualHost};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -96,13 +96,19 @@ fn users(published: &Snapshot, update: &snapshot::Update<Net>, backend: &Backend
     before.flat_map(|host| host.targets()).fold(0, |users, target| users | used(target.backend()))
 }
 
+/// Whether the backend's endpoints are still looked for.
+pub(crate) fn is_pending(backend: &Backend) -> bool {
+    backend.config().discovery.as_ref().is_some_and(|discovery| discovery.found == Discovered::Pending)
+}
+
 /// Resolves when `backend` has a ready endpoint, or none that may become so soon.
 async fn settled(backend: &Backend) {
     loop {
         let changed = backend.transport().changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let mut open = false;
+        // Its endpoints may come with the next update, which ends this wait.
+        let mut open = is_pending(backend);
         for endpoint in backend.picker().endpoints() {
             match endpoint.state() {
                 State::Ready => return,

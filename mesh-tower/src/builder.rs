@@ -4,16 +4,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_core::balance::MakeBalance;
 use mesh_core::model::Config;
 use mesh_core::snapshot::Compiler;
+use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
+use crate::discover::{self, Discover, Sources};
 use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
+use crate::source::endpoints::EndpointSource;
 use crate::source::{BuildError, env, file};
+use crate::telemetry::Telemetry;
+use crate::telemetry::spans::Spans;
 
 enum Source {
     /// `None`: the file that the environment names.
@@ -30,6 +36,9 @@ pub struct Builder {
     observer: Option<Arc<dyn Observer>>,
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
+    spans: Option<Spans>,
+    sources: Sources,
+    balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
 
 impl Builder {
@@ -83,6 +92,36 @@ impl Builder {
         self
     }
 
+    /// Finds the endpoints of the backends that say `discovery: { source: NAME, .. }`. An earlier source of that name is
+    /// replaced.
+    #[must_use]
+    pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
+        self.sources.custom.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Balances the backends that say `load_balancer: { policy: custom, name: NAME }`: `make` makes a policy for each of
+    /// them. An earlier one of that name is replaced.
+    #[must_use]
+    pub fn load_balancer(mut self, name: impl Into<Arc<str>>, make: impl MakeBalance) -> Self {
+        self.balances.push((name.into(), Arc::new(make)));
+        self
+    }
+
+    /// Takes spans from `provider`: one for each request and one for each of its attempts, below the span that is
+    /// current where a client is called. Default: the global provider, if one is installed when the mesh is built.
+    ///
+    /// Where the span is not sampled, a provider that is given here costs no allocation; the global one costs one.
+    #[must_use]
+    pub fn tracer_provider<P>(mut self, provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Tracer<Span: Send + Sync + 'static> + Send + Sync + 'static,
+    {
+        self.spans = Some(Spans::new(provider));
+        self
+    }
+
     /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
@@ -121,23 +160,32 @@ impl Builder {
         let shared = Arc::new(Shared {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
+            telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            channel_id: rand::random(),
             connector: self.connector,
             provider,
         });
-        let compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
-        let first = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng())?;
-        let core = Arc::new(Core::new(Arc::clone(&shared)));
-        core.publish(first, &name, None);
+        let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
+        for (name, make) in self.balances {
+            compiler = compiler.with_balance(name, make);
+        }
+        self.sources.check(&config)?;
         let tasks = &shared.tasks;
-        if watcher.is_some() || configs.is_some() {
-            let (sender, updates) = watch::channel(Ok(config));
-            let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
-            tasks.spawn_until_stop(applier.run());
-            if let Some(watcher) = watcher {
-                tasks.spawn_until_stop(watcher.run(sender));
-            } else if let Some(configs) = configs {
-                tasks.spawn_until_stop(forward(configs, sender));
-            }
+        let discover = Discover::new(self.sources, tasks.clone(), Arc::clone(&config));
+        let known = discover.config();
+        let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
+        let (demands, demanded) = discover::channel();
+        let core = Arc::new(Core::new(Arc::clone(&shared), demands));
+        core.publish(first, &name, None);
+        let (sender, source) = watch::channel(Ok(config));
+        let (found, updates) = watch::channel(Ok(known));
+        tasks.spawn_until_stop(discover.run(Arc::clone(&core), source, demanded, found));
+        let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
+        tasks.spawn_until_stop(applier.run());
+        if let Some(watcher) = watcher {
+            tasks.spawn_until_stop(watcher.run(sender));
+        } else if let Some(configs) = configs {
+            tasks.spawn_until_stop(forward(configs, sender));
         }
         Ok(Mesh::of(core))
     }

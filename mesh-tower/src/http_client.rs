@@ -14,10 +14,11 @@ use http_body_util::{BodyExt, Empty, Full};
 use pin_project::pin_project;
 use tower_service::Service;
 
-use crate::client::{self, Body, Target};
+use crate::client::{self, Body, Named, Target};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
 use crate::net::h1::WireBody;
+use crate::telemetry::spans::Caller;
 
 /// An HTTP client that finds services by their mesh names: `http://catalog/items`.
 ///
@@ -101,7 +102,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let handle = Arc::clone(&self.handle);
-        let call = client::call(handle, Target::Uri, request.map(erase));
+        let caller = Caller::current(handle.core.shared.telemetry.spans.as_ref());
+        let call = client::call(handle, Target::Uri, caller, request.map(erase));
         if !self.errors_as_responses {
             return ResponseFuture(Box::pin(call));
         }
@@ -162,17 +164,38 @@ impl fmt::Debug for HttpClient {
 #[derive(Clone)]
 pub struct ServiceClient {
     handle: Arc<Handle>,
-    authority: Authority,
+    named: Named,
 }
 
 impl ServiceClient {
-    pub(crate) fn new(handle: Arc<Handle>, authority: Authority) -> Self {
-        Self { handle, authority }
+    pub(crate) fn new(handle: Arc<Handle>, named: Named) -> Self {
+        Self { handle, named }
     }
 
-    /// The name it was made for.
+    /// What peers are told they are called by.
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        &self.named.authority
+    }
+
+    /// Sends a gRPC call whose path is that of a method which generated code stands for. Metrics name its method; that of
+    /// any other call may be anything, and is counted as `other` (gRFC A66).
+    pub fn call_generated<B>(&self, request: Request<B>) -> ResponseFuture
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.send(true, request)
+    }
+
+    fn send<B>(&self, generated: bool, request: Request<B>) -> ResponseFuture
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let handle = Arc::clone(&self.handle);
+        let caller = Caller::current(handle.core.shared.telemetry.spans.as_ref());
+        let target = Target::Named(Named { generated, ..self.named.clone() });
+        ResponseFuture(Box::pin(client::call(handle, target, caller, request)))
     }
 }
 
@@ -190,14 +213,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        let target = Target::Fixed(self.authority.clone());
-        ResponseFuture(Box::pin(client::call(Arc::clone(&self.handle), target, request)))
+        self.send(false, request)
     }
 }
 
 impl fmt::Debug for ServiceClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceClient").field("authority", &self.authority).finish_non_exhaustive()
+        f.debug_struct("ServiceClient").field("authority", &self.named.authority).finish_non_exhaustive()
     }
 }
 

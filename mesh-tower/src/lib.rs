@@ -27,11 +27,15 @@ pub mod observe;
 mod apply;
 mod builder;
 mod client;
+mod demand;
+mod discover;
 mod error;
 mod http_client;
 mod mesh;
 mod net;
+mod options;
 mod source;
+mod telemetry;
 
 pub use builder::Builder;
 pub use client::Body;
@@ -41,7 +45,10 @@ pub use mesh::{ConfigStatus, Mesh};
 pub use mesh_core as core;
 pub use net::tls::TlsConfigError;
 pub use net::{Connect, ConnectError, Connecting, Io};
+pub use opentelemetry;
+pub use options::RequestOptions;
 pub use source::BuildError;
+pub use source::endpoints::{EndpointSource, Found};
 
 /// Compiles the code of the README.
 #[cfg(doctest)]

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::uri::Authority;
+use mesh_core::model::UnknownServices;
 use mesh_core::snapshot;
 use tokio::sync::watch;
 
 use crate::apply::touched;
 use crate::builder::Builder;
 use crate::client::unknown_service;
-use crate::error::{Error, ErrorKind};
+use crate::demand;
+use crate::discover::Demands;
+use crate::error::Error;
 use crate::http_client::{HttpClient, ServiceClient};
 use crate::net::{Net, Shared, Snapshot, pool};
 use crate::source::BuildError;
@@ -54,6 +56,8 @@ impl Drop for Handle {
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Asks for services that nobody configured.
+    pub(crate) demands: Demands,
     status: watch::Sender<ConfigStatus>,
 }
 
@@ -98,24 +102,36 @@ impl Mesh {
         HttpClient::new(Arc::clone(&self.handle))
     }
 
-    /// A client of the service `name`: a name or host of the configuration, with or without a port.
+    /// A client of one service.
+    ///
+    /// | `target` | goes to |
+    /// | --- | --- |
+    /// | `greeter`, `greeter:8080` | the service of the configuration that has this name or host |
+    /// | `http://greeter:8080`, `https://greeter` | the same; `https` insists on TLS |
+    /// | `dns:///greeter:8080` | the addresses of the host by DNS, whatever the configuration says of the name |
+    /// | `unix:/run/greeter.sock` | the socket |
+    ///
+    /// A name that no service has is looked up in DNS where `unknown_services` is `dns`. Its port is then 80, for
+    /// `https` 443, unless one is written; the first request looks it up.
     ///
     /// # Errors
-    /// If `name` is no authority, or no service has it.
-    pub fn service(&self, name: &str) -> Result<ServiceClient, Error> {
-        let authority: Authority = name.parse().map_err(|error| {
-            Error::new(ErrorKind::InvalidRequest, format!("{name:?} is not a service name or host:port: {error}"))
-        })?;
-        let snapshot = self.handle.core.snapshot.load();
-        if snapshot.virtual_host(authority.as_str()).is_none() {
-            return Err(unknown_service(name, snapshot.nearest_host(name)));
+    /// If `target` cannot be read, or no service has the name and DNS is not to be asked.
+    pub fn service(&self, target: &str) -> Result<ServiceClient, Error> {
+        let named = demand::parse(target)?;
+        if named.key.is_none() {
+            let snapshot = self.handle.core.snapshot.load();
+            let name = named.authority.as_str();
+            let known = snapshot.virtual_host(name).is_some();
+            if !known && snapshot.settings().unknown_services == UnknownServices::Refuse {
+                return Err(unknown_service(name, snapshot.nearest_host(name)));
+            }
         }
-        Ok(ServiceClient::new(Arc::clone(&self.handle), authority))
+        Ok(ServiceClient::new(Arc::clone(&self.handle), named))
     }
 
     /// Which configuration is in force. The receiver also tells each change; its first value is the present one.
     pub fn config_status(&self) -> watch::Receiver<ConfigStatus> {
-        self.handle.core.status.subscribe()
+        self.handle.core.subscribe()
     }
 
     /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`], those under way have 750 ms, then every
@@ -140,12 +156,18 @@ impl fmt::Debug for Mesh {
 
 impl Core {
     /// A core without a configuration.
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, demands: Demands) -> Self {
         Self {
             shared,
+            demands,
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             status: watch::Sender::new(ConfigStatus::default()),
         }
+    }
+
+    /// Tells each change of what is in force.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ConfigStatus> {
+        self.status.subscribe()
     }
 
     fn stop(&self) {

@@ -24,6 +24,11 @@ pub fn request_hash(policies: &[HashPolicy], head: &RequestHead<'_>, channel_id:
     hash
 }
 
+/// The hash of one value: XXH64 with seed 0, as for a header's.
+pub fn hash_of(value: &[u8]) -> u64 {
+    xxh64(value, 0)
+}
+
 fn value_hash(source: &HashSource, head: &RequestHead<'_>, channel_id: u64) -> Option<u64> {
     match source {
         HashSource::Header { name, .. } if is_binary(name) => None,

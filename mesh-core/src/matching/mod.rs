@@ -13,7 +13,7 @@ mod trie;
 
 use http::{HeaderMap, Method, Uri};
 
-pub use hash::request_hash;
+pub use hash::{hash_of, request_hash};
 pub use header::header_matches;
 pub use host::{HostConflict, HostTable};
 pub use query::query_matches;

@@ -70,11 +70,7 @@ pub struct DnsSettings {
 
 impl Default for DnsSettings {
     fn default() -> Self {
-        Self {
-            min_ttl: Duration::from_secs(5),
-            max_ttl: Duration::from_secs(300),
-            timeout: Duration::from_secs(5),
-        }
+        Self { min_ttl: Duration::from_secs(5), max_ttl: Duration::from_secs(300), timeout: Duration::from_secs(5) }
     }
 }
 

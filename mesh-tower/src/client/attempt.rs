@@ -106,7 +106,7 @@ impl Failed {
 /// Sends one attempt.
 pub(super) async fn send<B>(
     head: &Head,
-    per_attempt: &PerAttempt,
+    per_attempt: &PerAttempt<'_>,
     body: &mut RequestBody<B>,
     place: &mut Place,
     tls: bool,
@@ -129,7 +129,7 @@ where
 
 async fn send_h2<B>(
     head: &Head,
-    per_attempt: &PerAttempt,
+    per_attempt: &PerAttempt<'_>,
     body: &mut RequestBody<B>,
     permit: &Permit,
     tls: bool,
@@ -193,7 +193,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 async fn send_h1<B>(
     head: &Head,
-    per_attempt: &PerAttempt,
+    per_attempt: &PerAttempt<'_>,
     body: &mut RequestBody<B>,
     lease: &mut Lease,
 ) -> Result<Received, Failed>

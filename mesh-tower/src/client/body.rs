@@ -62,7 +62,10 @@ pub(super) struct Guard {
 
 impl Guard {
     /// The response was received whole.
-    pub(super) fn complete(mut self, code: Option<Code>) {
+    ///
+    /// `headers` hold gRPC's status: trailers, or those of a head without a body.
+    pub(super) fn complete(mut self, headers: Option<&HeaderMap>) {
+        let code = headers.and_then(grpc::status);
         if let Some(upload) = self.upload.take() {
             // Once gRPC's status is here nobody reads what the caller still sends.
             if self.grpc { upload.abort() } else { upload.linger() }
@@ -76,13 +79,13 @@ impl Guard {
             Slot::H1(lease) => lease.finish(),
             Slot::H2(permit) => drop(permit),
         }
-        self.context.finish(Outcome::Response { status: self.status, grpc: code });
+        self.context.finish(Outcome::Response { status: self.status, grpc: code }, headers);
     }
 
     /// The response broke off.
     fn fail(self, kind: ErrorKind) {
         self.abandon();
-        self.context.finish(Outcome::Failed(kind));
+        self.context.finish(Outcome::Failed(kind), None);
     }
 
     fn abandon(&self) {
@@ -136,7 +139,7 @@ impl Body {
         self.inner = Inner::Done;
         self.deadline = None;
         if let Some(guard) = self.guard.take() {
-            guard.complete(trailers.and_then(grpc::status));
+            guard.complete(trailers);
         }
     }
 

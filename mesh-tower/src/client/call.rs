@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::classify::{Attempt, Failure};
 use mesh_core::grpc;
@@ -18,25 +18,32 @@ use tokio::time::Instant;
 use super::attempt::{self, Failed, Received, RequestBody, Rest};
 use super::body::{Body, Guard};
 use super::context::Context;
-use super::head::{Head, PerAttempt, Target};
+use super::head::{Head, PerAttempt};
 use super::permit::RetryPermit;
 use super::pick::{self, NoPlace, Place};
+use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
 use crate::net::{Endpoint, Wanted, after};
+use crate::telemetry::spans::{Caller, Sent};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
 
 /// Sends `request` by the configuration of `handle`.
-pub(crate) async fn call<B>(handle: Arc<Handle>, target: Target, request: Request<B>) -> Result<Response<Body>, Error>
+pub(crate) async fn call<B>(
+    handle: Arc<Handle>,
+    target: Target,
+    caller: Caller,
+    request: Request<B>,
+) -> Result<Response<Body>, Error>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
-    let mut context = Context::route(handle, &head)?;
+    let mut context = Context::begin(handle, caller, &mut head).await?;
     let wanted = match context.wanted(&head) {
         Ok(wanted) => wanted,
         Err(error) => return Err(context.fail(error)),
@@ -45,6 +52,9 @@ where
         return Err(context.fail(error));
     }
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
+    if let Some(limit) = limit.filter(|_| context.wait_for_ready) {
+        context.max_wait = limit;
+    }
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
     let body = RequestBody::Own(Replay::new(body, max_body));
     let deadline = limit.map(|limit| after(context.started, limit));
@@ -99,7 +109,7 @@ impl Answer {
             upload: self.upload,
         };
         if ended {
-            guard.complete(grpc::status(&parts.headers));
+            guard.complete(Some(&parts.headers));
             return Response::from_parts(parts, Body::empty());
         }
         Response::from_parts(parts, Body::new(body, guard, self.deadline))
@@ -121,6 +131,14 @@ impl Attempted {
         match self {
             Self::Answer(_, place) => Some(place.in_flight.endpoint()),
             Self::Failed(_, endpoint) => endpoint.as_ref(),
+        }
+    }
+
+    /// The headers of a response that ended with its head.
+    fn headers(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Answer(received, _) if received.body.is_end_stream() => Some(&received.parts.headers),
+            _ => None,
         }
     }
 
@@ -148,15 +166,15 @@ where
     B::Error: Into<BoxError>,
 {
     let policy = Arc::clone(&context.policy);
-    let policy = policy.retry.as_deref();
+    let policy = policy.retry.as_deref().filter(|_| !head.options().no_retry);
     let mut retry = Retry::new(head.is_grpc());
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut permit: Option<RetryPermit> = None;
     let mut fresh = false;
+    let (mut number, mut transparent) = (1, false);
     loop {
-        let began = Instant::now();
+        context.attempt_started(head, Sent { number, previous: retry.previous_attempts(), transparent });
         let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, fresh, deadline).await;
-        let took = began.elapsed();
         drop(permit.take());
         let decision = {
             let attempt = match &attempted {
@@ -183,7 +201,8 @@ where
                 next = Next::BudgetExhausted;
             }
         }
-        context.tell_attempt(attempted.endpoint(), attempted.outcome(), took, next);
+        context.tell_attempt(attempted.endpoint(), attempted.outcome(), attempted.headers(), next);
+        (number, transparent) = (number + 1, next == Next::Resend);
         // A body that cannot begin again was never offered for a retry; asking twice costs nothing.
         if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
             return match attempted {
@@ -262,7 +281,10 @@ where
 {
     let mut place = loop {
         match pick::find(context, *wanted, tried, fresh).await {
-            Ok(place) => break place,
+            Ok((place, waited)) => {
+                context.attempt_span().picked(place.in_flight.endpoint().address(), waited);
+                break place;
+            }
             Err(NoPlace::Left) => match context.redraw(head) {
                 Ok(now) => *wanted = now,
                 Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
@@ -290,6 +312,8 @@ where
             (Some(remaining), Some(per_try)) => Some(remaining.min(per_try)),
             (remaining, per_try) => remaining.or(per_try),
         },
+        span: context.attempt_span(),
+        settings: &context.settings,
     };
     let tls = context.backend.transport().tls.is_some();
     let result = {

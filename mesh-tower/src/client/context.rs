@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::model::RoutePolicy;
+use http::HeaderMap;
+use mesh_core::balance::PickRequest;
+use mesh_core::matching::{RequestHead, request_hash};
+use mesh_core::model::{RoutePolicy, Settings};
 use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
 use super::head::Head;
+use crate::discover;
 use crate::error::{Error, ErrorKind};
-use crate::mesh::Handle;
-use crate::net::{Backend, Endpoint, Snapshot, Wanted};
+use crate::mesh::{Core, Handle};
+use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
+use crate::telemetry::metrics::{Call, Series};
+use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
 
 /// What holds for one request from its routing to its end.
 pub(crate) struct Context {
@@ -21,6 +27,16 @@ pub(crate) struct Context {
     /// The backend as it was drawn.
     pub(super) backend: Arc<Backend>,
     pub(super) policy: Arc<RoutePolicy>,
+    pub(super) settings: Arc<Settings>,
+    /// What balancers know of the request.
+    pub(super) pick_request: PickRequest,
+    pub(super) wait_for_ready: bool,
+    /// How long it may wait for an endpoint.
+    pub(super) max_wait: Duration,
+    span: RequestSpan,
+    /// The attempt that is under way.
+    underway: Option<Underway>,
+    series: Option<Arc<Series>>,
     version: u64,
     pub(super) started: Instant,
     /// Attempts that went out.
@@ -29,40 +45,78 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(super) fn route(handle: Arc<Handle>, head: &Head) -> Result<Self, Error> {
+    /// Routes a request, and begins to tell of it.
+    pub(super) async fn begin(handle: Arc<Handle>, caller: Caller, head: &mut Head) -> Result<Self, Error> {
+        let core = &handle.core;
+        let telemetry = &core.shared.telemetry;
+        let started = Instant::now();
+        let mut span = match &telemetry.spans {
+            None => RequestSpan::default(),
+            spans => RequestSpan::start(spans.as_ref(), caller, head, core.snapshot.load().settings()),
+        };
+        let error = match Self::route(&handle, head, &mut span, started) {
+            Ok(context) => return Ok(context),
+            // In a box: few requests come here, and all would carry its state.
+            Err(error) if error.kind() == ErrorKind::UnknownService => {
+                match Box::pin(demand(core, head, error)).await {
+                    Ok(()) => {
+                        span.resolved();
+                        match Self::route(&handle, head, &mut span, started) {
+                            Ok(context) => return Ok(context),
+                            Err(error) => error,
+                        }
+                    }
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let mut event = observe::Request::new(Outcome::Failed(error.kind()), started.elapsed());
+        event.config_version = core.snapshot.load().version();
+        span.end(&event, None);
+        if core.shared.observers.watches_requests() {
+            core.shared.observers.request(event);
+        }
+        Err(error)
+    }
+
+    fn route(handle: &Arc<Handle>, head: &Head, span: &mut RequestSpan, started: Instant) -> Result<Self, Error> {
         let core = &handle.core;
         if core.shared.tasks.is_stopping() {
             return Err(Error::new(ErrorKind::Shutdown, "the mesh is shut down"));
         }
         let snapshot = core.snapshot.load();
-        let error = match draw(&snapshot, head) {
-            Ok((routed, backend)) => {
-                backend.budget().enter();
-                let (virtual_host, policy) = (Arc::clone(routed.virtual_host), Arc::clone(routed.target.policy()));
-                let (route, version, backend) = (routed.route_index, snapshot.version(), Arc::clone(backend));
-                drop(snapshot);
-                let started = Instant::now();
-                return Ok(Self {
-                    handle,
-                    virtual_host,
-                    route,
-                    backend,
-                    policy,
-                    version,
-                    started,
-                    attempts: 0,
-                    finished: false,
-                });
+        let (routed, backend) = draw(&snapshot, head)?;
+        let policy = routed.target.policy();
+        let hash = match head.options().hash {
+            None if backend.picker().uses_hash() => {
+                request_hash(&policy.hash, &head.request_head(), core.shared.channel_id)
             }
-            Err(error) => error,
+            hash => hash,
         };
-        let mut event = observe::Request::new(Outcome::Failed(error.kind()), Duration::ZERO);
-        event.config_version = snapshot.version();
-        if core.shared.observers.watches_requests() {
-            core.shared.observers.request(event);
-        }
-        drop(snapshot);
-        Err(error)
+        let series = core.shared.telemetry.metrics.as_ref().map(|metrics| {
+            let call = if head.is_grpc() { Call::Grpc(head.generated_path()) } else { Call::Http(head.method()) };
+            metrics.series(routed.virtual_host, routed.route_index, call)
+        });
+        backend.budget().enter();
+        Ok(Self {
+            handle: Arc::clone(handle),
+            virtual_host: Arc::clone(routed.virtual_host),
+            route: routed.route_index,
+            backend: Arc::clone(backend),
+            policy: Arc::clone(policy),
+            settings: Arc::clone(snapshot.settings()),
+            pick_request: PickRequest::new(hash),
+            wait_for_ready: head.options().wait_for_ready,
+            max_wait: MAX_WAIT,
+            span: std::mem::take(span),
+            underway: None,
+            series,
+            version: snapshot.version(),
+            started,
+            attempts: 0,
+            finished: false,
+        })
     }
 
     /// Draws a backend anew: the one that was drawn left the configuration before it took the request. The policies are
@@ -100,30 +154,67 @@ impl Context {
     }
 
     /// The request ended; tells the observers.
-    pub(super) fn finish(mut self, outcome: Outcome) {
-        self.tell(outcome);
+    pub(super) fn finish(mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
+        self.tell(outcome, headers);
     }
 
     pub(super) fn fail(mut self, error: Error) -> Error {
-        self.tell(Outcome::Failed(error.kind()));
+        self.tell(Outcome::Failed(error.kind()), None);
         error.with_attempts(self.attempts)
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn tell(&mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.finished = true;
+        // An attempt whose future was dropped, by the deadline or with the request.
+        self.tell_attempt(None, outcome, None, Next::Return);
         let observers = &self.handle.core.shared.observers;
-        if observers.watches_requests() {
-            let mut event = observe::Request::new(outcome, self.started.elapsed());
-            event.service = Some(self.virtual_host.name());
-            event.route = self.virtual_host.route_name(self.route).map(|name| &**name);
-            event.backend = Some(self.backend.id());
-            event.attempts = self.attempts;
-            event.config_version = self.version;
+        let watched = observers.watches_requests();
+        if !watched && self.series.is_none() && !self.span.is_recorded() {
+            return;
+        }
+        let mut event = observe::Request::new(outcome, self.started.elapsed());
+        event.service = Some(self.virtual_host.name());
+        event.route = self.virtual_host.route_name(self.route).map(|name| &**name);
+        event.backend = Some(self.backend.id());
+        event.attempts = self.attempts;
+        event.config_version = self.version;
+        self.span.end(&event, headers);
+        if let Some(series) = &self.series {
+            series.request_ended(outcome, event.duration, self.attempts);
+        }
+        if watched {
             observers.request(event);
         }
     }
 
-    pub(super) fn tell_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, took: Duration, next: Next) {
+    /// An attempt begins.
+    pub(super) fn attempt_started(&mut self, head: &Head, sent: Sent) {
+        if let Some(series) = &self.series {
+            series.attempt_started();
+        }
+        let spans = self.handle.core.shared.telemetry.spans.as_ref();
+        self.underway = Some(Underway { span: self.span.attempt(spans, head, &sent), since: Instant::now() });
+    }
+
+    /// The span of the attempt that is under way.
+    pub(super) fn attempt_span(&self) -> &AttemptSpan {
+        self.underway.as_ref().map_or(AttemptSpan::NONE, |underway| &underway.span)
+    }
+
+    /// The attempt ended. `headers` are those of a response that ended with its head.
+    pub(super) fn tell_attempt(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        outcome: Outcome,
+        headers: Option<&HeaderMap>,
+        next: Next,
+    ) {
+        let Some(Underway { span, since }) = self.underway.take() else { return };
+        let took = since.elapsed();
+        span.end(outcome, headers);
+        if let Some(series) = &self.series {
+            series.attempt_ended(outcome, took, next);
+        }
         let observers = &self.handle.core.shared.observers;
         if observers.watches_requests() {
             let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), self.attempts, outcome);
@@ -136,18 +227,41 @@ impl Context {
     }
 }
 
+/// An attempt that is under way.
+struct Underway {
+    span: AttemptSpan,
+    since: Instant,
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
         self.backend.budget().exit();
         if !self.finished {
-            self.tell(Outcome::Cancelled);
+            self.tell(Outcome::Cancelled, None);
         }
+    }
+}
+
+/// Makes the service that the request is for, if it may be made on demand; otherwise `unknown` stays.
+async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
+    let settings = Arc::clone(core.snapshot.load().settings());
+    match head.with_demand(&settings, |key| key.map(str::to_owned)) {
+        Some(key) => discover::demand(core, &key, head.caller_timeout()).await,
+        None => Err(unknown),
     }
 }
 
 /// Where `snapshot` sends the request.
 fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
-    let error = match snapshot.route(&head.request_head(), &mut rand::rng()) {
+    let mut routed = snapshot.route(&head.request_head(), &mut rand::rng());
+    if matches!(routed, Err(RouteError::UnknownService)) {
+        // One that was made on demand goes by a name of its own.
+        routed = head.with_demand(snapshot.settings(), |key| match key {
+            Some(key) => snapshot.route(&RequestHead { authority: key, ..head.request_head() }, &mut rand::rng()),
+            None => Err(RouteError::UnknownService),
+        });
+    }
+    let error = match routed {
         Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
             Some(backend) => return Ok((routed, backend)),
             None => {
@@ -156,7 +270,7 @@ fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<
                 Error::new(ErrorKind::BackendNotFound, text)
             }
         },
-        Err(RouteError::UnknownService) => unknown_service(head.authority(), snapshot.nearest_host(head.authority())),
+        Err(RouteError::UnknownService) => unknown_service(head.key(), snapshot.nearest_host(head.key())),
         Err(RouteError::NoRoute(virtual_host)) => {
             let (name, method, path) = (virtual_host.name(), head.method(), head.path());
             let text = format!(

@@ -1,5 +1,6 @@
 //! What is sent as the head of a request: the caller's, put right for the hop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -7,23 +8,21 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use mesh_core::grpc;
 use mesh_core::matching::RequestHead;
+use mesh_core::model::{Settings, UnknownServices};
 
+use super::target::Target;
+use crate::demand;
 use crate::error::{Error, ErrorKind};
-
-/// Where a client sends its requests.
-#[derive(Debug, Clone)]
-pub(crate) enum Target {
-    /// To the authority of each request's URI.
-    Uri,
-    /// To this one, whatever the URI says.
-    Fixed(Authority),
-}
+use crate::options::RequestOptions;
+use crate::telemetry::spans::AttemptSpan;
 
 /// A request's head, kept for every attempt.
 pub(crate) struct Head {
     method: Method,
-    /// What selects the service.
+    /// What the caller called.
     authority: Authority,
+    /// What selects the service in place of the authority.
+    key: Option<Arc<str>>,
     /// What the peer is told: the caller's `Host`, or the authority.
     host: Option<HeaderValue>,
     path: PathAndQuery,
@@ -33,17 +32,21 @@ pub(crate) struct Head {
     /// Whether nothing tells how long the body is.
     streamed: bool,
     caller_timeout: Option<Duration>,
+    options: RequestOptions,
+    /// Whether generated code stands for the path.
+    generated: bool,
 }
 
 impl Head {
     pub(crate) fn new(parts: http::request::Parts, target: &Target) -> Result<Self, Error> {
-        let http::request::Parts { method, uri, mut headers, .. } = parts;
+        let http::request::Parts { method, uri, mut headers, mut extensions, .. } = parts;
+        let options = extensions.remove::<RequestOptions>().unwrap_or_default();
         let uri = uri.into_parts();
         if method == Method::CONNECT {
             return Err(upgrade_refused("CONNECT"));
         }
         let authority = match (target, uri.authority) {
-            (Target::Fixed(authority), _) => authority.clone(),
+            (Target::Named(named), _) => named.authority.clone(),
             (Target::Uri, Some(authority)) => authority,
             (Target::Uri, None) => {
                 return Err(Error::new(
@@ -62,10 +65,12 @@ impl Head {
                 "the authority holds user information; send an `authorization` header instead",
             ));
         }
-        let secure = match uri.scheme.as_ref().map(Scheme::as_str) {
-            None | Some("http") => false,
-            Some("https") => true,
-            Some(other) => {
+        let scheme = uri.scheme.as_ref().map(Scheme::as_str);
+        let secure = match (target, scheme) {
+            (Target::Named(named), _) if named.secure => true,
+            (_, None | Some("http")) => false,
+            (_, Some("https")) => true,
+            (_, Some(other)) => {
                 return Err(Error::new(
                     ErrorKind::InvalidRequest,
                     format!("the scheme {other:?} is not supported; write http:// or https://"),
@@ -77,36 +82,91 @@ impl Head {
         }
         let host = headers.remove(header::HOST);
         let grpc = grpc::is_grpc(&headers);
-        let mut caller_timeout = None;
+        let mut caller_timeout = options.timeout;
         if grpc {
             headers.remove(grpc::GRPC_PREVIOUS_RPC_ATTEMPTS);
             if let Some(value) = headers.get(grpc::GRPC_TIMEOUT) {
-                caller_timeout = Some(grpc::parse_timeout(value.as_bytes()).map_err(|error| {
+                let told = grpc::parse_timeout(value.as_bytes()).map_err(|error| {
                     Error::new(ErrorKind::InvalidRequest, format!("grpc-timeout: {value:?}: {error}"))
-                })?);
+                })?;
+                caller_timeout = Some(caller_timeout.map_or(told, |timeout| timeout.min(told)));
             }
         }
         let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { method, authority, host, path, headers, secure, grpc, streamed: false, caller_timeout })
+        let (key, generated) = match target {
+            Target::Named(named) => (named.key.clone(), named.generated),
+            Target::Uri => (None, false),
+        };
+        Ok(Self {
+            method,
+            authority,
+            key,
+            host,
+            path,
+            headers,
+            secure,
+            grpc,
+            streamed: false,
+            caller_timeout,
+            options,
+            generated,
+        })
     }
 
     /// What routing looks at.
     pub(crate) fn request_head(&self) -> RequestHead<'_> {
         RequestHead {
             method: &self.method,
-            authority: self.authority.as_str(),
+            authority: self.key(),
             path: self.path.path(),
             query: self.path.query(),
             headers: &self.headers,
         }
     }
 
-    pub(crate) fn method(&self) -> &Method {
-        &self.method
+    /// What selects the service.
+    pub(crate) fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(self.authority.as_str())
     }
 
-    pub(crate) fn authority(&self) -> &str {
-        self.authority.as_str()
+    /// What selects the service if it may be made on demand.
+    pub(crate) fn with_demand<R>(&self, settings: &Settings, with: impl FnOnce(Option<&str>) -> R) -> R {
+        match &self.key {
+            Some(key) => with(Some(key)),
+            None if settings.unknown_services == UnknownServices::Dns => {
+                demand::key(&self.authority, self.secure, with)
+            }
+            None => with(None),
+        }
+    }
+
+    pub(crate) fn options(&self) -> &RequestOptions {
+        &self.options
+    }
+
+    /// The path, if generated code stands for it.
+    pub(crate) fn generated_path(&self) -> Option<&str> {
+        self.generated.then(|| self.path())
+    }
+
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+
+    /// The host and the port that the caller called; the port of the scheme where none is written.
+    pub(crate) fn server(&self) -> (&str, Option<u16>) {
+        let default = if self.secure { 443 } else { 80 };
+        (self.authority.host(), self.authority.port_u16().or((!self.grpc).then_some(default)))
+    }
+
+    /// The URL that the caller called.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.path)
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -150,7 +210,7 @@ impl Head {
     }
 
     /// The head of one attempt over HTTP/2.
-    pub(crate) fn http2(&self, tls: bool, per_attempt: &PerAttempt) -> Request<()> {
+    pub(crate) fn http2(&self, tls: bool, per_attempt: &PerAttempt<'_>) -> Request<()> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
         // A `Host` that is no authority cannot be told in HTTP/2; the service's name is.
@@ -163,7 +223,7 @@ impl Head {
     }
 
     /// The head of one attempt over HTTP/1.1: the path alone, and a `Host` (RFC 9112 3.2).
-    pub(crate) fn http1(&self, per_attempt: &PerAttempt) -> Request<()> {
+    pub(crate) fn http1(&self, per_attempt: &PerAttempt<'_>) -> Request<()> {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.path.clone());
         let mut request = self.request(Uri::from_parts(uri).unwrap_or_default(), per_attempt);
@@ -187,12 +247,13 @@ impl Head {
         request
     }
 
-    fn request(&self, uri: Uri, per_attempt: &PerAttempt) -> Request<()> {
+    fn request(&self, uri: Uri, per_attempt: &PerAttempt<'_>) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         *headers = self.headers.clone();
+        per_attempt.span.inject(per_attempt.settings, headers);
         if self.grpc {
             if per_attempt.previous > 0 {
                 headers.insert(grpc::GRPC_PREVIOUS_RPC_ATTEMPTS, HeaderValue::from(per_attempt.previous));
@@ -206,12 +267,13 @@ impl Head {
 }
 
 /// What differs from attempt to attempt.
-#[derive(Debug, Default)]
-pub(crate) struct PerAttempt {
+pub(crate) struct PerAttempt<'a> {
     /// How many attempts the policy made before this one.
     pub(crate) previous: u32,
     /// What is left of the time, if the peer should be told.
     pub(crate) timeout: Option<Duration>,
+    pub(crate) span: &'a AttemptSpan,
+    pub(crate) settings: &'a Settings,
 }
 
 /// Headers that speak of the connection and not of the message (RFC 9110 7.6.1).

@@ -16,8 +16,10 @@ mod context;
 mod head;
 mod permit;
 mod pick;
+mod target;
 
 pub use body::Body;
 pub(crate) use call::call;
 pub(crate) use context::unknown_service;
-pub(crate) use head::Target;
+pub(crate) use head::Head;
+pub(crate) use target::{Named, Target};

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use mesh_core::balance::{InFlight, Pick, PickRequest};
+use mesh_core::model::{Discovered, Discovery};
 
 use super::context::Context;
+use crate::apply::is_pending;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
-use crate::net::{Backend, ConnectError, Endpoint, MAX_WAIT, Pool, Snapshot, Wanted};
+use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
 
 /// A place for one request.
 pub(crate) struct Place {
@@ -35,22 +37,30 @@ enum Look {
     Wait,
 }
 
-/// Finds a place on an endpoint that is not in `tried` if there is another one. `fresh`: not on an HTTP/1.1 connection
+/// Finds a place on an endpoint that is not in `tried` if there is another one, and says whether it had to wait. `fresh`: not on an HTTP/1.1 connection
 /// that has idled.
 pub(crate) async fn find(
     context: &Context,
     wanted: Wanted,
     tried: &[Arc<Endpoint>],
     fresh: bool,
-) -> Result<Place, NoPlace> {
+) -> Result<(Place, bool), NoPlace> {
     let cluster = context.backend.transport();
-    let mut look = if cluster.queue.is_empty() { look_now(context, wanted, tried)? } else { Look::Wait };
-    if matches!(look, Look::Wait) {
-        let bounded = tokio::time::timeout(MAX_WAIT, wait(context, wanted, tried));
-        look = bounded.await.unwrap_or_else(|_| Err(NoPlace::Refused(stuck(context))))?;
+    let mut look = if cluster.queue.is_empty() { look_patiently(context, wanted, tried)? } else { Look::Wait };
+    let waits = matches!(look, Look::Wait);
+    if waits {
+        let bounded = tokio::time::timeout(context.max_wait, wait(context, wanted, tried));
+        look = match bounded.await {
+            Ok(look) => look?,
+            // Whoever did not mind that all are failing is told so now.
+            Err(_) => match look_now(context, wanted, tried)? {
+                Look::Wait => return Err(NoPlace::Refused(stuck(context))),
+                found => found,
+            },
+        };
     }
     match look {
-        Look::Found(place) => Ok(place),
+        Look::Found(place) => Ok((place, waits)),
         Look::Lease(endpoint) => {
             let in_flight = endpoint.enter();
             let lease = pool::lease(&endpoint, fresh).await.map_err(|error| match error {
@@ -58,7 +68,7 @@ pub(crate) async fn find(
                 NoLease::Full => NoPlace::Refused(overflow(context)),
                 NoLease::Stuck => NoPlace::Refused(stuck(context)),
             })?;
-            Ok(Place { in_flight, slot: Slot::H1(lease) })
+            Ok((Place { in_flight, slot: Slot::H1(lease) }, waits))
         }
         Look::Wait => Err(NoPlace::Refused(stuck(context))),
     }
@@ -70,7 +80,7 @@ async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Res
     let mut waiting = cluster.queue.join().map_err(|_| NoPlace::Refused(overflow(context)))?;
     loop {
         waiting.turn().await;
-        match look_now(context, wanted, tried)? {
+        match look_patiently(context, wanted, tried)? {
             Look::Wait => {}
             found => return Ok(found),
         }
@@ -86,10 +96,22 @@ fn stuck(context: &Context) -> Error {
     Error::new(
         ErrorKind::Overflow,
         format!(
-            "no endpoint of {} had room within {MAX_WAIT:?}; its streams or connections are used up by requests that do not end",
-            context.place()
+            "no endpoint of {} had room within {:?}; its streams or connections are used up by requests that do not end",
+            context.place(),
+            context.max_wait
         ),
     )
+}
+
+/// Looks; a request that waits for ready goes on to wait where there is no endpoint, or none that can be connected.
+fn look_patiently(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+    match look_now(context, wanted, tried) {
+        Err(NoPlace::Failing(_)) if context.wait_for_ready => Ok(Look::Wait),
+        Err(NoPlace::Refused(error)) if context.wait_for_ready && error.kind() == ErrorKind::NoEndpoint => {
+            Ok(Look::Wait)
+        }
+        look => look,
+    }
 }
 
 fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
@@ -120,10 +142,8 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
             }
         }
         Pick::Failing => Err(NoPlace::Failing(failing(context, backend))),
-        Pick::Empty => Err(NoPlace::Refused(Error::new(
-            ErrorKind::NoEndpoint,
-            format!("{} has no endpoints; add one to its `endpoints`", context.place()),
-        ))),
+        Pick::Empty if is_pending(backend) => Ok(Look::Wait),
+        Pick::Empty => Err(empty(context, backend)),
         // Wait, and whatever a later balancer says that means as much.
         _ => {
             pool::connect_all(backend.picker().endpoints(), wanted);
@@ -170,6 +190,19 @@ fn nobody_speaks_http2(backend: &Backend) -> bool {
 /// The backend as it is now.
 fn newest<'a>(snapshot: &'a Snapshot, drawn: &Backend) -> Option<&'a Arc<Backend>> {
     snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id())
+}
+
+fn empty(context: &Context, backend: &Backend) -> NoPlace {
+    let place = context.place();
+    let none = |text| NoPlace::Refused(Error::new(ErrorKind::NoEndpoint, text));
+    match &backend.config().discovery {
+        None => none(format!("{place} has no endpoints; add one to its `endpoints`")),
+        Some(Discovery { of, found: Discovered::Failed(why), .. }) => {
+            let text = format!("no endpoint of {place} is known: {of}: {why}");
+            NoPlace::Failing(Error::new(ErrorKind::NoHealthyEndpoint, text))
+        }
+        Some(Discovery { of, .. }) => none(format!("{place} has no endpoints: {of} names none")),
+    }
 }
 
 fn failing(context: &Context, backend: &Backend) -> Error {

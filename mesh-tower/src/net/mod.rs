@@ -35,6 +35,7 @@ pub(crate) use queue::Queue;
 pub(crate) use tasks::Tasks;
 
 use crate::observe::Observers;
+use crate::telemetry::Telemetry;
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -45,6 +46,9 @@ pub(crate) struct Net {
 pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) observers: Observers,
+    pub(crate) telemetry: Telemetry,
+    /// What stands for this mesh where a hash asks for it (gRFC A42).
+    pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
 }
@@ -68,7 +72,7 @@ pub(crate) struct Cluster {
     /// Woken at each change of an endpoint's state.
     pub(crate) changed: Notify,
     pub(crate) shared: Arc<Shared>,
-    /// Who used it so far: [`HTTP`], [`GRPC`] or both.
+    /// Who used it so far: [`HTTP`], [`GRPC`] or both; and [`RECENT`].
     users: AtomicU8,
 }
 
@@ -78,6 +82,8 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 const HTTP: u8 = 1;
 /// gRPC calls.
 const GRPC: u8 = 2;
+/// Anybody, since somebody looked.
+const RECENT: u8 = 4;
 
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {
@@ -111,15 +117,20 @@ impl Cluster {
 
     /// Remembers that gRPC calls, or requests of HTTP clients, use it.
     pub(crate) fn mark_used(&self, grpc: bool) {
-        let user = if grpc { GRPC } else { HTTP };
-        if self.users.load(Ordering::Relaxed) & user == 0 {
-            self.users.fetch_or(user, Ordering::Relaxed);
+        let marks = RECENT | if grpc { GRPC } else { HTTP };
+        if self.users.load(Ordering::Relaxed) & marks != marks {
+            self.users.fetch_or(marks, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it was used since this was asked last.
+    pub(crate) fn take_recent(&self) -> bool {
+        self.users.fetch_and(!RECENT, Ordering::Relaxed) & RECENT != 0
     }
 
     /// Who used it so far, for [`expect`](Self::expect) of another.
     pub(crate) fn users(&self) -> u8 {
-        self.users.load(Ordering::Relaxed)
+        self.users.load(Ordering::Relaxed) & (HTTP | GRPC)
     }
 
     /// Expects the users of another backend.

@@ -42,11 +42,10 @@ impl Tasks {
     }
 
     /// Runs `task` until it ends, or [`stop`](Self::stop).
-    pub(crate) fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         let stop = self.0.stop.clone();
-        self.0
-            .tracker
-            .spawn_on(async move { stop.run_until_cancelled(task).await.unwrap_or_default() }, &self.0.runtime);
+        let task = async move { stop.run_until_cancelled(task).await.unwrap_or_default() };
+        self.0.tracker.spawn_on(task, &self.0.runtime).abort_handle()
     }
 
     /// Whether [`stop`](Self::stop) was called.

@@ -4,6 +4,7 @@
 //! is of no interest. What a source cannot read is an update too, so that it is reported and the last good
 //! configuration stays.
 
+pub(crate) mod endpoints;
 pub(crate) mod env;
 pub(crate) mod file;
 
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mesh_core::config::ConfigError;
-use mesh_core::model;
+use mesh_core::model::{self, BackendId};
 use mesh_core::snapshot::CompileError;
 
 use crate::net::tls::TlsConfigError;
@@ -50,6 +51,19 @@ pub enum BuildError {
     /// The configuration has problems; all of them are listed.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A backend asks for a source of endpoints that the application has not registered.
+    #[error(
+        "services.{}.backends.{}: the endpoint source {source_name:?} is not registered; {}", backend.service,
+        backend.name, if known.is_empty() { "none is".to_owned() } else { format!("there are {known:?}") }
+    )]
+    EndpointSource {
+        /// The backend.
+        backend: BackendId,
+        /// The source's name.
+        source_name: Arc<str>,
+        /// The names that are registered.
+        known: Vec<Arc<str>>,
+    },
     /// The parts do not fit together.
     #[error(transparent)]
     Compile(#[from] CompileError<TlsConfigError>),

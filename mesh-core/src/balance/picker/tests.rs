@@ -24,7 +24,9 @@ fn count(picker: &Picker<()>, picks: usize) -> HashMap<Address, usize> {
     let mut rng = StdRng::seed_from_u64(7);
     let mut counts = HashMap::new();
     for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else { panic!("an endpoint is ready") };
+        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else {
+            panic!("an endpoint is ready")
+        };
         *counts.entry(endpoint.address().clone()).or_default() += 1;
     }
     counts
@@ -73,7 +75,9 @@ fn lb_06_a_slow_endpoint_gets_less_than_half_of_its_fair_share() {
     let mut running = std::collections::VecDeque::new();
     let picks = 4000;
     for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else { panic!("an endpoint is ready") };
+        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else {
+            panic!("an endpoint is ready")
+        };
         let guard = endpoint.enter();
         if Arc::ptr_eq(endpoint, &all[0]) {
             stuck.push(guard)
@@ -123,9 +127,14 @@ fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
     for policy in policies() {
         let picker = Picker::new(&policy, all.clone(), 0);
         for _ in 0..100 {
-            let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &all[..2], &mut rng) else { panic!("one is left") };
+            let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &all[..2], &mut rng) else {
+                panic!("one is left")
+            };
             assert!(Arc::ptr_eq(endpoint, &all[2]));
-            assert!(matches!(picker.pick(&PickRequest::default(), &all, &mut rng), Pick::Ready(_)), "all tried: any ready one serves");
+            assert!(
+                matches!(picker.pick(&PickRequest::default(), &all, &mut rng), Pick::Ready(_)),
+                "all tried: any ready one serves"
+            );
         }
     }
 }

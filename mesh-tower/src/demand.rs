@@ -1,0 +1,217 @@
+//! Services that nobody configured: made when they are first called, from nothing but their name.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use mesh_core::model::{
+    Backend, BackendId, Discovery, DnsName, Endpoint, Finder, Forward, HostPattern, RootCertificates, Route, Settings,
+    Tls, VirtualHost,
+};
+
+use percent_encoding::{AsciiSet, percent_decode_str, utf8_percent_encode};
+
+use crate::client::Named;
+use crate::error::{Error, ErrorKind};
+
+/// What tells two sockets apart whose names differ in case alone: names of services do not.
+const UNIX: &AsciiSet = &letters(AsciiSet::EMPTY.add(b'%'), b'A');
+
+/// `set` with the capital letters from `first` on.
+const fn letters(set: AsciiSet, first: u8) -> AsciiSet {
+    if first > b'Z' { set } else { letters(set.add(first), first + 1) }
+}
+
+/// The longest key: `https://`, a host and a port.
+const MAX_KEY: usize = HostPattern::MAX_LEN;
+
+/// The service that a client was asked for: `greeter`, `greeter:8080`, `http://greeter`, `https://greeter`,
+/// `dns:///greeter:8080`, `unix:/run/greeter.sock`.
+pub(crate) fn parse(target: &str) -> Result<Named, Error> {
+    let refuse = |text: String| Error::new(ErrorKind::InvalidRequest, format!("the target {target:?} {text}"));
+    let named = |authority: &str, key: Option<Arc<str>>, secure| match authority.parse::<Authority>() {
+        Ok(authority) if !authority.as_str().contains('@') => Ok(Named { authority, key, secure, generated: false }),
+        Ok(_) => Err(refuse("holds user information; send an `authorization` header instead".to_owned())),
+        Err(error) => {
+            Err(refuse(format!("is not a service name or host:port: {error}; write `greeter` or `greeter:8080`")))
+        }
+    };
+    if let Some(path) = target.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') {
+            return Err(refuse("is not the path of a socket; write unix:/run/greeter.sock".to_owned()));
+        }
+        // gRPC's authority for a peer without a name.
+        let key = utf8_percent_encode(path, UNIX);
+        return named("localhost", Some(format!("unix:{key}").into()), false);
+    }
+    match target.split_once(':') {
+        Some(("http", rest)) => named(slashes(rest).ok_or_else(|| refuse(URI.to_owned()))?, None, false),
+        Some(("https", rest)) => named(slashes(rest).ok_or_else(|| refuse(URI.to_owned()))?, None, true),
+        Some(("dns", rest)) => {
+            let host = match rest.strip_prefix("//") {
+                None => rest,
+                Some(rest) => rest.strip_prefix('/').ok_or_else(|| {
+                    refuse("names a DNS server, which is not supported; write dns:///greeter:8080".to_owned())
+                })?,
+            };
+            let named = named(host, None, false)?;
+            let key = key(&named.authority, false, |key| key.map(Arc::from));
+            let key = key.ok_or_else(|| refuse(format!("is longer than {MAX_KEY} bytes")))?;
+            Ok(Named { key: Some(key), ..named })
+        }
+        Some(("xds", rest)) if rest.starts_with("//") => {
+            Err(refuse("asks for a control plane, which is not supported in this version".to_owned()))
+        }
+        _ => named(target, None, false),
+    }
+}
+
+const URI: &str = "is neither a service name nor a URI; write http://greeter";
+
+/// What stands behind `//`, without a path of nothing but a slash.
+fn slashes(rest: &str) -> Option<&str> {
+    let rest = rest.strip_prefix("//")?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    (!rest.contains('/')).then_some(rest)
+}
+
+/// What selects the service that is made for `authority`: no authority of a request can be taken for it.
+pub(crate) fn key<R>(authority: &Authority, secure: bool, with: impl FnOnce(Option<&str>) -> R) -> R {
+    let mut buffer = [0; MAX_KEY];
+    let mut rest = &mut buffer[..];
+    let (scheme, port) = if secure { ("https", 443) } else { ("http", 80) };
+    let port = authority.port_u16().unwrap_or(port);
+    let written = write!(rest, "{scheme}://{}:{port}", authority.host());
+    let left = rest.len();
+    buffer.make_ascii_lowercase();
+    let text = written.ok().and_then(|()| std::str::from_utf8(&buffer[..MAX_KEY - left]).ok());
+    with(text)
+}
+
+/// The service behind `key`.
+///
+/// # Errors
+/// If its host cannot be the name of one.
+pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Backend), Error> {
+    let id = BackendId::new(key, "dns");
+    let mut backend = Backend::new(id.clone(), Vec::new());
+    backend.connect_timeout = settings.defaults.connect_timeout;
+    backend.load_balancer = settings.defaults.load_balancer.clone();
+    backend.protocol = settings.defaults.protocol;
+    if let Some(path) = key.strip_prefix("unix:") {
+        let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+        backend.endpoints.push(Endpoint::new(PathBuf::from(path)));
+    } else {
+        let (scheme, place) = key.split_once("://").unwrap_or(("http", key));
+        let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.parse().unwrap_or_default();
+        match host.parse::<IpAddr>() {
+            Ok(address) => backend.endpoints.push(Endpoint::new(std::net::SocketAddr::new(address, port))),
+            Err(_) if is_host(host) => {
+                let name = DnsName::Host { host: host.into(), port };
+                backend.discovery = Some(Discovery::new(Finder::Dns(name)));
+            }
+            Err(_) => {
+                let text =
+                    format!("{host:?} cannot be the name of a host: it holds letters, digits, `-`, `_` and `.` only");
+                return Err(Error::new(ErrorKind::InvalidRequest, text));
+            }
+        }
+        if scheme == "https" {
+            let mut tls = Tls::new(RootCertificates::WebPki);
+            tls.server_name = Some(host.into());
+            backend.tls = Some(tls);
+        }
+    }
+    let mut forward = Forward::to(id);
+    forward.policy.timeout = settings.defaults.timeout;
+    forward.policy.retry = settings.defaults.retry.clone();
+    let host = VirtualHost::new(key, vec![HostPattern::Exact(key.into())]).with_route(Route::new(forward));
+    Ok((host, backend))
+}
+
+/// Whether `host` can be asked of DNS (RFC 1123 2.1, and the underscore that people use).
+fn is_host(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= 253 && host.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_written() {
+        let cases: [(&str, Option<(&str, Option<&str>, bool)>); 19] = [
+            ("greeter", Some(("greeter", None, false))),
+            ("greeter:8080", Some(("greeter:8080", None, false))),
+            ("http://greeter", Some(("greeter", None, false))),
+            ("http://greeter:8080/", Some(("greeter:8080", None, false))),
+            ("https://greeter", Some(("greeter", None, true))),
+            ("[::1]:80", Some(("[::1]:80", None, false))),
+            ("dns:///greeter:8080", Some(("greeter:8080", Some("http://greeter:8080"), false))),
+            ("dns:greeter", Some(("greeter", Some("http://greeter:80"), false))),
+            ("unix:/run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
+            ("unix:///run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
+            ("unix:/run/A.sock", Some(("localhost", Some("unix:/run/%41.sock"), false))),
+            ("unix:run/a.sock", None),
+            ("dns://8.8.8.8/greeter", None),
+            ("xds:///greeter", None),
+            ("http://greeter/path", None),
+            ("http:greeter", None),
+            ("me@greeter", None),
+            ("a b", None),
+            ("", None),
+        ];
+        for (target, expected) in cases {
+            let got = parse(target);
+            let got = got.as_ref().ok().map(|named| (named.authority.as_str(), named.key.as_deref(), named.secure));
+            assert_eq!(got, expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_holds_scheme_host_and_port() {
+        let cases = [
+            ("greeter", false, "http://greeter:80"),
+            ("greeter", true, "https://greeter:443"),
+            ("greeter:8080", true, "https://greeter:8080"),
+            ("[::1]", false, "http://[::1]:80"),
+        ];
+        for (authority, secure, expected) in cases {
+            key(&authority.parse().unwrap(), secure, |key| assert_eq!(key, Some(expected)));
+        }
+        key(&"GREETER".parse().unwrap(), false, |key| assert_eq!(key, Some("http://greeter:80")));
+        key(&"a".repeat(300).parse().unwrap(), false, |key| assert_eq!(key, None));
+    }
+
+    #[test]
+    fn a_service_is_made_of_its_key() {
+        let settings = Settings::default();
+        let (host, backend) = service("https://greeter.example:8443", &settings).unwrap();
+        assert_eq!(host.hosts, [HostPattern::Exact("https://greeter.example:8443".into())]);
+        let name = DnsName::Host { host: "greeter.example".into(), port: 8443 };
+        assert_eq!(backend.discovery, Some(Discovery::new(Finder::Dns(name))));
+        assert_eq!(backend.tls.unwrap().server_name.as_deref(), Some("greeter.example"));
+
+        let (_, backend) = service("http://[::1]:8080", &settings).unwrap();
+        assert_eq!(backend.endpoints, [Endpoint::new("[::1]:8080".parse::<std::net::SocketAddr>().unwrap())]);
+        assert_eq!((backend.discovery, backend.tls), (None, None));
+
+        let (_, backend) = service("unix:/run/%41.sock", &settings).unwrap();
+        assert_eq!(backend.endpoints[0].address.to_string(), "unix:/run/A.sock");
+
+        for host in ["a..b", "a$b", &"a".repeat(64)] {
+            let error = service(&format!("http://{host}:80"), &settings).unwrap_err();
+            assert!(error.to_string().contains("cannot be the name of a host"), "{error}");
+        }
+    }
+}

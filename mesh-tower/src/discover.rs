@@ -1,0 +1,366 @@
+//! What stands between a source of configurations and the [`Applier`](crate::apply::Applier): endpoints that must be
+//! found, and services that nobody configured.
+//!
+//! ```text
+//!  source ──────────────> Discover ──────────> Applier
+//!  a request's demand ──────^  ^── finders: one task for each name that a backend asks for
+//! ```
+//!
+//! It holds the last good configuration of the source, what was demanded, and what each finder said last, and sends on
+//! the three as one whenever one of them changes. A finder lives while a backend asks for it. A demanded service that
+//! nobody uses for some minutes goes away again.
+
+use std::collections::{BTreeMap, HashMap, hash_map};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::model::{self, Config, Discovered, DnsSettings, Endpoint, Finder, VirtualHost};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use crate::demand;
+use crate::error::{Error, ErrorKind};
+use crate::mesh::Core;
+use crate::net::{MAX_WAIT, Tasks};
+use crate::source::endpoints::{self, EndpointSource, Report};
+use crate::source::{BuildError, Update};
+
+/// How many services may be made on demand: whoever builds names out of what others send must not fill the memory.
+const MAX_DEMANDED: usize = 1000;
+/// How often demanded services are looked at. One that was not used between two looks goes.
+const SWEEP: Duration = Duration::from_secs(300);
+/// Pause before a source that gave up is asked again; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How many demands may wait to be looked at; who comes then waits for a place.
+const DEMANDS: usize = 64;
+
+/// A service that is asked for.
+pub(crate) struct Demand {
+    key: Arc<str>,
+    reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Where demands go.
+pub(crate) type Demands = mpsc::Sender<Demand>;
+
+pub(crate) fn channel() -> (Demands, mpsc::Receiver<Demand>) {
+    mpsc::channel(DEMANDS)
+}
+
+/// Waits until the service of `key` is there.
+///
+/// # Errors
+/// If it cannot be made, or is not there in time.
+pub(crate) async fn demand(core: &Core, key: &str, timeout: Option<Duration>) -> Result<(), Error> {
+    let limit = timeout.map_or(MAX_WAIT, |timeout| timeout.min(MAX_WAIT));
+    let waited = tokio::time::timeout(limit, until_published(core, key)).await;
+    waited.unwrap_or_else(|_| {
+        let text = format!("the service {key} was not there within {limit:?}");
+        Err(Error::new(if timeout.is_some() { ErrorKind::DeadlineExceeded } else { ErrorKind::Overflow }, text))
+    })
+}
+
+async fn until_published(core: &Core, key: &str) -> Result<(), Error> {
+    let gone = || Error::new(ErrorKind::Shutdown, "the mesh is shut down");
+    let mut status = core.subscribe();
+    let (reply, answer) = oneshot::channel();
+    core.demands.send(Demand { key: key.into(), reply }).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())??;
+    while core.snapshot.load().virtual_host(key).is_none() {
+        if core.shared.tasks.is_stopping() || status.changed().await.is_err() {
+            return Err(gone());
+        }
+    }
+    Ok(())
+}
+
+/// Who finds endpoints.
+#[derive(Clone, Default)]
+pub(crate) struct Sources {
+    pub(crate) custom: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
+}
+
+impl Sources {
+    /// Whether every backend's finder is known.
+    ///
+    /// # Errors
+    /// At the first that asks for a source which the application has not registered.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), BuildError> {
+        for backend in config.backends.values() {
+            if let Some(Finder::Custom { source, .. }) = backend.discovery.as_ref().map(|discovery| &discovery.of)
+                && !self.custom.contains_key(source)
+            {
+                let mut known: Vec<_> = self.custom.keys().cloned().collect();
+                known.sort_unstable();
+                return Err(BuildError::EndpointSource {
+                    backend: backend.id.clone(),
+                    source_name: Arc::clone(source),
+                    known,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that is watched.
+struct Watch {
+    task: AbortHandle,
+    endpoints: Vec<Endpoint>,
+    found: Discovered,
+}
+
+/// A service that was made on demand.
+struct Demanded {
+    host: Arc<VirtualHost>,
+    backend: Arc<model::Backend>,
+}
+
+/// See the [module](self).
+pub(crate) struct Discover {
+    sources: Sources,
+    tasks: Tasks,
+    base: Arc<Config>,
+    demanded: BTreeMap<Arc<str>, Demanded>,
+    watches: HashMap<Finder, Watch>,
+    reports: mpsc::Sender<(Finder, Report)>,
+    reported: mpsc::Receiver<(Finder, Report)>,
+}
+
+impl Discover {
+    /// Begins to find what `base` asks for.
+    pub(crate) fn new(sources: Sources, tasks: Tasks, base: Arc<Config>) -> Self {
+        let (reports, reported) = mpsc::channel(DEMANDS);
+        let (demanded, watches) = (BTreeMap::new(), HashMap::new());
+        let mut discover = Self { sources, tasks, base, demanded, watches, reports, reported };
+        discover.watch();
+        discover
+    }
+
+    /// The configuration as it is known now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        if self.watches.is_empty() && self.demanded.is_empty() {
+            return Arc::clone(&self.base);
+        }
+        let mut config = (*self.base).clone();
+        for demanded in self.demanded.values() {
+            config.virtual_hosts.push(Arc::clone(&demanded.host));
+            config.backends.insert(demanded.backend.id.clone(), Arc::clone(&demanded.backend));
+        }
+        for backend in config.backends.values_mut() {
+            let Some(watch) = backend.discovery.as_ref().and_then(|discovery| self.watches.get(&discovery.of)) else {
+                continue;
+            };
+            let backend = Arc::make_mut(backend);
+            backend.endpoints.clone_from(&watch.endpoints);
+            if let Some(discovery) = &mut backend.discovery {
+                discovery.found = watch.found.clone();
+            }
+        }
+        Arc::new(config)
+    }
+
+    /// Goes on for ever: `source` tells configurations, `demands` ask for services, `applier` gets what comes of it.
+    pub(crate) async fn run(
+        mut self,
+        core: Arc<Core>,
+        mut source: watch::Receiver<Update>,
+        mut demands: mpsc::Receiver<Demand>,
+        applier: watch::Sender<Update>,
+    ) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        sweep.reset();
+        let mut open = true;
+        loop {
+            let changed = tokio::select! {
+                changed = source.changed(), if open => {
+                    open = changed.is_ok();
+                    let update = source.borrow_and_update().clone();
+                    open && self.adopt(update, &applier)
+                }
+                Some(demand) = demands.recv() => self.demand(demand),
+                Some((finder, report)) = self.reported.recv() => self.report(&finder, report),
+                _ = sweep.tick() => self.sweep(&core),
+            };
+            if changed {
+                let _ = applier.send_replace(Ok(self.config()));
+            }
+        }
+    }
+
+    /// Takes over what the source says; returns whether that is a configuration.
+    fn adopt(&mut self, update: Update, applier: &watch::Sender<Update>) -> bool {
+        let checked = update.and_then(|config| self.sources.check(&config).map(|()| config).map_err(Arc::new));
+        match checked {
+            Ok(config) => {
+                let restart = config.settings.dns != self.base.settings.dns;
+                let remake = config.settings.defaults != self.base.settings.defaults;
+                self.base = config;
+                if restart {
+                    self.restart_dns();
+                }
+                if remake {
+                    self.remake();
+                }
+                self.watch();
+                true
+            }
+            Err(error) => {
+                let _ = applier.send_replace(Err(error));
+                false
+            }
+        }
+    }
+
+    /// Makes the demanded services anew: the defaults they are made of are others now.
+    fn remake(&mut self) {
+        for (key, demanded) in &mut self.demanded {
+            if let Ok((host, backend)) = demand::service(key, &self.base.settings) {
+                *demanded = Demanded { host: Arc::new(host), backend: Arc::new(backend) };
+            }
+        }
+    }
+
+    fn demand(&mut self, demand: Demand) -> bool {
+        let Demand { key, reply } = demand;
+        let made = if self.demanded.contains_key(&key) {
+            Ok(false)
+        } else if self.demanded.len() >= MAX_DEMANDED {
+            let text = format!(
+                "{MAX_DEMANDED} services are in use that no configuration names, and {key} would be one more; configure \
+                 what is called often"
+            );
+            Err(Error::new(ErrorKind::Overflow, text))
+        } else {
+            demand::service(&key, &self.base.settings).map(|(host, backend)| {
+                let demanded = Demanded { host: Arc::new(host), backend: Arc::new(backend) };
+                self.demanded.insert(key, demanded);
+                self.watch();
+                true
+            })
+        };
+        let (reply_with, changed) = match made {
+            Ok(changed) => (Ok(()), changed),
+            Err(error) => (Err(error), false),
+        };
+        // Whoever asked may have lost interest.
+        let _ = reply.send(reply_with);
+        changed
+    }
+
+    fn report(&mut self, finder: &Finder, report: Report) -> bool {
+        let (Some(watch), Some(report)) = (self.watches.get_mut(finder), report) else { return false };
+        match report {
+            Ok(endpoints) => {
+                watch.endpoints = endpoints;
+                watch.found = Discovered::Found;
+                true
+            }
+            // The last good ones stay.
+            Err(_) if watch.found == Discovered::Found => false,
+            Err(error) => {
+                watch.found = Discovered::Failed(error);
+                true
+            }
+        }
+    }
+
+    /// Lets go of the demanded services that nobody used since the last look.
+    fn sweep(&mut self, core: &Core) -> bool {
+        let before = self.demanded.len();
+        let snapshot = core.snapshot.load();
+        self.demanded.retain(|_, demanded| {
+            snapshot
+                .backend_by_id(&demanded.backend.id)
+                .is_none_or(|backend| backend.transport().take_recent() || backend.budget().in_flight() > 0)
+        });
+        drop(snapshot);
+        let changed = self.demanded.len() < before;
+        if changed {
+            self.watch();
+        }
+        changed
+    }
+
+    /// Watches exactly what is asked for.
+    fn watch(&mut self) {
+        let wanted: HashMap<Finder, ()> = {
+            let backends = self.base.backends.values().chain(self.demanded.values().map(|demanded| &demanded.backend));
+            backends.filter_map(|backend| Some((backend.discovery.as_ref()?.of.clone(), ()))).collect()
+        };
+        self.forget(|finder| !wanted.contains_key(finder));
+        let dns = self.base.settings.dns;
+        for (finder, ()) in wanted {
+            if let hash_map::Entry::Vacant(place) = self.watches.entry(finder) {
+                let task = find(&self.tasks, &self.sources, dns, place.key().clone(), self.reports.clone());
+                place.insert(Watch { task, endpoints: Vec::new(), found: Discovered::Pending });
+            }
+        }
+    }
+
+    /// Asks anew, by the settings of now; what was found stays until there is an answer.
+    fn restart_dns(&mut self) {
+        let dns = self.base.settings.dns;
+        for (finder, watch) in self.watches.iter_mut().filter(|(finder, _)| matches!(finder, Finder::Dns(_))) {
+            watch.task.abort();
+            watch.task = find(&self.tasks, &self.sources, dns, finder.clone(), self.reports.clone());
+        }
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Finder) -> bool) {
+        self.watches.retain(|finder, watch| {
+            let gone = gone(finder);
+            if gone {
+                watch.task.abort();
+            }
+            !gone
+        });
+    }
+}
+
+/// Asks for `finder`'s endpoints until the task is aborted.
+fn find(
+    tasks: &Tasks,
+    sources: &Sources,
+    _dns: DnsSettings,
+    finder: Finder,
+    reports: mpsc::Sender<(Finder, Report)>,
+) -> AbortHandle {
+    let source = match &finder {
+        Finder::Custom { source, .. } => sources.custom.get(source).cloned(),
+        _ => None,
+    };
+    let name = match &finder {
+        Finder::Custom { name, .. } => name.to_string(),
+        other => other.to_string(),
+    };
+    tasks.spawn_until_stop(async move {
+        let (found, mut heard) = endpoints::channel();
+        let ask = async {
+            let Some(source) = source else {
+                found.failed("nobody here knows how to find it");
+                return std::future::pending().await;
+            };
+            let mut pause = MIN_PAUSE;
+            loop {
+                source.watch(name.clone(), found.clone()).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        };
+        let forward = async {
+            while heard.changed().await.is_ok() {
+                let report = heard.borrow_and_update().clone();
+                if reports.send((finder.clone(), report)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = ask => {}
+            () = forward => {}
+        }
+    })
+}

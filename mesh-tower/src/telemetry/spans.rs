@@ -1,0 +1,310 @@
+//! A span for each request, and one for each of its attempts.
+//!
+//! The sampler is asked with nothing but the parent: names and attributes are made only for a span that is recorded.
+//! Of a request that is not sampled there is no attempt's span either; its ids travel on, with the flag that says so.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use mesh_core::grpc::{self, Code};
+use mesh_core::model::{Address, Settings};
+use mesh_core::observe::{self, Outcome};
+use opentelemetry::trace::{
+    Span, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState, Tracer, TracerProvider,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue, global};
+use percent_encoding::percent_decode;
+
+use super::propagate;
+use crate::client::Head;
+
+/// The name of this crate's tracer and meter.
+pub(crate) const SCOPE: &str = "mesh";
+
+/// Makes spans.
+pub(crate) struct Spans(Box<dyn Start>);
+
+/// A tracer, without the type of its spans.
+trait Start: Send + Sync {
+    /// A span below `parent`. A recorded one is put into the context that is returned.
+    fn start(&self, name: &'static str, kind: SpanKind, parent: &Context) -> (SpanContext, Option<Context>);
+}
+
+impl<T> Start for T
+where
+    T: Tracer + Send + Sync,
+    T::Span: Send + Sync + 'static,
+{
+    fn start(&self, name: &'static str, kind: SpanKind, parent: &Context) -> (SpanContext, Option<Context>) {
+        let builder = SpanBuilder { span_kind: Some(kind), ..SpanBuilder::from_name(name) };
+        let span = self.build_with_context(builder, parent);
+        let ids = span.span_context().clone();
+        let recorded = span.is_recording().then(|| parent.with_span(span));
+        (ids, recorded)
+    }
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build()
+}
+
+impl Spans {
+    /// Spans of `provider`.
+    pub(crate) fn new<P>(provider: &P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Tracer<Span: Send + Sync + 'static> + Send + Sync + 'static,
+    {
+        Self(Box::new(provider.tracer_with_scope(scope())))
+    }
+
+    /// Spans of the global provider, if one is installed.
+    pub(crate) fn global() -> Option<Self> {
+        let tracer = global::tracer_provider().tracer_with_scope(scope());
+        // The API does not say whether the provider is the one that does nothing. That one hands on what it is given,
+        // where any other says that nothing may be recorded.
+        let ids = SpanContext::new(
+            0x6d65_7368_u128.into(),
+            0x6d65_7368_u64.into(),
+            TraceFlags::default(),
+            true,
+            TraceState::NONE,
+        );
+        let parent = Context::new().with_remote_span_context(ids.clone()).with_telemetry_suppressed();
+        let span = tracer.build_with_context(SpanBuilder::from_name("mesh"), &parent);
+        let installed = *span.span_context() != ids;
+        installed.then(|| Self(Box::new(tracer)))
+    }
+}
+
+/// Who sends a request: the context at the moment of the call.
+#[derive(Default)]
+pub(crate) struct Caller(Option<Context>);
+
+impl Caller {
+    /// The caller's context, if anybody asks for it.
+    pub(crate) fn current(spans: Option<&Spans>) -> Self {
+        Self(spans.map(|_| Context::current()))
+    }
+}
+
+/// The span of a request.
+#[derive(Default)]
+pub(crate) struct RequestSpan(Option<Active>);
+
+struct Active {
+    /// The caller's context, or the one with our span where that is recorded.
+    context: Context,
+    recorded: bool,
+    grpc: bool,
+}
+
+impl RequestSpan {
+    /// Begins the span of the request with this head, and writes its ids there.
+    pub(crate) fn start(spans: Option<&Spans>, caller: Caller, head: &mut Head, settings: &Settings) -> Self {
+        let (Some(spans), Some(parent)) = (spans, caller.0) else { return Self(None) };
+        let grpc = head.is_grpc();
+        let name = if grpc { "Sent" } else { http_name(head.method()) };
+        let (ids, recorded) = spans.0.start(name, SpanKind::Internal, &parent);
+        if !ids.is_valid() && recorded.is_none() {
+            return Self(None);
+        }
+        propagate::inject(&settings.telemetry.propagators, &ids, &parent, grpc, head.headers_mut());
+        let recorded_here = recorded.is_some();
+        let context = recorded.unwrap_or(parent);
+        if recorded_here {
+            let span = context.span();
+            if grpc {
+                span.update_name(format!("Sent.{}", grpc_name(head.path())));
+            }
+            describe(&context, head);
+        }
+        Self(Some(Active { context, recorded: recorded_here, grpc }))
+    }
+
+    fn recorded(&self) -> Option<&Active> {
+        self.0.as_ref().filter(|active| active.recorded)
+    }
+
+    /// Whether anybody will see it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded().is_some()
+    }
+
+    /// The wait for the resolver is over (gRFC A72).
+    pub(crate) fn resolved(&self) {
+        if let Some(active) = self.recorded() {
+            active.context.span().add_event("Delayed name resolution complete", Vec::new());
+        }
+    }
+
+    /// Begins the span of an attempt.
+    pub(crate) fn attempt(&self, spans: Option<&Spans>, head: &Head, sent: &Sent) -> AttemptSpan {
+        let (Some(spans), Some(active)) = (spans, self.recorded()) else { return AttemptSpan(None) };
+        let name = if active.grpc { "Attempt" } else { http_name(head.method()) };
+        let (ids, recorded) = spans.0.start(name, SpanKind::Client, &active.context);
+        let Some(context) = recorded else { return AttemptSpan(None) };
+        let span = context.span();
+        if active.grpc {
+            span.update_name(format!("Attempt.{}", grpc_name(head.path())));
+            span.set_attribute(KeyValue::new("previous-rpc-attempts", i64::from(sent.previous)));
+            span.set_attribute(KeyValue::new("transparent-retry", sent.transparent));
+        } else if sent.number > 1 {
+            span.set_attribute(KeyValue::new("http.request.resend_count", i64::from(sent.number) - 1));
+        }
+        describe(&context, head);
+        AttemptSpan(Some(Box::new(ActiveAttempt { context, ids, grpc: active.grpc })))
+    }
+
+    /// Ends the span. `headers` are those that hold gRPC's status, where they came.
+    pub(crate) fn end(&mut self, event: &observe::Request<'_>, headers: Option<&HeaderMap>) {
+        let Some(Active { context, recorded: true, grpc }) = self.0.take() else { return };
+        let span = context.span();
+        let text = |name, value: &str| KeyValue::new(name, value.to_owned());
+        span.set_attributes(event.service.map(|service| text("mesh.service", service)));
+        span.set_attributes(event.route.map(|route| text("mesh.route", route)));
+        span.set_attributes(event.backend.map(|backend| text("mesh.backend", &backend.name)));
+        span.set_attribute(KeyValue::new("mesh.attempts", i64::from(event.attempts)));
+        conclude(&context, grpc, event.outcome, headers);
+    }
+}
+
+/// What is known of an attempt when it begins.
+pub(crate) struct Sent {
+    /// 1 for the first.
+    pub(crate) number: u32,
+    /// How many attempts the retry policy made before it.
+    pub(crate) previous: u32,
+    /// Whether it repeats one that no peer processed.
+    pub(crate) transparent: bool,
+}
+
+/// The span of an attempt, if the request's is recorded.
+pub(crate) struct AttemptSpan(Option<Box<ActiveAttempt>>);
+
+impl AttemptSpan {
+    /// No span.
+    pub(crate) const NONE: &'static Self = &Self(None);
+}
+
+struct ActiveAttempt {
+    context: Context,
+    ids: SpanContext,
+    grpc: bool,
+}
+
+impl AttemptSpan {
+    /// An endpoint was found; `waited`: it was not there at once (gRFC A72).
+    pub(crate) fn picked(&self, address: &Address, waited: bool) {
+        let Some(active) = &self.0 else { return };
+        let span = active.context.span();
+        if waited {
+            span.add_event("Delayed LB pick complete", Vec::new());
+        }
+        match address {
+            Address::Socket(address) => {
+                span.set_attribute(KeyValue::new("network.peer.address", address.ip().to_string()));
+                span.set_attribute(KeyValue::new("network.peer.port", i64::from(address.port())));
+            }
+            other => span.set_attribute(KeyValue::new("network.peer.address", other.to_string())),
+        }
+    }
+
+    /// Puts the attempt's ids where the request's are.
+    pub(crate) fn inject(&self, settings: &Settings, headers: &mut HeaderMap) {
+        if let Some(active) = &self.0 {
+            let formats = &settings.telemetry.propagators;
+            propagate::inject(formats, &active.ids, &active.context, active.grpc, headers);
+        }
+    }
+
+    /// Ends the span. `headers` are those that hold gRPC's status, where they came.
+    pub(crate) fn end(&self, outcome: Outcome, headers: Option<&HeaderMap>) {
+        if let Some(active) = &self.0 {
+            conclude(&active.context, active.grpc, outcome, headers);
+        }
+    }
+}
+
+/// The name of an HTTP span: its method, which is of a known set (OpenTelemetry semantic conventions, HTTP spans).
+fn http_name(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::GET => "GET",
+        http::Method::HEAD => "HEAD",
+        http::Method::POST => "POST",
+        http::Method::PUT => "PUT",
+        http::Method::DELETE => "DELETE",
+        http::Method::OPTIONS => "OPTIONS",
+        http::Method::PATCH => "PATCH",
+        http::Method::TRACE => "TRACE",
+        _ => "HTTP",
+    }
+}
+
+/// `package.Service.Method` of `/package.Service/Method` (gRFC A72).
+fn grpc_name(path: &str) -> String {
+    path.trim_start_matches('/').replace('/', ".")
+}
+
+/// What both kinds of span say of the request.
+fn describe(context: &Context, head: &Head) {
+    let span = context.span();
+    let (host, port) = head.server();
+    span.set_attribute(KeyValue::new("server.address", host.to_owned()));
+    span.set_attributes(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+    if head.is_grpc() {
+        span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
+        span.set_attribute(KeyValue::new("rpc.method", head.path().trim_start_matches('/').to_owned()));
+        return;
+    }
+    let method = http_name(head.method());
+    if method == "HTTP" {
+        span.set_attribute(KeyValue::new("http.request.method", "_OTHER"));
+        span.set_attribute(KeyValue::new("http.request.method_original", head.method().to_string()));
+    } else {
+        span.set_attribute(KeyValue::new("http.request.method", method));
+    }
+    span.set_attribute(KeyValue::new("url.full", head.url()));
+}
+
+fn conclude(context: &Context, grpc: bool, outcome: Outcome, headers: Option<&HeaderMap>) {
+    let span = context.span();
+    let failed = |error: &'static str, description: Cow<'static, str>| {
+        span.set_attribute(KeyValue::new("error.type", error));
+        span.set_status(Status::error(description));
+    };
+    match outcome {
+        Outcome::Response { grpc: code, .. } if grpc => {
+            let code = code.unwrap_or(Code::Unknown);
+            span.set_attribute(KeyValue::new("rpc.response.status_code", code.name()));
+            if code == Code::Ok {
+                span.set_status(Status::Ok);
+            } else {
+                let message = headers.and_then(|headers| headers.get(grpc::GRPC_MESSAGE));
+                let message = message.map(|value| percent_decode(value.as_bytes()).decode_utf8_lossy());
+                failed(code.name(), format!("{}, {}", code.name(), message.unwrap_or_default()).into());
+            }
+        }
+        Outcome::Response { status, .. } => {
+            span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+            if status.is_client_error() || status.is_server_error() {
+                span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+                span.set_status(Status::error(""));
+            }
+        }
+        Outcome::Failed(kind) => {
+            if grpc {
+                span.set_attribute(KeyValue::new("rpc.response.status_code", kind.grpc_code().name()));
+            }
+            failed(kind.as_str(), kind.as_str().into());
+        }
+        Outcome::Cancelled => {
+            if grpc {
+                span.set_attribute(KeyValue::new("rpc.response.status_code", Code::Cancelled.name()));
+            }
+            failed("cancelled", "the caller lost interest".into());
+        }
+        _ => {}
+    }
+    span.end();
+}
