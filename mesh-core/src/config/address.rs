@@ -9,7 +9,7 @@ use super::problem::{Path, shorten};
 use super::schema::SrvSection;
 use super::shape::{Context, Shape};
 use super::text::{Refusal, TextShape};
-use super::tree::{Node, Value};
+use super::tree::{Entries, Node, Value};
 use crate::model::{Address, DnsName};
 
 /// How many bytes the path of a Unix socket has at most: `sun_path` of Linux holds 108 with the zero at its end.
@@ -92,6 +92,10 @@ impl Shape for DnsTarget {
             return section.srv.value().cloned().map(DnsName::Service);
         }
         HostAndPort::read(node, path, context)
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        SrvSection::complete(node, defaults)
     }
 }
 

@@ -8,7 +8,7 @@ use super::schema::BalancerSection;
 use super::section::Section;
 use super::shape::{Context, Field, List, OneOrMore, Shape};
 use super::text::{Vocabulary, Word};
-use super::tree::{Node, Value};
+use super::tree::{Entries, Node, Value};
 use crate::model::{Propagator, Protocol, RetryOn, UnknownServices};
 
 impl Vocabulary for RetryOn {
@@ -98,6 +98,10 @@ impl Shape for LoadBalancer {
             name: Field::Absent,
         })
     }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        BalancerSection::complete(node, defaults)
+    }
 }
 
 /// A `T`, or the word `none`.
@@ -112,6 +116,10 @@ impl<T: Shape + Section> Shape for OrNone<T> {
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
         if node.is_text("none") { Some(None) } else { T::read(node, path, context).map(Some) }
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        T::complete(node, defaults)
     }
 }
 

@@ -5,6 +5,7 @@ mod address;
 mod build;
 mod choice;
 mod duration;
+mod effective;
 mod environment;
 mod lower;
 mod names;
@@ -26,6 +27,7 @@ mod write;
 use std::path::Path as FsPath;
 
 pub use self::duration::parse_duration;
+pub use self::effective::{Effective, Setting};
 pub use self::environment::{VARIABLES, Variable};
 pub use self::origin::Origin;
 use self::origin::Position;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 /// Who said a value. The later one of this list wins: builder over environment over file over default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,6 +52,30 @@ impl fmt::Display for Origin {
             Self::Environment { variable } => write!(f, "environment {variable}"),
             Self::Builder { setter } => write!(f, "builder {setter}"),
         }
+    }
+}
+
+/// `kind` (`default`, `file`, `environment`, `builder`) with `name`, `line` and `column` of a file, `name` of a variable
+/// or a setter.
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        let (kind, name) = match self {
+            Self::Default => ("default", None),
+            Self::File { name, .. } => ("file", Some(&**name)),
+            Self::Environment { variable } => ("environment", Some(&**variable)),
+            Self::Builder { setter } => ("builder", Some(*setter)),
+        };
+        map.serialize_entry("kind", kind)?;
+        if let Some(name) = name {
+            map.serialize_entry("name", name)?;
+        }
+        if let Self::File { line: line @ 1.., column, .. } = self {
+            map.serialize_entry("line", line)?;
+            map.serialize_entry("column", column)?;
+        }
+        map.end()
     }
 }
 

@@ -48,13 +48,18 @@ fn put(node: &mut Node, field: &str, value: &Node) {
 /// The value of a field, if there is one.
 pub(super) fn get<'a>(node: &'a Node, field: &str) -> Option<&'a Node> {
     field.split('.').try_fold(node, |node, name| match &node.value {
-        Value::Map(map) => map.list.iter().find(|entry| &*entry.key == name).map(|entry| &entry.value),
+        Value::Map(map) => map.get(name).map(|entry| &entry.value),
         Value::Scalar(_) | Value::Sequence(_) => None,
     })
 }
 
 impl Node {
     pub(super) fn empty_map(at: Position) -> Self {
-        Self { value: Value::Map(Arc::new(Entries::default())), at }
+        Self::map([], at)
+    }
+
+    pub(super) fn map(entries: impl IntoIterator<Item = Entry>, at: Position) -> Self {
+        let entries = Entries { list: entries.into_iter().collect(), is_incomplete: false };
+        Self { value: Value::Map(Arc::new(entries)), at }
     }
 }

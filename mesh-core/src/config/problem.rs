@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::origin::{Origin, Position};
 
 /// One thing that is wrong with a configuration, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Problem {
     /// Who said what is wrong: a place in the file, a variable of the environment, a setter of the builder.

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::path::Path as FsPath;
 use std::time::Duration;
 
+use super::effective::Effective;
 use super::environment::{DEFAULT_RETRY_ON, Environment};
 use super::origin::Position;
 use super::overrides::{Override, get};
@@ -63,6 +64,8 @@ pub struct File<'a> {
 pub struct Parsed {
     /// The configuration.
     pub config: model::Config,
+    /// The same as text, with all defaults and who said what.
+    pub effective: Effective,
     /// What is legal and probably wrong.
     pub warnings: Vec<Warning>,
 }
@@ -107,7 +110,8 @@ impl Reader {
             self.put_over(&mut root, &mut context);
             let file = schema::File::read(&root, Path::TOP, &mut context)?;
             let config = lower::config(&file, directory, &mut context);
-            Some(Parsed { config, warnings: self.environment.warnings.clone() })
+            let effective = Effective::new(root, name);
+            Some(Parsed { config, effective, warnings: self.environment.warnings.clone() })
         });
         context.problems.into_result(parsed)
     }
@@ -152,20 +156,20 @@ impl Reader {
 
     /// Sets the bound of a connection attempt where no backend says another one: `defaults.connect_timeout`.
     #[must_use]
-    pub fn with_connect_timeout(self, timeout: Duration) -> Self {
-        self.with("connect_timeout", "defaults.connect_timeout", |writer| writer.duration(timeout))
+    pub fn with_default_connect_timeout(self, timeout: Duration) -> Self {
+        self.with("default_connect_timeout", "defaults.connect_timeout", |writer| writer.duration(timeout))
     }
 
     /// Sets the balancer of backends that say nothing: `defaults.load_balancer` of the file.
     #[must_use]
-    pub fn with_load_balancer(self, balancer: &LoadBalancer) -> Self {
-        self.with("load_balancer", "defaults.load_balancer", |writer| writer.load_balancer(balancer))
+    pub fn with_default_load_balancer(self, balancer: &LoadBalancer) -> Self {
+        self.with("default_load_balancer", "defaults.load_balancer", |writer| writer.load_balancer(balancer))
     }
 
     /// Sets the HTTP version for backends that say nothing: `defaults.protocol` of the file.
     #[must_use]
-    pub fn with_protocol(self, protocol: Protocol) -> Self {
-        self.with("protocol", "defaults.protocol", |writer| writer.word(protocol))
+    pub fn with_default_protocol(self, protocol: Protocol) -> Self {
+        self.with("default_protocol", "defaults.protocol", |writer| writer.word(protocol))
     }
 
     /// Sets `dns.min_ttl` of the file.

@@ -1,13 +1,17 @@
 //! The sections of the file: every field with its shape, default and meaning, declared once.
 
+use std::time::Duration;
+
 use super::address::{DnsTarget, EndpointAddress, SrvName};
 use super::choice::{Balancer, LoadBalancer, Methods, OrNone, Propagators, TlsMode};
+use super::duration;
 use super::names::{FilePath, Header, Host, HttpMethod, ServerName, UriPath};
 use super::number::{Decimal, Flag, Integer, Span, Timeout};
-use super::section::Presence::{DefaultsTo, Inherits, Optional, Required};
+use super::section::Presence::{DefaultsTo, Follows, Inherits, Optional, Required};
 use super::section::section;
 use super::shape::{List, Map, OneOrMore};
 use super::text::{Regex, SomeText, Text, Word};
+use super::tree::{Entries, Scalar, Value};
 use crate::model::{Protocol, RetryOn, UnknownServices};
 
 section! {
@@ -132,7 +136,7 @@ section! {
         /// An expression for the whole path.
         regex: Regex = Optional,
         /// Compare without regard to ASCII case; not with `regex`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
     } not yet {}
 
     /// A condition on a header: one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `range`, `present`.
@@ -154,7 +158,7 @@ section! {
         /// Whether there is such a header at all.
         present: Flag = Optional,
         /// Compare without regard to ASCII case; not with `regex`, `range`, `present`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
         /// Match what the rest does not; an absent header still does not match, but for `present`.
         invert: Flag = DefaultsTo("false"),
     } not yet {}
@@ -176,7 +180,7 @@ section! {
         /// Whether there is such a parameter at all.
         present: Flag = Optional,
         /// Compare without regard to ASCII case; not with `regex`, `present`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
     } not yet {}
 
     /// Integers from `start` to just below `end`.
@@ -219,8 +223,8 @@ section! {
     Backoff: "a backoff" {
         /// The first pause.
         base: Span<1, 300_000> = DefaultsTo("25ms"),
-        /// The longest pause, at least `base`. Without it 10 times `base`, at most 5m.
-        max: Span<1, 300_000> = Optional,
+        /// The longest pause, at least `base`.
+        max: Span<1, 300_000> = Follows("10 times `base`, at most `5m`", longest_pause),
     } not yet {}
 
     /// One ingredient of the hash of a request: one of `header`, `query`.
@@ -276,10 +280,10 @@ section! {
     BalancerSection: "a balancer" {
         /// The balancer.
         policy: Word<Balancer> = Required,
-        /// How many endpoints `least_request` compares, and only it; 2 where left out.
-        choice_count: Integer<u32, 2, 10> = Optional,
-        /// Whether `pick_first`, and only it, shuffles the endpoints, which spreads clients; `false` where left out.
-        shuffle: Flag = Optional,
+        /// How many endpoints `least_request` compares, and only it.
+        choice_count: Integer<u32, 2, 10> = Follows("`2`", |balancer| with_policy(balancer, "least_request", "2")),
+        /// Whether `pick_first`, and only it, shuffles the endpoints, which spreads clients.
+        shuffle: Flag = Follows("`false`", |balancer| with_policy(balancer, "pick_first", "false")),
         /// The name under which the application registered its `custom` balancer, and only with it.
         name: SomeText = Optional,
     } not yet {}
@@ -288,8 +292,8 @@ section! {
     ConnectBackoff: "a connect backoff" {
         /// The first pause.
         base: Span<10, 3_600_000> = DefaultsTo("1s"),
-        /// The longest pause, at least `base`. Without it 120s, or `base` if that is longer.
-        max: Span<10, 3_600_000> = Optional,
+        /// The longest pause, at least `base`.
+        max: Span<10, 3_600_000> = Follows("`2m`, at least `base`", longest_connect_pause),
     } not yet {}
 
     /// How many retries of a backend may be under way at once: the greater of both.
@@ -312,3 +316,42 @@ section! {
 }
 
 const U32_MAX: i64 = u32::MAX as i64;
+
+fn text<'a>(section: &'a Entries, field: &str) -> Option<&'a str> {
+    match &section.get(field)?.value.value {
+        Value::Scalar(Scalar { text, .. }) => Some(text),
+        Value::Sequence(_) | Value::Map(_) => None,
+    }
+}
+
+fn with_policy(balancer: &Entries, policy: &str, value: &str) -> Option<String> {
+    (text(balancer, "policy")? == policy).then(|| value.to_owned())
+}
+
+/// Whether case is a question at all.
+fn case_counts(matcher: &Entries) -> Option<String> {
+    let is_text = ["exact", "prefix", "suffix", "contains"].iter().any(|kind| matcher.get(kind).is_some());
+    is_text.then(|| "false".to_owned())
+}
+
+fn longest_pause(backoff: &Entries) -> Option<String> {
+    let base = duration::parse_duration(text(backoff, "base")?)?;
+    Some(duration::format(Backoff::longest(base)))
+}
+
+fn longest_connect_pause(backoff: &Entries) -> Option<String> {
+    let base = duration::parse_duration(text(backoff, "base")?)?;
+    Some(duration::format(base.max(ConnectBackoff::LONGEST)))
+}
+
+impl Backoff {
+    /// The longest pause where only the first is said.
+    pub(super) fn longest(base: Duration) -> Duration {
+        (base * 10).min(Duration::from_secs(300))
+    }
+}
+
+impl ConnectBackoff {
+    /// The longest pause where none is said.
+    pub(super) const LONGEST: Duration = Duration::from_secs(120);
+}

@@ -21,6 +21,8 @@ pub(super) enum Presence {
     DefaultsTo(&'static str),
     /// Where it is left out, the field of the same name of `defaults` holds.
     Inherits,
+    /// Where it is left out, it follows from its neighbours, or there is none. The text is what the reference says.
+    Follows(&'static str, fn(&Entries) -> Option<String>),
 }
 
 /// The declaration of a field.
@@ -29,6 +31,7 @@ pub(super) struct FieldSpec {
     pub(super) name: &'static str,
     pub(super) form: fn() -> Cow<'static, str>,
     pub(super) presence: Presence,
+    pub(super) complete: fn(&Node, &Entries) -> Node,
     /// Its meaning, in one line.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the reference of it"))]
     pub(super) about: &'static str,
@@ -69,6 +72,7 @@ macro_rules! section {
                 name: stringify!($field),
                 form: <$shape as $crate::config::shape::Shape>::form,
                 presence: $presence,
+                complete: <$shape as $crate::config::shape::Shape>::complete,
                 about: $about,
             }),+];
             const NOT_YET: &'static [&'static str] = &[$(stringify!($not_yet)),*];
@@ -88,6 +92,13 @@ macro_rules! section {
             ) -> Option<Self> {
                 let reader = $crate::config::section::Fields::of::<Self>(node, path, context)?;
                 Some(Self { at: node.at, is_doubtful: reader.is_doubtful(), $( $field: reader.read::<$shape>(stringify!($field), context), )+ })
+            }
+
+            fn complete(
+                node: &$crate::config::tree::Node,
+                defaults: &$crate::config::tree::Entries,
+            ) -> $crate::config::tree::Node {
+                $crate::config::section::complete::<Self>(node, defaults)
             }
         }
     )+};
@@ -135,7 +146,7 @@ impl<'a> Fields<'a> {
         let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else { return Field::Absent };
         let Some(entry) = self.map.list.iter().find(|entry| &*entry.key == name) else {
             return match spec.presence {
-                Presence::Optional | Presence::Inherits => Field::Absent,
+                Presence::Optional | Presence::Inherits | Presence::Follows(..) => Field::Absent,
                 Presence::DefaultsTo(text) => match T::read(&default_node(text), path, context) {
                     Some(value) => Field::Default(value),
                     None => Field::Invalid,
@@ -153,7 +164,7 @@ impl<'a> Fields<'a> {
         if node.is_null() {
             let help = match spec.presence {
                 Presence::Required => None,
-                Presence::Optional => Some("or remove the field".to_owned()),
+                Presence::Optional | Presence::Follows(..) => Some("or remove the field".to_owned()),
                 Presence::Inherits => Some("or remove the field for that of `defaults`".to_owned()),
                 Presence::DefaultsTo(text) => Some(format!("or remove the field for its default, {text}")),
             };
@@ -184,6 +195,29 @@ impl<'a> Fields<'a> {
         let unknown = keys.filter(move |key| !names().any(|name| name == *key));
         unknown.take(MAX_COMPARED).filter_map(move |key| nearest(key, names()))
     }
+}
+
+/// [`Shape::complete`] of a section: its fields in the order of their declaration.
+pub(super) fn complete<S: Section>(node: &Node, defaults: &Entries) -> Node {
+    let Value::Map(map) = &node.value else { return node.clone() };
+    let mut all = Entries::default();
+    for FieldSpec { name, presence, complete, .. } in S::FIELDS {
+        let (value, at) = match (map.get(name), presence) {
+            (Some(entry), _) => (complete(&entry.value, defaults), entry.at),
+            (None, Presence::DefaultsTo(text)) => (complete(&default_node(text), defaults), Position::Default),
+            (None, Presence::Follows(_, from)) => match from(&all) {
+                Some(text) => (default_node(&text), Position::Default),
+                None => continue,
+            },
+            (None, Presence::Inherits) => match defaults.get(name) {
+                Some(entry) => (entry.value.clone(), entry.at),
+                None => continue,
+            },
+            (None, Presence::Required | Presence::Optional) => continue,
+        };
+        all.list.push(Entry { key: (*name).into(), at, value });
+    }
+    Node::map(all.list, node.at)
 }
 
 /// A default as a node.

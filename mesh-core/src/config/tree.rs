@@ -28,7 +28,7 @@ pub(super) enum Value {
     Map(Arc<Entries>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scalar {
     pub(super) text: Arc<str>,
     pub(super) kind: Kind,
@@ -47,6 +47,12 @@ pub(super) struct Entry {
     pub(super) key: Arc<str>,
     pub(super) at: Position,
     pub(super) value: Node,
+}
+
+impl Entries {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.list.iter().find(|entry| &*entry.key == key)
+    }
 }
 
 impl Node {

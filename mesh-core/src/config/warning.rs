@@ -4,7 +4,7 @@ use super::origin::Origin;
 use super::problem::sentence;
 
 /// Something about a configuration that is legal and probably wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Warning {
     /// A word for its kind, which does not change between versions: `no-timeout`.

@@ -8,7 +8,7 @@ use super::duration;
 use super::origin::Position;
 use super::scalar::Kind;
 use super::text::Vocabulary;
-use super::tree::{Entries, Entry, Node, Scalar, Value};
+use super::tree::{Entry, Node, Scalar, Value};
 use crate::model::{HeaderMatch, LoadBalancer, RetryMethods, RetryPolicy, StringMatch, ValueMatch};
 
 /// Makes nodes of one origin.
@@ -37,7 +37,7 @@ impl Writer {
 
     /// What is no number of milliseconds has no syntax, and is refused where it is read.
     pub(super) fn duration(self, value: Duration) -> Node {
-        let is_whole = value.subsec_nanos() % 1_000_000 == 0;
+        let is_whole = value.subsec_nanos().is_multiple_of(1_000_000);
         self.text(&if is_whole { duration::format(value) } else { format!("{value:?}") })
     }
 
@@ -54,8 +54,7 @@ impl Writer {
             let value = value?;
             Some(Entry { key: name.into(), at: self.0, value })
         });
-        let entries = Entries { list: entries.collect(), is_incomplete: false };
-        Node { value: Value::Map(Arc::new(entries)), at: self.0 }
+        Node::map(entries, self.0)
     }
 
     pub(super) fn load_balancer(self, value: &LoadBalancer) -> Node {

@@ -136,7 +136,7 @@ fn connect_backoff(section: &schema::ConnectBackoff, path: Path<'_>, context: &m
     let default = ConnectBackoff::default();
     policy::at_least_base(&section.base, &section.max, path, context);
     let base: Duration = section.base.or(default.base);
-    ConnectBackoff { base, max: section.max.or(default.max.max(base)) }
+    ConnectBackoff { base, max: section.max.or(schema::ConnectBackoff::LONGEST.max(base)) }
 }
 
 fn tls(section: &schema::Tls, directory: &FsPath, path: Path<'_>, context: &mut Context) -> Option<Tls> {

@@ -84,9 +84,8 @@ fn companion<V>(
 }
 
 fn backoff(section: &schema::Backoff, path: Path<'_>, context: &mut Context) -> Backoff {
-    const LONGEST: Duration = Duration::from_secs(300);
     let base = section.base.or(Backoff::default().base);
-    let max = section.max.or((base * 10).min(LONGEST));
+    let max = section.max.or(schema::Backoff::longest(base));
     at_least_base(&section.base, &section.max, path, context);
     Backoff { base, max }
 }

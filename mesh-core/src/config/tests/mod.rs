@@ -1,3 +1,4 @@
+mod effective;
 mod example;
 mod hostile;
 mod many;

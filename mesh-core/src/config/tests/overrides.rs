@@ -261,12 +261,12 @@ fn a_program_says_all_that_a_file_can() {
         LoadBalancer::Custom("mine".into()),
     ];
     for balancer in balancers {
-        assert_eq!(defaults(&Reader::new().with_load_balancer(&balancer), FILE).load_balancer, balancer);
+        assert_eq!(defaults(&Reader::new().with_default_load_balancer(&balancer), FILE).load_balancer, balancer);
     }
     let reader = Reader::new()
         .with_unknown_services(UnknownServices::Dns)
-        .with_connect_timeout(Duration::from_millis(123_456))
-        .with_protocol(Protocol::Http1)
+        .with_default_connect_timeout(Duration::from_millis(123_456))
+        .with_default_protocol(Protocol::Http1)
         .with_dns_min_ttl(Duration::from_secs(1))
         .with_dns_max_ttl(Duration::from_secs(2))
         .with_dns_timeout(Duration::from_secs(3))
@@ -285,14 +285,14 @@ fn a_program_says_all_that_a_file_can() {
 #[test]
 fn a_program_is_told_what_it_did_wrong() {
     let reader = Reader::new()
-        .with_connect_timeout(Duration::ZERO)
-        .with_load_balancer(&LoadBalancer::LeastRequest { choice_count: 1 })
+        .with_default_connect_timeout(Duration::ZERO)
+        .with_default_load_balancer(&LoadBalancer::LeastRequest { choice_count: 1 })
         .with_default_retry(Some(&RetryPolicy::new(RetryOn::none())));
     let found = problems(&reader, FILE);
     let expected = [
         "builder default_retry: the list is empty: at least one item is required",
-        "builder connect_timeout: \"0s\" is out of range: write a duration from 1ms to 5m",
-        "builder load_balancer: 1 is out of range: write an integer from 2 to 10",
+        "builder default_connect_timeout: \"0s\" is out of range: write a duration from 1ms to 5m",
+        "builder default_load_balancer: 1 is out of range: write an integer from 2 to 10",
     ];
     assert_eq!(found, expected);
 }

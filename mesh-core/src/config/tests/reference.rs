@@ -69,10 +69,11 @@ fn tables() -> String {
             "\n## `{title}`: {form}\n\n| field | type and range | default | meaning |\n| --- | --- | --- | --- |\n"
         )
         .unwrap();
-        for FieldSpec { name, form, presence, about } in fields {
+        for FieldSpec { name, form, presence, about, .. } in fields {
             let default = match presence {
                 Presence::Required => "required".to_owned(),
                 Presence::Optional => String::new(),
+                Presence::Follows(default, _) => (*default).to_owned(),
                 Presence::DefaultsTo(default) => format!("`{default}`"),
                 Presence::Inherits => "that of `defaults`".to_owned(),
             };
