@@ -164,7 +164,8 @@ impl<'a> Fields<'a> {
         if node.is_null() {
             let help = match spec.presence {
                 Presence::Required => None,
-                Presence::Optional | Presence::Follows(..) => Some("or remove the field".to_owned()),
+                Presence::Optional => Some("or remove the field".to_owned()),
+                Presence::Follows(default, _) => Some(format!("or remove the field for its default, {default}")),
                 Presence::Inherits => Some("or remove the field for that of `defaults`".to_owned()),
                 Presence::DefaultsTo(text) => Some(format!("or remove the field for its default, {text}")),
             };
