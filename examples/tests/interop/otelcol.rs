@@ -12,7 +12,7 @@ use prost::Message;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
-/// What the tests below and in other files rely on: every field of a span comes back as it was sent.
+/// Other tests rely on it: every field of a span comes back as it was sent.
 #[tokio::test]
 async fn spans_over_http_come_back() {
     let collector = Collector::start().await;
