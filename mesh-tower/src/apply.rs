@@ -72,7 +72,7 @@ async fn warm(published: &Snapshot, update: &snapshot::Update<Net>, began: Insta
         let transport = backend.transport();
         transport.expect(users(published, update, backend));
         if let Some(wanted) = transport.used() {
-            pool::connect_all(backend.picker().endpoints(), wanted);
+            pool::connect(backend.picker(), wanted);
             waiting.push(backend);
         }
     }

@@ -184,7 +184,7 @@ impl Core {
         update.removed.iter().for_each(|endpoint| pool::close(endpoint));
         for backend in touched(&update) {
             if let Some(wanted) = backend.transport().used() {
-                pool::connect_all(backend.picker().endpoints(), wanted);
+                pool::connect(backend.picker(), wanted);
             }
             backend.transport().queue.wake();
         }
