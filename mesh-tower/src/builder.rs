@@ -1,5 +1,6 @@
 //! Building a mesh.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::discover::{self, Discover, Sources};
 use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
+use crate::source::dns::{DnsSource, Resolve};
 use crate::source::endpoints::EndpointSource;
 use crate::source::{BuildError, env, file};
 use crate::telemetry::Telemetry;
@@ -37,7 +39,8 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
-    sources: Sources,
+    sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
+    resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
 
@@ -96,7 +99,14 @@ impl Builder {
     /// replaced.
     #[must_use]
     pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
-        self.sources.custom.insert(name.into(), Arc::new(source));
+        self.sources.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Looks up DNS names by `resolver` in place of the system's name servers.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -169,9 +179,11 @@ impl Builder {
         for (name, make) in self.balances {
             compiler = compiler.with_balance(name, make);
         }
-        self.sources.check(&config)?;
+        let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
+        let sources = Sources { dns, custom: self.sources };
+        sources.check(&config)?;
         let tasks = &shared.tasks;
-        let discover = Discover::new(self.sources, tasks.clone(), Arc::clone(&config));
+        let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config));
         let known = discover.config();
         let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
         let (demands, demanded) = discover::channel();
