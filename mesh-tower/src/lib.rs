@@ -36,7 +36,7 @@ mod net;
 mod options;
 mod source;
 mod telemetry;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(feature = "test-util")]
 pub mod testing;
 
 pub use builder::Builder;
