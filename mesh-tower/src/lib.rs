@@ -22,6 +22,7 @@
 //! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
+pub mod layer;
 pub mod observe;
 
 mod apply;
@@ -35,7 +36,7 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-mod telemetry;
+pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 

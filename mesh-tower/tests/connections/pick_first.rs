@@ -11,6 +11,9 @@ use http::{Request, Response};
 use mesh_tower::core::balance::State;
 use mesh_tower::core::model::{Address, Backend, Config, ConnectBackoff, LoadBalancer, Protocol};
 use mesh_tower::{Connect, Connecting, ErrorKind, Io, Mesh};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -64,6 +67,13 @@ impl Peers {
     fn kill(&self, address: &str) {
         self.set(address, Peer::Refuses);
         self.0.connections.lock().unwrap().remove(&address.parse().unwrap());
+    }
+
+    /// How many connections there are.
+    fn open(&self) -> usize {
+        let mut connections = self.0.connections.lock().unwrap();
+        connections.values_mut().for_each(|tasks| while tasks.try_join_next().is_some() {});
+        connections.values().map(JoinSet::len).sum()
     }
 
     fn note(&self, what: String) {
@@ -423,6 +433,57 @@ async fn lb_07_the_search_ends_with_its_backend() {
         setting.events.until(|seen| matches!(seen, Seen::Config { version: 2, .. })).await;
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(setting.mesh.live_tasks(), idle - 3, "two loops and the search");
+        finish(setting.mesh).await;
+    })
+    .await;
+}
+
+/// Peers come, go and fall silent, and lists change, as fast as they can: what is left is one connection that serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lb_07_after_a_storm_one_endpoint_serves() {
+    watched(async {
+        let all = [A, B, C];
+        let peers = Peers::new(&all.map(|address| (address, Peer::Serves(0))));
+        let quick = |addresses: &[&str]| {
+            let mut backend = pick_first(addresses);
+            backend.connect_backoff = ConnectBackoff { base: Duration::from_millis(1), max: Duration::from_millis(5) };
+            backend.connect_timeout = Duration::from_millis(20);
+            backend
+        };
+        let setting = Setting::start(&peers, quick(&all)).await;
+        let idle = setting.mesh.live_tasks();
+        let mut rng = StdRng::seed_from_u64(7);
+        for round in 0..1_500 {
+            let address = all[rng.random_range(0..3)];
+            match rng.random_range(0..6) {
+                0 => peers.kill(address),
+                1 => peers.set(address, Peer::Silent),
+                2 | 3 => peers.set(address, Peer::Serves(rng.random_range(0..2))),
+                _ => {
+                    let mut list = all.to_vec();
+                    list.shuffle(&mut rng);
+                    list.truncate(rng.random_range(1..=3));
+                    setting.configs.send_replace(Arc::new(config_of(quick(&list))));
+                }
+            }
+            // Most of these fail, and all of them end.
+            if round % 4 == 0 {
+                let _ = get(&setting.mesh).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+        all.iter().for_each(|address| peers.set(address, Peer::Serves(0)));
+        setting.configs.send_replace(Arc::new(config_of(quick(&all))));
+        // Nothing goes on but what went on before the first request, and the connection.
+        let settled = || peers.open() == 1 && setting.mesh.live_tasks() == idle + 1;
+        while !settled() || get(&setting.mesh).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let serving = get(&setting.mesh).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(get(&setting.mesh).await.unwrap(), serving);
+        }
         finish(setting.mesh).await;
     })
     .await;
