@@ -39,7 +39,7 @@ impl Applier {
                     () = warm(&published, &pending, began) => break,
                     changed = self.updates.changed() => {
                         if changed.is_err() {
-                            // What sends updates ends with the mesh only: nothing comes into force any more.
+                            // The mesh is being shut down.
                             return;
                         }
                         if let Some(mut next) = self.compile(&pending.snapshot) {
