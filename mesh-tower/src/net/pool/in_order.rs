@@ -67,7 +67,10 @@ pub(crate) fn connect(picker: &Picker<Pool>, wanted: Wanted) {
         order.endpoints = endpoints.iter().map(Arc::downgrade).collect();
         order.stop();
     }
-    begin(cluster, order, endpoints.to_vec(), wanted);
+    // Each request that waits comes by here.
+    if order.pass.is_none() {
+        begin(cluster, order, endpoints.to_vec(), wanted);
+    }
 }
 
 /// A connection was lost, or could not be made where there was one: begins a pass if endpoints are connected in order.
@@ -97,6 +100,9 @@ async fn pass(cluster: Arc<Cluster>, endpoints: Vec<Arc<Endpoint>>, wanted: Want
         let changed = cluster.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
+        if token.is_cancelled() {
+            return;
+        }
         if let Some(ready) = first(&endpoints, State::Ready) {
             let others = endpoints.iter().filter(|endpoint| !Arc::ptr_eq(endpoint, ready));
             others.filter(|endpoint| endpoint.state() != State::Idle).for_each(|endpoint| stand_by(endpoint));
