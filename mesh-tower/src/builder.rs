@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mesh_core::balance::MakeBalance;
 use mesh_core::model::Config;
 use mesh_core::snapshot::Compiler;
+use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
@@ -19,6 +20,9 @@ use crate::observe::{Observer, Observers};
 use crate::source::endpoints::EndpointSource;
 use crate::source::{BuildError, env, file};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::{self, Metrics};
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
 
 enum Source {
@@ -37,6 +41,11 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
+    meter: Option<Meter>,
+    /// Whether metrics are kept for pages of our own.
+    pages: bool,
+    /// Whether nothing is told to OpenTelemetry's global providers either.
+    quiet: bool,
     sources: Sources,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
@@ -122,6 +131,36 @@ impl Builder {
         self
     }
 
+    /// Tells metrics to `provider`; [`telemetry`](crate::telemetry) lists them. Default: the global provider, if one is
+    /// installed when the mesh is built.
+    #[must_use]
+    pub fn meter_provider(mut self, provider: &impl MeterProvider) -> Self {
+        self.meter = Some(metrics::meter(provider));
+        self
+    }
+
+    /// Keeps metrics for [`Mesh::prometheus_text`]. Works beside a meter provider, and without one.
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub fn prometheus(mut self) -> Self {
+        self.pages = true;
+        self
+    }
+
+    /// Tells traces and metrics to the collector that `otlp` was made for.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn telemetry(self, otlp: &Otlp) -> Self {
+        self.tracer_provider(otlp.tracer_provider()).meter_provider(otlp.meter_provider())
+    }
+
+    /// Tells nothing to OpenTelemetry's global providers.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
@@ -156,11 +195,14 @@ impl Builder {
                 first
             }
         };
+        let global = !self.quiet;
+        let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
+        let metrics = (meter.is_some() || self.pages).then(|| Metrics::new(meter.as_ref(), self.pages));
         let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let shared = Arc::new(Shared {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
-            telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
             channel_id: rand::random(),
             connector: self.connector,
             provider,
@@ -176,6 +218,9 @@ impl Builder {
         let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
         let (demands, demanded) = discover::channel();
         let core = Arc::new(Core::new(Arc::clone(&shared), demands));
+        if let Some(metrics) = &shared.telemetry.metrics {
+            metrics.attach(&core);
+        }
         core.publish(first, &name, None);
         let (sender, source) = watch::channel(Ok(config));
         let (found, updates) = watch::channel(Ok(known));

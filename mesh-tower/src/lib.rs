@@ -23,6 +23,7 @@
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
 pub mod observe;
+pub mod telemetry;
 
 mod apply;
 mod builder;
@@ -35,7 +36,6 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-mod telemetry;
 
 pub use builder::Builder;
 pub use client::Body;

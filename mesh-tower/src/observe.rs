@@ -15,7 +15,7 @@ pub use mesh_core::observe::{Attempt, Config, Connect, Endpoint, Event, Next, Ob
 pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
 
 /// The target of every `tracing` event of a mesh.
-const TARGET: &str = "mesh";
+pub(crate) const TARGET: &str = "mesh";
 
 /// The installed observer, if any, and `tracing`.
 #[derive(Clone, Default)]

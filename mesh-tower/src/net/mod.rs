@@ -36,6 +36,7 @@ pub(crate) use tasks::Tasks;
 
 use crate::observe::Observers;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::BackendSeries;
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -71,6 +72,8 @@ pub(crate) struct Cluster {
     pub(crate) queue: Arc<Queue>,
     /// Woken at each change of an endpoint's state.
     pub(crate) changed: Notify,
+    /// What is counted of it, if anything is.
+    pub(crate) series: Option<Arc<BackendSeries>>,
     pub(crate) shared: Arc<Shared>,
     /// Who used it so far: [`HTTP`], [`GRPC`] or both; and [`RECENT`].
     users: AtomicU8,
@@ -176,6 +179,7 @@ impl Transport for Net {
             // Who waits keeps their place when the settings change.
             queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
             changed: Notify::new(),
+            series: self.shared.telemetry.metrics.as_ref().map(|metrics| metrics.backend(&config.id)),
             shared: Arc::clone(&self.shared),
             users: AtomicU8::new(previous.map_or(0, |previous| previous.users())),
         })

@@ -5,6 +5,10 @@
 //! a branch.
 
 pub(crate) mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 mod propagate;
 pub(crate) mod spans;
 
