@@ -272,8 +272,8 @@ async fn an_unknown_service_is_told_when_the_channel_is_made() {
     assert!(error.to_string().contains("did you mean `greeter`?"), "{error}");
     let status = mesh_tonic::to_status(error);
     assert_ours(&status, Code::Unavailable, ErrorKind::UnknownService, &["greter"]);
-    assert_eq!(mesh.channel("http://greeter/").unwrap_err().kind(), ErrorKind::InvalidRequest);
-    for name in ["greeter", "greeter.default.svc", "greeter.default.svc:50051", "GREETER"] {
+    assert_eq!(mesh.channel("http://greeter/path").unwrap_err().kind(), ErrorKind::InvalidRequest);
+    for name in ["greeter", "http://greeter/", "greeter.default.svc", "greeter.default.svc:50051", "GREETER"] {
         let mut client = GreeterClient::new(mesh.channel(name).unwrap());
         client.say_hello(named("ada")).await.unwrap();
     }

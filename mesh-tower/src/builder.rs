@@ -1,11 +1,13 @@
 //! Building a mesh.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_core::balance::MakeBalance;
 use mesh_core::model::Config;
+use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Compiler;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::{Tracer, TracerProvider};
@@ -17,6 +19,7 @@ use crate::discover::{self, Discover, Sources};
 use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
+use crate::source::dns::{DnsSource, Resolve};
 use crate::source::endpoints::EndpointSource;
 use crate::source::{BuildError, env, file};
 use crate::telemetry::Telemetry;
@@ -46,7 +49,9 @@ pub struct Builder {
     pages: bool,
     /// Whether nothing is told to OpenTelemetry's global providers either.
     quiet: bool,
-    sources: Sources,
+    classifier: Option<Arc<dyn RetryClassifier>>,
+    sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
+    resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
 
@@ -105,7 +110,14 @@ impl Builder {
     /// replaced.
     #[must_use]
     pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
-        self.sources.custom.insert(name.into(), Arc::new(source));
+        self.sources.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Looks up DNS names by `resolver` in place of the system's name servers.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -114,6 +126,13 @@ impl Builder {
     #[must_use]
     pub fn load_balancer(mut self, name: impl Into<Arc<str>>, make: impl MakeBalance) -> Self {
         self.balances.push((name.into(), Arc::new(make)));
+        self
+    }
+
+    /// Asks `classifier` after each attempt of a request that may be retried.
+    #[must_use]
+    pub fn retry_classifier(mut self, classifier: impl RetryClassifier) -> Self {
+        self.classifier = Some(Arc::new(classifier));
         self
     }
 
@@ -203,6 +222,7 @@ impl Builder {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
             telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
+            classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
             provider,
@@ -211,9 +231,11 @@ impl Builder {
         for (name, make) in self.balances {
             compiler = compiler.with_balance(name, make);
         }
-        self.sources.check(&config)?;
+        let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
+        let sources = Sources { dns, custom: self.sources };
+        sources.check(&config)?;
         let tasks = &shared.tasks;
-        let discover = Discover::new(self.sources, tasks.clone(), Arc::clone(&config));
+        let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config));
         let known = discover.config();
         let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
         let (demands, demanded) = discover::channel();

@@ -36,6 +36,8 @@ mod mesh;
 mod net;
 mod options;
 mod source;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub use builder::Builder;
 pub use client::Body;
@@ -48,6 +50,7 @@ pub use net::{Connect, ConnectError, Connecting, Io};
 pub use opentelemetry;
 pub use options::RequestOptions;
 pub use source::BuildError;
+pub use source::dns::{Answer, Resolve, ResolveError, Resolving};
 pub use source::endpoints::{EndpointSource, Found};
 
 /// Compiles the code of the README.

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use mesh_core::grpc::{self, Code};
 use mesh_core::model::{Address, Settings};
 use mesh_core::observe::{self, Outcome};
+use opentelemetry::baggage::{BaggageExt, KeyValueMetadata};
 use opentelemetry::trace::{
     Span, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState, Tracer, TracerProvider,
 };
@@ -104,6 +105,7 @@ impl RequestSpan {
     /// Begins the span of the request with this head, and writes its ids there.
     pub(crate) fn start(spans: Option<&Spans>, caller: Caller, head: &mut Head, settings: &Settings) -> Self {
         let (Some(spans), Some(parent)) = (spans, caller.0) else { return Self(None) };
+        let parent = rooted(parent);
         let grpc = head.is_grpc();
         let name = if grpc { "Sent" } else { http_name(head.method()) };
         let (ids, recorded) = spans.0.start(name, SpanKind::Internal, &parent);
@@ -168,6 +170,17 @@ impl RequestSpan {
         span.set_attribute(KeyValue::new("mesh.attempts", i64::from(event.attempts)));
         conclude(&context, grpc, event.outcome, headers);
     }
+}
+
+/// `context`, where its span can be a parent. One without ids would be taken for one that is not sampled.
+fn rooted(context: Context) -> Context {
+    if !context.has_active_span() || context.span().span_context().is_valid() {
+        return context;
+    }
+    let members = context.baggage().iter();
+    let members =
+        members.map(|(key, (value, metadata))| KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone()));
+    Context::new().with_baggage(members)
 }
 
 /// What is known of an attempt when it begins.

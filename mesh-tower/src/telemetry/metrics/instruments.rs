@@ -74,7 +74,8 @@ impl Histograms {
     /// Where observations of `distribution` with these attributes go.
     pub(super) fn recorder(&self, distribution: Distribution, attributes: Vec<KeyValue>) -> Box<Recorder> {
         let found = self.instruments.iter().find(|(other, ..)| *other == distribution);
-        let (histogram, bounds) = found.map_or((None, None), |(_, bounds, histogram)| (histogram.clone(), Some(*bounds)));
+        let (histogram, bounds) =
+            found.map_or((None, None), |(_, bounds, histogram)| (histogram.clone(), Some(*bounds)));
         Box::new(Recorder::new(attributes, histogram, bounds.filter(|_| self.pages)))
     }
 }

@@ -34,16 +34,16 @@ use mesh_core::model::BackendId;
 use mesh_core::snapshot::VirtualHost;
 use opentelemetry::metrics::Meter;
 
-pub(crate) use self::backend::{BackendSeries, Picked};
 use self::backend::Backends;
+pub(crate) use self::backend::{BackendSeries, Picked};
 #[cfg(feature = "prometheus")]
 pub(crate) use self::buckets::Recorder;
 #[cfg(feature = "prometheus")]
 pub(crate) use self::catalog::{CATALOG, Kind};
 use self::config::ConfigSeries;
 pub(crate) use self::config::Lookup;
-pub(crate) use self::instruments::{meter, global_meter};
 use self::instruments::Histograms;
+pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
 use self::table::{Key, Name, Table};

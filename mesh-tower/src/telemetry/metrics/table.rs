@@ -293,9 +293,8 @@ impl Table {
         let live: HashSet<_> = hosts.iter().map(Arc::as_ptr).collect();
         let places = self.places.iter().filter(|(_, place)| live.contains(&Arc::as_ptr(&place.host))).cloned();
         let named: HashMap<&str, &Arc<VirtualHost>> = hosts.iter().map(|host| (&**host.name(), host)).collect();
-        let left = |series: &&Arc<Series>| {
-            !named.get(&*series.name.service).is_some_and(|host| series.name.is_in(host))
-        };
+        let left =
+            |series: &&Arc<Series>| !named.get(&*series.name.service).is_some_and(|host| series.name.is_in(host));
         let leaving = self.series.iter().map(|(_, series)| series).filter(left).map(|series| {
             let known = self.leaving.iter().find(|leaving| Arc::ptr_eq(&leaving.series, series));
             known.cloned().unwrap_or_else(|| {
