@@ -220,7 +220,7 @@ impl Builder {
         let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let shared = Arc::new(Shared {
             tasks: Tasks::new(),
-            observers: Observers::new(self.observer),
+            observers: Observers::new(self.observer).with_metrics(metrics.clone()),
             telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
             classifier: self.classifier,
             channel_id: rand::random(),

@@ -11,7 +11,6 @@ use opentelemetry::KeyValue;
 
 #[cfg(feature = "prometheus")]
 use super::buckets::Recorder;
-use super::config::Lookup;
 use super::instruments::Distribution;
 use super::series::Series;
 use super::{BackendSeries, Picked, Reading};
@@ -278,10 +277,9 @@ pub(crate) const CATALOG: &[Metric] = &[
         unit: "{lookup}",
         help: "DNS look-ups, by result.",
         kind: Kind::Counter(|reading, sink| {
-            for result in Lookup::ALL {
-                let count = load(&reading.metrics.lookups[result as usize]);
+            for (result, count) in ["found", "failed"].into_iter().zip(reading.metrics.lookups.iter().map(load)) {
                 if count > 0 {
-                    sink(count, &[KeyValue::new("mesh.dns.result", result.as_str())]);
+                    sink(count, &[KeyValue::new("mesh.dns.result", result)]);
                 }
             }
         }),

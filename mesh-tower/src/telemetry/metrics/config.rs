@@ -1,4 +1,4 @@
-//! What became of configurations, and of look-ups.
+//! What became of configurations.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -72,27 +72,4 @@ impl ConfigSeries {
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
-/// What became of a DNS look-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lookup {
-    /// It found addresses.
-    Found = 0,
-    /// There are none.
-    Empty = 1,
-    /// There was no answer, or one that cannot be used.
-    Failed = 2,
-}
-
-impl Lookup {
-    pub(super) const ALL: [Self; 3] = [Self::Found, Self::Empty, Self::Failed];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::Empty => "empty",
-            Self::Failed => "failed",
-        }
-    }
 }

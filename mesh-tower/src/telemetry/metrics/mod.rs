@@ -3,7 +3,7 @@
 //! ```text
 //!  request ── table (immutable, by place) ──> Series (service, route, method) ──> Durations (service, method)
 //!  backend ── slot of its Cluster ──────────> BackendSeries
-//!  update, refusal, look-up ────────────────> ConfigSeries, LookupSeries
+//!  update, refusal ─────────────────────────> ConfigSeries
 //! ```
 //!
 //! A request finds its [`Series`] in a table that is replaced whole when a series comes or goes: by the address of its
@@ -41,7 +41,6 @@ pub(crate) use self::buckets::Recorder;
 #[cfg(feature = "prometheus")]
 pub(crate) use self::catalog::{CATALOG, Kind};
 use self::config::ConfigSeries;
-pub(crate) use self::config::Lookup;
 use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
@@ -75,7 +74,8 @@ pub(crate) struct Metrics {
     histograms: Arc<Histograms>,
     backends: Mutex<Backends>,
     config: ConfigSeries,
-    lookups: [AtomicU64; Lookup::ALL.len()],
+    /// DNS look-ups that found something, and those that did not.
+    lookups: [AtomicU64; 2],
     /// Requests that no route was found for, by kind of error.
     unrouted: [AtomicU64; ErrorKind::ALL.len()],
     core: OnceLock<Weak<Core>>,
@@ -176,8 +176,8 @@ impl Metrics {
     }
 
     /// A name was looked up in DNS.
-    pub(crate) fn lookup(&self, result: Lookup) {
-        self.lookups[result as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn lookup(&self, found: bool) {
+        self.lookups[usize::from(!found)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// `snapshot` is in force from `now` on; `refused`: a newer configuration is not.
