@@ -166,10 +166,13 @@ impl Builder {
         self
     }
 
-    /// Tells traces and metrics to the collector that `otlp` was made for.
+    /// Tells traces and metrics to the collector that `otlp` was made for, or to nobody if it was told to do nothing.
     #[cfg(feature = "otlp")]
     #[must_use]
     pub fn telemetry(self, otlp: &Otlp) -> Self {
+        if !otlp.is_enabled() {
+            return self.quiet();
+        }
         self.tracer_provider(otlp.tracer_provider()).meter_provider(otlp.meter_provider())
     }
 

@@ -18,12 +18,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(mut attributes: Vec<KeyValue>, histogram: Option<Histogram<f64>>, own: Option<Bounds>) -> Self {
+    pub(crate) fn new(mut attributes: Vec<KeyValue>, histogram: Option<Histogram<f64>>, own: Option<Bounds>) -> Self {
         attributes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Self { attributes: attributes.into(), histogram, buckets: own.map(Buckets::new) }
     }
 
-    pub(super) fn record(&self, value: f64) {
+    pub(crate) fn record(&self, value: f64) {
         if let Some(buckets) = &self.buckets {
             buckets.record(value);
         }

@@ -38,6 +38,8 @@ use self::backend::Backends;
 pub(crate) use self::backend::{BackendSeries, Picked};
 #[cfg(feature = "prometheus")]
 pub(crate) use self::buckets::Recorder;
+#[cfg(all(test, feature = "prometheus"))]
+pub(crate) use self::catalog::Bounds;
 #[cfg(feature = "prometheus")]
 pub(crate) use self::catalog::{CATALOG, Kind};
 use self::config::ConfigSeries;
