@@ -105,7 +105,7 @@ mod tests {
         for value in [0.0, 1e-9, 0.000_01, 0.5, 1000.0] {
             buckets.record(value);
         }
-        assert!((buckets.sum() - 1000.500_010_001).abs() < 1e-9, "{}", buckets.sum());
+        assert!((buckets.sum() - 1_000.500_010_001).abs() < 1e-9, "{}", buckets.sum());
         assert_eq!(buckets.cumulative().next(), Some((0.0, 1)));
         assert_eq!(buckets.cumulative().last(), Some((f64::INFINITY, 5)));
     }

@@ -169,7 +169,7 @@ fn signal(variables: &Variables<'_>, names: &Names, disabled: bool) -> Result<Op
         }
     }
     let endpoint = match variables.get(names.endpoint) {
-        Some(whole) => understand(whole, |value| uri(value))?,
+        Some(whole) => understand(whole, uri)?,
         None => variables.read(ENDPOINT, uri_of("http://localhost:4318", names.path)?, |value| {
             uri(&format!("{}{}", value.trim_end_matches('/'), names.path))
         })?,
