@@ -44,7 +44,7 @@ pub(crate) mod metrics;
 pub mod otlp;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
-mod propagate;
+pub(crate) mod propagate;
 pub(crate) mod spans;
 
 use std::sync::Arc;
