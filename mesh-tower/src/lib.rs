@@ -24,6 +24,7 @@
 
 pub mod layer;
 pub mod observe;
+pub mod telemetry;
 
 mod apply;
 mod builder;
@@ -36,8 +37,7 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-pub mod telemetry;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 
 pub use builder::Builder;
