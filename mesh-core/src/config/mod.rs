@@ -7,6 +7,7 @@ mod choice;
 mod duration;
 mod effective;
 mod environment;
+mod lint;
 mod lower;
 mod names;
 mod number;
@@ -34,7 +35,7 @@ use self::origin::Position;
 pub use self::problem::{ConfigError, Problem};
 use self::problem::{Draft, Path, Problems};
 pub use self::reader::{File, Parsed, Reader};
-pub use self::warning::Warning;
+pub use self::warning::{WARNINGS, Warning};
 use crate::model;
 
 /// The largest file, in bytes.

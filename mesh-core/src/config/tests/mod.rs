@@ -1,6 +1,7 @@
 mod effective;
 mod example;
 mod hostile;
+mod lint;
 mod many;
 mod overrides;
 mod reference;
