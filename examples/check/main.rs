@@ -8,6 +8,7 @@
 mod report;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -66,10 +67,13 @@ fn main() -> ExitCode {
         reader = reader.with_environment(std::env::vars_os());
     }
     let report = check(&reader, &text, &args.file);
-    if args.json {
-        println!("{:#}", report.json());
-    } else {
-        print!("{report}");
+    let text = if args.json { format!("{:#}\n", report.json()) } else { report.to_string() };
+    // Whoever reads only the beginning has seen enough.
+    if let Err(error) = io::stdout().write_all(text.as_bytes())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("{error}");
+        return ExitCode::from(2);
     }
     if report.is_good(args.strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

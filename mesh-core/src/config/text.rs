@@ -5,6 +5,8 @@ use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
 use super::problem::{Path, shorten};
 use super::scalar::Kind;
 use super::shape::{Context, NOT_YET, Shape, list};
@@ -38,6 +40,12 @@ pub(super) trait TextShape {
     fn form() -> Cow<'static, str>;
 
     fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal>;
+
+    /// What a JSON Schema says beyond that it is text: at most what [`parse`](Self::parse) refuses is refused.
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({})
+    }
 }
 
 impl<T: TextShape> Shape for T {
@@ -56,6 +64,13 @@ impl<T: TextShape> Shape for T {
                 None
             }
         }
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        let mut schema = T::describe();
+        schema["type"] = "string".into();
+        schema
     }
 }
 
@@ -104,6 +119,11 @@ impl TextShape for SomeText {
     fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
         if text.is_empty() { Err(Refusal::new("is not text of at least one character")) } else { Ok(text.clone()) }
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "minLength": 1 })
+    }
 }
 
 /// One word of a few.
@@ -137,6 +157,12 @@ impl<V: Vocabulary> TextShape for Word<V> {
         let help = did_you_mean(text, words().chain(V::NOT_YET.iter().copied()));
         Err(Refusal { message: format!("is not {}: write one of {}", V::FORM, list(words())), help })
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        let words: Vec<_> = V::WORDS.iter().map(|(word, _)| *word).collect();
+        json!({ "enum": words })
+    }
 }
 
 /// A regular expression.
@@ -168,5 +194,10 @@ impl Shape for Regex {
                 None
             }
         }
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "string" })
     }
 }

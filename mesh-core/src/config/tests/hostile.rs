@@ -124,6 +124,8 @@ fn check(text: &[u8]) {
         Ok(Parsed { config, effective, .. }) => {
             let again = parse(effective.to_string().as_bytes(), "effective", directory);
             assert_eq!(again.as_ref(), Ok(&config), "{effective}");
+            // CF-16: and what can be read is valid by the schema.
+            super::json_schema::check(std::str::from_utf8(text).unwrap());
         }
     }
 }

@@ -1,6 +1,7 @@
 mod effective;
 mod example;
 mod hostile;
+mod json_schema;
 mod lint;
 mod many;
 mod overrides;
