@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 #[cfg(test)]
 use super::json_schema::{Definitions, Schema, json};
-use super::problem::{Path, shorten};
+use super::problem::{Draft, Path, shorten};
 use super::scalar::Kind;
 use super::shape::{Context, NOT_YET, Shape, list};
 use super::suggest::did_you_mean;
-use super::tree::{Node, Scalar, Value};
+use super::tree::{Entries, Node, Scalar, Value};
+use super::write::Writer;
 use crate::model::Pattern;
 
 /// Why a text was refused.
@@ -123,6 +124,40 @@ impl TextShape for SomeText {
     #[cfg(test)]
     fn describe() -> Schema {
         json!({ "minLength": 1 })
+    }
+}
+
+/// Text that must not be seen by who may see the rest of the file: neither a problem nor the effective configuration shows
+/// it. The path of a file that holds a secret is none.
+#[cfg_attr(not(test), expect(dead_code, reason = "no field of this version holds a secret"))]
+pub(super) struct Secret<T>(PhantomData<T>);
+
+impl<T: TextShape> Shape for Secret<T> {
+    type Value = T::Value;
+
+    fn form() -> Cow<'static, str> {
+        T::form()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
+        // What refuses a text may well repeat it.
+        let value = match &node.value {
+            Value::Scalar(Scalar { text, kind: Kind::String }) => T::parse(text).ok(),
+            _ => None,
+        };
+        if value.is_none() {
+            context.report(node.at, path, || Draft::new(format!("this is not {}", T::form())));
+        }
+        value
+    }
+
+    fn complete(node: &Node, _: &Entries) -> Node {
+        Writer(node.at).text("<redacted>")
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        <T as Shape>::schema(definitions)
     }
 }
 

@@ -3,7 +3,11 @@
 //! The validators that are kept for Rust bring seventy crates along, for the few keywords that are used here. A word that
 //! this one does not know is a panic.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+
+use regex::Regex;
 
 use super::super::json_schema::{Schema, value_of, whole};
 use super::super::problem::Problems;
@@ -46,8 +50,8 @@ fn errors(root: &Schema, schema: &Schema, value: &Schema, path: &str) -> Vec<Str
             "enum" => expect(argument.as_array().unwrap().contains(value), keyword),
             "const" => expect(argument == value, keyword),
             "pattern" => {
-                let pattern = regex::Regex::new(argument.as_str().unwrap()).unwrap();
-                expect(value.as_str().is_none_or(|text| pattern.is_match(text)), keyword);
+                let pattern = argument.as_str().unwrap();
+                expect(value.as_str().is_none_or(|text| is_match(pattern, text)), keyword);
             }
             "minimum" => expect(value.as_f64().is_none_or(|value| value >= number), keyword),
             "maximum" => expect(value.as_f64().is_none_or(|value| value <= number), keyword),
@@ -101,6 +105,13 @@ fn errors(root: &Schema, schema: &Schema, value: &Schema, path: &str) -> Vec<Str
     found
 }
 
+/// Each pattern is compiled once.
+fn is_match(pattern: &str, text: &str) -> bool {
+    static PATTERNS: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut patterns = PATTERNS.lock().unwrap();
+    patterns.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).unwrap()).is_match(text)
+}
+
 /// Why the file `text` is not valid by the schema.
 fn validate(schema: &Schema, text: &str) -> Vec<String> {
     let mut problems = Problems::new("any");
@@ -110,7 +121,7 @@ fn validate(schema: &Schema, text: &str) -> Vec<String> {
 
 /// What the parser takes must be valid.
 pub(super) fn check(text: &str) {
-    static SCHEMA: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(whole);
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(whole);
     let errors = validate(&SCHEMA, text);
     assert!(errors.is_empty(), "{errors:#?}\nin\n{text}");
 }
