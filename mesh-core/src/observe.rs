@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::balance::State;
 use crate::error::ErrorKind;
 use crate::grpc::Code;
-use crate::model::{Address, BackendId};
+use crate::model::{Address, BackendId, Finder};
 
 /// Watches a mesh.
 ///
@@ -41,6 +41,8 @@ pub enum Event<'a> {
     Endpoint(Endpoint<'a>),
     /// A configuration was applied or refused.
     Config(Config<'a>),
+    /// Endpoints were looked up by name.
+    Lookup(Lookup<'a>),
 }
 
 /// A request that ended.
@@ -212,5 +214,26 @@ impl<'a> Config<'a> {
     /// `version` from `source` is in force.
     pub fn new(version: u64, source: &'a str) -> Self {
         Self { version, source, error: None }
+    }
+}
+
+/// Endpoints were looked up by name, successfully or not.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Lookup<'a> {
+    /// Who was asked for what.
+    pub finder: &'a Finder,
+    /// How many endpoints were found; 0 if it failed.
+    pub endpoints: usize,
+    /// Why it failed, or `None`. The endpoints that were found last stay in use.
+    pub error: Option<&'a str>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl<'a> Lookup<'a> {
+    /// A look-up that found `endpoints`.
+    pub fn new(finder: &'a Finder, endpoints: usize, duration: Duration) -> Self {
+        Self { finder, endpoints, error: None, duration }
     }
 }

@@ -39,7 +39,8 @@ impl Applier {
                     () = warm(&published, &pending, began) => break,
                     changed = self.updates.changed() => {
                         if changed.is_err() {
-                            break;
+                            // The mesh is being shut down.
+                            return;
                         }
                         if let Some(mut next) = self.compile(&pending.snapshot) {
                             next.removed.append(&mut pending.removed);

@@ -2,6 +2,7 @@
 
 mod settings;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use mesh_core::balance::MakeBalance;
 use mesh_core::config::{File, Reader};
 use mesh_core::model::Config;
+use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Compiler;
 use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
@@ -20,6 +22,7 @@ use crate::discover::{self, Discover, Sources};
 use crate::mesh::{Core, Mesh};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
+use crate::source::dns::{DnsSource, Resolve};
 use crate::source::endpoints::EndpointSource;
 use crate::source::env::Environment;
 use crate::source::reading::{Reading, Readings};
@@ -45,7 +48,9 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
-    sources: Sources,
+    classifier: Option<Arc<dyn RetryClassifier>>,
+    sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
+    resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
 }
 
@@ -113,7 +118,14 @@ impl Builder {
     /// replaced.
     #[must_use]
     pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
-        self.sources.custom.insert(name.into(), Arc::new(source));
+        self.sources.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Looks up DNS names by `resolver` in place of the system's name servers.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -122,6 +134,13 @@ impl Builder {
     #[must_use]
     pub fn load_balancer(mut self, name: impl Into<Arc<str>>, make: impl MakeBalance) -> Self {
         self.balances.push((name.into(), Arc::new(make)));
+        self
+    }
+
+    /// Asks `classifier` after each attempt of a request that may be retried.
+    #[must_use]
+    pub fn retry_classifier(mut self, classifier: impl RetryClassifier) -> Self {
+        self.classifier = Some(Arc::new(classifier));
         self
     }
 
@@ -194,6 +213,7 @@ impl Builder {
             tasks: Tasks::new(),
             observers: Observers::new(self.observer),
             telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
             provider,
@@ -202,9 +222,11 @@ impl Builder {
         for (name, make) in self.balances {
             compiler = compiler.with_balance(name, make);
         }
-        self.sources.check(&config)?;
+        let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
+        let sources = Sources { dns, custom: self.sources };
+        sources.check(&config)?;
         let tasks = &shared.tasks;
-        let discover = Discover::new(self.sources, tasks.clone(), Arc::clone(&config));
+        let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config));
         let known = discover.config();
         let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
         let (demands, demanded) = discover::channel();

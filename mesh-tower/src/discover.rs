@@ -11,10 +11,12 @@
 //! nobody uses for some minutes goes away again.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::model::{self, Config, Discovered, DnsSettings, Endpoint, Finder, VirtualHost};
+use mesh_core::model::{self, Config, Discovered, Endpoint, Finder, VirtualHost};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -22,7 +24,8 @@ use crate::demand;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::Core;
 use crate::net::{MAX_WAIT, Tasks};
-use crate::source::endpoints::{self, EndpointSource, Report};
+use crate::source::dns::DnsSource;
+use crate::source::endpoints::{self, EndpointSource, Found, Report};
 use crate::source::{BuildError, Update};
 
 /// How many services may be made on demand: whoever builds names out of what others send must not fill the memory.
@@ -76,8 +79,8 @@ async fn until_published(core: &Core, key: &str) -> Result<(), Error> {
 }
 
 /// Who finds endpoints.
-#[derive(Clone, Default)]
 pub(crate) struct Sources {
+    pub(crate) dns: Arc<DnsSource>,
     pub(crate) custom: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
 }
 
@@ -133,6 +136,7 @@ impl Discover {
     pub(crate) fn new(sources: Sources, tasks: Tasks, base: Arc<Config>) -> Self {
         let (reports, reported) = mpsc::channel(DEMANDS);
         let (demanded, watches) = (BTreeMap::new(), HashMap::new());
+        sources.dns.configure(base.settings.dns);
         let mut discover = Self { sources, tasks, base, demanded, watches, reports, reported };
         discover.watch();
         discover
@@ -195,12 +199,9 @@ impl Discover {
         let checked = update.and_then(|config| self.sources.check(&config).map(|()| config).map_err(Arc::new));
         match checked {
             Ok(config) => {
-                let restart = config.settings.dns != self.base.settings.dns;
+                self.sources.dns.configure(config.settings.dns);
                 let remake = config.settings.defaults != self.base.settings.defaults;
                 self.base = config;
-                if restart {
-                    self.restart_dns();
-                }
                 if remake {
                     self.remake();
                 }
@@ -291,21 +292,11 @@ impl Discover {
             backends.filter_map(|backend| Some((backend.discovery.as_ref()?.of.clone(), ()))).collect()
         };
         self.forget(|finder| !wanted.contains_key(finder));
-        let dns = self.base.settings.dns;
         for (finder, ()) in wanted {
             if let hash_map::Entry::Vacant(place) = self.watches.entry(finder) {
-                let task = find(&self.tasks, &self.sources, dns, place.key().clone(), self.reports.clone());
+                let task = find(&self.tasks, &self.sources, place.key().clone(), self.reports.clone());
                 place.insert(Watch { task, endpoints: Vec::new(), found: Discovered::Pending });
             }
-        }
-    }
-
-    /// Asks anew, by the settings of now; what was found stays until there is an answer.
-    fn restart_dns(&mut self) {
-        let dns = self.base.settings.dns;
-        for (finder, watch) in self.watches.iter_mut().filter(|(finder, _)| matches!(finder, Finder::Dns(_))) {
-            watch.task.abort();
-            watch.task = find(&self.tasks, &self.sources, dns, finder.clone(), self.reports.clone());
         }
     }
 
@@ -321,35 +312,10 @@ impl Discover {
 }
 
 /// Asks for `finder`'s endpoints until the task is aborted.
-fn find(
-    tasks: &Tasks,
-    sources: &Sources,
-    _dns: DnsSettings,
-    finder: Finder,
-    reports: mpsc::Sender<(Finder, Report)>,
-) -> AbortHandle {
-    let source = match &finder {
-        Finder::Custom { source, .. } => sources.custom.get(source).cloned(),
-        _ => None,
-    };
-    let name = match &finder {
-        Finder::Custom { name, .. } => name.to_string(),
-        other => other.to_string(),
-    };
+fn find(tasks: &Tasks, sources: &Sources, finder: Finder, reports: mpsc::Sender<(Finder, Report)>) -> AbortHandle {
+    let (found, mut heard) = endpoints::channel();
+    let asking = ask(sources, &finder, found);
     tasks.spawn_until_stop(async move {
-        let (found, mut heard) = endpoints::channel();
-        let ask = async {
-            let Some(source) = source else {
-                found.failed("nobody here knows how to find it");
-                return std::future::pending().await;
-            };
-            let mut pause = MIN_PAUSE;
-            loop {
-                source.watch(name.clone(), found.clone()).await;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-            }
-        };
         let forward = async {
             while heard.changed().await.is_ok() {
                 let report = heard.borrow_and_update().clone();
@@ -359,8 +325,30 @@ fn find(
             }
         };
         tokio::select! {
-            () = ask => {}
+            () = asking => {}
             () = forward => {}
         }
     })
+}
+
+/// Asks whoever knows, and asks again if that gives up.
+fn ask(sources: &Sources, finder: &Finder, found: Found) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    match finder {
+        Finder::Dns(name) => Box::pin(Arc::clone(&sources.dns).watch(name.clone(), found)),
+        Finder::Custom { source, name } if sources.custom.contains_key(source) => {
+            let (source, name) = (Arc::clone(&sources.custom[source]), name.to_string());
+            Box::pin(async move {
+                let mut pause = MIN_PAUSE;
+                loop {
+                    source.watch(name.clone(), found.clone()).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
+            })
+        }
+        other => {
+            found.failed(format!("nobody here knows how to find {other}"));
+            Box::pin(std::future::pending())
+        }
+    }
 }

@@ -22,6 +22,7 @@
 //! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
+pub mod layer;
 pub mod observe;
 
 mod apply;
@@ -35,7 +36,9 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-mod telemetry;
+pub mod telemetry;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 
 pub use builder::Builder;
 pub use client::Body;
@@ -48,6 +51,7 @@ pub use net::{Connect, ConnectError, Connecting, Io};
 pub use opentelemetry;
 pub use options::RequestOptions;
 pub use source::BuildError;
+pub use source::dns::{Answer, Resolve, ResolveError, Resolving};
 pub use source::endpoints::{EndpointSource, Found};
 
 /// Compiles the code of the README.

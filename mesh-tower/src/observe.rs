@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::balance::State;
-use mesh_core::model::{Address, BackendId};
+use mesh_core::model::{Address, BackendId, Finder};
 
-pub use mesh_core::observe::{Attempt, Config, Connect, Endpoint, Event, Next, Observer, Outcome, Pick, Request};
+pub use mesh_core::observe::{
+    Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Pick, Request,
+};
 
 pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
 
@@ -111,5 +113,23 @@ impl Observers {
         let mut event = Config::new(version, source);
         event.error = error;
         self.tell(&Event::Config(event));
+    }
+
+    /// A look-up ended with so many endpoints, or failed.
+    pub(crate) fn lookup(&self, finder: &Finder, result: Result<usize, DynError<'_>>, duration: Duration) {
+        tracing::debug!(
+            target: TARGET,
+            name = %finder,
+            endpoints = result.as_ref().ok(),
+            error = result.as_ref().err().map(tracing::field::display),
+            ?duration,
+            "lookup"
+        );
+        if let Some(observer) = &self.0 {
+            let error = result.err().map(ToString::to_string);
+            let mut event = Lookup::new(finder, result.unwrap_or(0), duration);
+            event.error = error.as_deref();
+            observer.event(&Event::Lookup(event));
+        }
     }
 }

@@ -9,14 +9,17 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_support::{Server, TestMesh, empty, grpc, text, until};
 use mesh_tower::core::model::{
-    Address, Backend, BackendId, Config, Discovery, Endpoint, Finder, Forward, HostPattern, Route, Settings,
+    Address, Backend, BackendId, Config, Discovery, DnsName, Endpoint, Finder, Forward, HostPattern, Route, Settings,
     UnknownServices, VirtualHost,
 };
-use mesh_tower::{BuildError, EndpointSource, ErrorKind, Found, Mesh, RequestOptions};
+use mesh_tower::{
+    Answer, BuildError, EndpointSource, ErrorKind, Found, Mesh, RequestOptions, Resolve, ResolveError, Resolving,
+};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -238,5 +241,35 @@ async fn the_host_is_what_the_caller_wrote() {
     let mesh = mesh(on_demand(), &Registry::default()).await;
     let uri = format!("http://{}/", server.address);
     assert_eq!(text(mesh.http_client().get(uri.as_str()).await.unwrap()).await, server.address.to_string());
+    mesh.end().await;
+}
+
+/// Knows one name.
+struct OneName(SocketAddr);
+
+impl Resolve for OneName {
+    fn resolve(&self, name: &DnsName, _: Duration) -> Resolving {
+        let known = matches!(name, DnsName::Host { host, .. } if **host == *"greeter.test");
+        let answer = if known {
+            Ok(Answer::new(vec![self.0], Duration::from_secs(60)))
+        } else {
+            Err(ResolveError::NoSuchName { name: name.clone() })
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+#[tokio::test]
+async fn cf_15_a_name_is_all_that_is_needed() {
+    let server = Server::saying("hello").await;
+    let builder = Mesh::builder().config(on_demand()).resolver(OneName(server.address));
+    let mesh: TestMesh = builder.build().await.unwrap().into();
+    assert_eq!(text(mesh.http_client().get("http://Greeter.test:8080/").await.unwrap()).await, "hello");
+    assert_eq!(text(mesh.http_client().get("http://greeter.test:8080/").await.unwrap()).await, "hello");
+    assert_eq!(server.accepts(), 1, "case makes no difference");
+
+    let error = mesh.http_client().get("http://nobody.test/").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
+    assert!(error.to_string().contains("dns:nobody.test:80"), "{error}");
     mesh.end().await;
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_support::{Answer, Greeter, Server, TestMesh, empty, full, grpc, text};
+use mesh_tower::core::model::{Propagator, RetryOn, RetryPolicy};
+use mesh_tower::layer::{ReplayBody, RetryLayer, TraceLayer};
 use mesh_tower::opentelemetry::baggage::BaggageExt;
 use mesh_tower::opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
@@ -17,7 +19,7 @@ use mesh_tower::opentelemetry::trace::{
 use mesh_tower::opentelemetry::{Context, KeyValue, Value};
 use mesh_tower::{Mesh, RequestOptions};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tracing_subscriber::layer::SubscriberExt;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -278,4 +280,71 @@ async fn tl_09_without_a_provider_nothing_is_added() {
     assert_eq!(heads.lock().unwrap()[0]["traceparent"], "the caller's own");
     assert!(!heads.lock().unwrap()[0].contains_key("baggage"));
     mesh.end().await;
+}
+
+/// Nothing of a mesh, only layers around somebody's client.
+#[tokio::test]
+async fn tl_03_layers_tell_requests_and_attempts_apart() {
+    let traces = Traces::new();
+    let heads = Heads::default();
+    let kept = Arc::clone(&heads);
+    let client = tower::service_fn(move |request: Request<ReplayBody<String>>| {
+        let mut kept = kept.lock().unwrap();
+        kept.push(request.headers().clone());
+        let code = if kept.len() == 1 { "14" } else { "0" };
+        let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
+        std::future::ready(response.body(String::new()))
+    });
+    let mut service = tower::ServiceBuilder::new()
+        .layer(TraceLayer::requests(&traces.provider))
+        .layer(RetryLayer::new(RetryPolicy::new(RetryOn::UNAVAILABLE)))
+        .layer(TraceLayer::attempts(&traces.provider).propagators([Propagator::B3]))
+        .service(client);
+    let call = {
+        let _current = remote(true).attach();
+        service.call(grpc("http://greeter/greeter.v1.Greeter/SayHello").body(String::new()).unwrap())
+    };
+    drop(call.await.unwrap());
+
+    let spans = traces.spans();
+    let [first, second, call] = &*spans else { panic!("spans: {spans:#?}") };
+    assert_eq!(call.name, "Sent.greeter.v1.Greeter.SayHello");
+    assert_eq!((call.span_context.trace_id().to_string(), &call.status), (TRACE.to_owned(), &Status::Ok));
+    for (span, headers) in [first, second].into_iter().zip(&*heads.lock().unwrap()) {
+        assert_eq!(span.name, "Attempt.greeter.v1.Greeter.SayHello");
+        assert_eq!(span.parent_span_id, call.span_context.span_id());
+        assert_eq!(headers["b3"], format!("{TRACE}-{}-1", span.span_context.span_id()));
+    }
+    assert_eq!(attribute(first, "error.type"), Some("UNAVAILABLE".into()));
+}
+
+#[tokio::test]
+async fn tl_01_a_layer_sends_on_what_nobody_records_and_tells_what_broke() {
+    let traces = Traces::new();
+    let failing = |request: Request<String>| async move {
+        assert!(request.headers()["traceparent"].to_str().unwrap().ends_with("-00"));
+        Err::<Response<String>, _>(std::io::Error::other("no such luck"))
+    };
+    let mut service = tower::ServiceBuilder::new()
+        .layer(TraceLayer::requests(&traces.provider))
+        .layer(TraceLayer::attempts(&traces.provider))
+        .service_fn(failing);
+    let call = {
+        let _current = remote(false).attach();
+        service.call(Request::get("/").header("host", "greeter").body(String::new()).unwrap())
+    };
+    call.await.unwrap_err();
+    assert_eq!(traces.spans().len(), 0);
+
+    let failing = |_: Request<String>| async { Err::<Response<String>, _>(std::io::Error::other("no such luck")) };
+    let service = tower::ServiceBuilder::new().layer(TraceLayer::attempts(&traces.provider)).service_fn(failing);
+    service.clone().oneshot(Request::get("http://greeter/").body(String::new()).unwrap()).await.unwrap_err();
+    let mut service = TraceLayer::attempts(&traces.provider).layer(tower::service_fn(|_: Request<String>| async {
+        std::future::pending::<Result<Response<String>, std::io::Error>>().await
+    }));
+    drop(service.call(Request::get("http://greeter/").body(String::new()).unwrap()));
+    let spans = traces.spans();
+    let errors: Vec<_> = spans.iter().map(|span| (attribute(span, "error.type").unwrap(), &span.status)).collect();
+    let given_up = ("cancelled".into(), &Status::error("the caller lost interest"));
+    assert_eq!(errors, [("_OTHER".into(), &Status::error("no such luck")), given_up]);
 }

@@ -6,8 +6,10 @@
 
 mod custom;
 mod endpoint;
+mod pick_first;
 mod picker;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
+pub(crate) use pick_first::order as pick_first_order;
 pub use picker::{Pick, Picker};

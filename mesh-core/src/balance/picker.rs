@@ -44,6 +44,7 @@ impl<T> Picker<T> {
     /// from beginning with the same endpoint.
     ///
     /// A policy of the application is [put in](Self::with_balance) by whoever knows it; until then it chooses at random.
+    /// Pick first takes the endpoints as they stand.
     pub fn new(policy: &LoadBalancer, endpoints: impl Into<Box<[Arc<Endpoint<T>>]>>, start: u32) -> Self {
         let policy = match policy {
             LoadBalancer::RoundRobin => Policy::RoundRobin(AtomicU32::new(start)),
@@ -82,7 +83,7 @@ impl<T> Picker<T> {
         matches!(self.policy, Policy::PickFirst)
     }
 
-    /// The endpoints, in the order of the configuration.
+    /// The endpoints: in the order of the configuration, or in that in which pick first tries them.
     pub fn endpoints(&self) -> &[Arc<Endpoint<T>>] {
         &self.endpoints
     }

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Action, Backend, Route, Snapshot, Split, Target, Transport, VirtualHost};
-use crate::balance::{Endpoint, MakeBalance, Picker};
+use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order};
 use crate::matching::{HostTable, RouteTable};
 use crate::model::{self, BackendId, LoadBalancer, RouteAction, RoutePolicy};
 use crate::resilience::budget::RetryBudgetState;
@@ -231,6 +231,10 @@ impl<T: Transport> Compiler<T> {
             let kept: std::collections::HashSet<_> = endpoints.iter().map(Arc::as_ptr).collect();
             removed.extend(old.picker.endpoints().iter().filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned());
         }
+        let endpoints = match config.load_balancer {
+            LoadBalancer::PickFirst { shuffle } => pick_first_order(endpoints, shuffle, rng),
+            _ => endpoints,
+        };
         let mut picker = Picker::new(&config.load_balancer, endpoints, rng.next_u32());
         if let LoadBalancer::Custom(name) = &config.load_balancer {
             let kept = old.and_then(|old| old.picker.balance(name)).cloned();

@@ -177,6 +177,24 @@ fn endpoints_keep_their_state_while_their_address_stays() {
 }
 
 #[test]
+fn lb_07_an_update_leaves_pick_first_on_the_endpoint_it_uses() {
+    let of = |ports: &[u16]| {
+        let mut backend = backend("greeter", "v1", ports);
+        backend.load_balancer = LoadBalancer::PickFirst { shuffle: false };
+        Config::new().with_virtual_host(host("greeter")).with_backend(backend)
+    };
+    let mut mesh = Mesh::new(&of(&[1, 2, 3]));
+    let used = Arc::clone(&mesh.backend("greeter", "v1").picker().endpoints()[1]);
+    used.set_state(State::Ready);
+    mesh.apply(&of(&[4, 1, 2]));
+    let picker = mesh.backend("greeter", "v1").picker();
+    assert!(picker.connects_in_order());
+    assert!(Arc::ptr_eq(&picker.endpoints()[0], &used));
+    let ports: Vec<_> = picker.endpoints().iter().map(|endpoint| endpoint.address().to_string()).collect();
+    assert_eq!(ports, ["127.0.0.1:2", "127.0.0.1:4", "127.0.0.1:1"]);
+}
+
+#[test]
 fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
     type Change = fn(&mut BackendConfig);
     let changes: [(&str, Change, bool); 4] = [

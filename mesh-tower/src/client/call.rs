@@ -188,6 +188,9 @@ where
             let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let throttle = context.virtual_host.throttle().map(|throttle| &**throttle);
             let replayable = body.is_replayable();
+            if let (Some(classifier), Some(_)) = (&context.handle.core.shared.classifier, policy) {
+                retry.overrule(classifier.classify(&context.attempted(head, &attempt)));
+            }
             retry.decide(policy, head.method(), &attempt, replayable, remaining, throttle, &mut rand::rng())
         };
         let mut next = match decision {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use mesh_core::balance::PickRequest;
+use mesh_core::classify::Attempt;
 use mesh_core::matching::{RequestHead, request_hash};
 use mesh_core::model::{RoutePolicy, Settings};
 use mesh_core::observe::{self, Next, Outcome};
+use mesh_core::resilience::retry::Attempted;
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
@@ -185,6 +187,14 @@ impl Context {
         if watched {
             observers.request(event);
         }
+    }
+
+    /// What an application's classifier is told of an attempt.
+    pub(super) fn attempted<'a>(&'a self, head: &'a Head, attempt: &'a Attempt<'a>) -> Attempted<'a> {
+        let mut attempted =
+            Attempted::new(self.virtual_host.name(), self.backend.id(), head.method(), head.path(), attempt);
+        attempted.route = self.virtual_host.route_name(self.route).map(|name| &**name);
+        attempted
     }
 
     /// An attempt begins.

@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::demand;
 use crate::error::{Error, ErrorKind};
 use crate::options::RequestOptions;
-use crate::telemetry::spans::AttemptSpan;
+use crate::telemetry::spans::{AttemptSpan, Facts};
 
 /// A request's head, kept for every attempt.
 pub(crate) struct Head {
@@ -153,16 +153,15 @@ impl Head {
         &mut self.headers
     }
 
-    /// The host and the port that the caller called; the port of the scheme where none is written.
-    pub(crate) fn server(&self) -> (&str, Option<u16>) {
-        let default = if self.secure { 443 } else { 80 };
-        (self.authority.host(), self.authority.port_u16().or((!self.grpc).then_some(default)))
-    }
-
-    /// The URL that the caller called.
-    pub(crate) fn url(&self) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://{}{}", self.authority, self.path)
+    /// What a span says of it.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            method: &self.method,
+            authority: Some(&self.authority),
+            secure: self.secure,
+            path: &self.path,
+            grpc: self.grpc,
+        }
     }
 
     pub(crate) fn method(&self) -> &Method {

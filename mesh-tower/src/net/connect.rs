@@ -1,4 +1,4 @@
-//! Making a byte stream: TCP, then TLS where it is configured.
+//! Making a byte stream: TCP or a Unix socket, then TLS where it is configured.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::{Cluster, tls};
 /// A byte stream on its way.
 pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
 
-/// Opens byte streams in place of TCP: in tests over memory, in an application over whatever it has.
+/// Opens byte streams in place of TCP and Unix sockets: in tests over memory, in an application over whatever it has.
 ///
 /// TLS, where configured, and HTTP are spoken over what it returns. The mesh bounds each call by the backend's connect
 /// timeout and drops the future when the time is up.
@@ -133,7 +133,7 @@ pub(super) async fn connect(
     let raw = async {
         match &cluster.shared.connector {
             Some(connector) => connector.connect(address).await.map(Raw::Other),
-            None => tcp(address).await.map(Raw::Tcp),
+            None => open(address).await,
         }
     };
     let raw = tokio::time::timeout_at(deadline, raw).await.map_err(timeout("connected"))?.map_err(io_error)?;
@@ -148,13 +148,15 @@ pub(super) async fn connect(
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), alpn_h2 })
 }
 
-async fn tcp(address: &Address) -> io::Result<TcpStream> {
+async fn open(address: &Address) -> io::Result<Raw> {
     match address {
         Address::Socket(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            Ok(Raw::Tcp(stream))
         }
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other} is not a TCP address"))),
+        #[cfg(unix)]
+        Address::Unix(path) => Ok(Raw::Other(Box::new(tokio::net::UnixStream::connect(path).await?))),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no sockets of this kind here: {other}"))),
     }
 }

@@ -118,11 +118,16 @@ where
         Self(Arc::new(Mutex::new(Shared { body, attempt: 0, reader: None, error: None })))
     }
 
-    /// The body for one more attempt.
+    /// The body for one more attempt, erased.
     pub(crate) fn attempt(&self) -> WireBody {
+        WireBody::new(self.reader())
+    }
+
+    /// The body for one more attempt.
+    pub(crate) fn reader(&self) -> Attempt<B> {
         let mut shared = self.lock();
         shared.attempt += 1;
-        WireBody::new(Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt })
+        Attempt { shared: Arc::clone(&self.0), attempt: shared.attempt }
     }
 
     /// Runs `f` on the body.
@@ -161,7 +166,8 @@ pub(crate) fn empty_body() -> WireBody {
     WireBody::new(Empty::new().map_err(|never| match never {}))
 }
 
-struct Attempt<B> {
+/// What one attempt reads of a shared body. Once the next attempt has begun there is only an error.
+pub(crate) struct Attempt<B> {
     shared: Arc<Mutex<Shared<B>>>,
     attempt: u32,
 }

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use mesh_core::model::{self, Address, BackendId, ConnectBackoff, Protocol};
+use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Transport;
 
 use tokio::sync::Notify;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) observers: Observers,
     pub(crate) telemetry: Telemetry,
+    /// The application's word on retries.
+    pub(crate) classifier: Option<Arc<dyn RetryClassifier>>,
     /// What stands for this mesh where a hash asks for it (gRFC A42).
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,

@@ -4,6 +4,7 @@
 //! is of no interest. What a source cannot read is an update too, so that it is reported and the last good
 //! configuration stays.
 
+pub(crate) mod dns;
 pub(crate) mod endpoints;
 pub(crate) mod env;
 pub(crate) mod file;

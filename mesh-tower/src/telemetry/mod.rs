@@ -5,7 +5,7 @@
 //! a branch.
 
 pub(crate) mod metrics;
-mod propagate;
+pub(crate) mod propagate;
 pub(crate) mod spans;
 
 use std::sync::Arc;

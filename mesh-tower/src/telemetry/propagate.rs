@@ -34,7 +34,7 @@ const NOT_BAGGAGE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';')
 
 /// Writes `span`, and the baggage of `context`, into `headers` as `formats` say. Headers of the same names that are
 /// there are replaced; where there is nothing to say they are left alone.
-pub(super) fn inject(
+pub(crate) fn inject(
     formats: &[Propagator],
     span: &SpanContext,
     context: &Context,

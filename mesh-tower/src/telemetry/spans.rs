@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method};
 use mesh_core::grpc::{self, Code};
 use mesh_core::model::{Address, Settings};
 use mesh_core::observe::{self, Outcome};
@@ -59,6 +60,24 @@ impl Spans {
         Self(Box::new(provider.tracer_with_scope(scope())))
     }
 
+    /// A span below `parent`: its ids, and the context that holds it if it is recorded.
+    pub(crate) fn start(&self, level: Level, parent: &Context, facts: &Facts<'_>) -> (SpanContext, Option<Context>) {
+        let (word, kind) = match level {
+            Level::Request => ("Sent", SpanKind::Internal),
+            Level::Attempt => ("Attempt", SpanKind::Client),
+        };
+        let name = if facts.grpc { word } else { http_name(facts.method) };
+        let (ids, recorded) = self.0.start(name, kind, parent);
+        if let Some(context) = &recorded {
+            if facts.grpc {
+                let path = facts.path.path().trim_start_matches('/').replace('/', ".");
+                context.span().update_name(format!("{word}.{path}"));
+            }
+            describe(context, facts);
+        }
+        (ids, recorded)
+    }
+
     /// Spans of the global provider, if one is installed.
     pub(crate) fn global() -> Option<Self> {
         let tracer = global::tracer_provider().tracer_with_scope(scope());
@@ -76,6 +95,24 @@ impl Spans {
         let installed = *span.span_context() != ids;
         installed.then(|| Self(Box::new(tracer)))
     }
+}
+
+/// What a span is for. Names are gRPC's (gRFC A72) and those of OpenTelemetry's conventions for HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// A request with all its attempts.
+    Request,
+    /// What goes out on the wire.
+    Attempt,
+}
+
+/// What a span says of the request.
+pub(crate) struct Facts<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) authority: Option<&'a Authority>,
+    pub(crate) secure: bool,
+    pub(crate) path: &'a PathAndQuery,
+    pub(crate) grpc: bool,
 }
 
 /// Who sends a request: the context at the moment of the call.
@@ -105,23 +142,15 @@ impl RequestSpan {
     pub(crate) fn start(spans: Option<&Spans>, caller: Caller, head: &mut Head, settings: &Settings) -> Self {
         let (Some(spans), Some(parent)) = (spans, caller.0) else { return Self(None) };
         let parent = rooted(parent);
-        let grpc = head.is_grpc();
-        let name = if grpc { "Sent" } else { http_name(head.method()) };
-        let (ids, recorded) = spans.0.start(name, SpanKind::Internal, &parent);
+        let facts = head.facts();
+        let grpc = facts.grpc;
+        let (ids, recorded) = spans.start(Level::Request, &parent, &facts);
         if !ids.is_valid() && recorded.is_none() {
             return Self(None);
         }
         propagate::inject(&settings.telemetry.propagators, &ids, &parent, grpc, head.headers_mut());
-        let recorded_here = recorded.is_some();
-        let context = recorded.unwrap_or(parent);
-        if recorded_here {
-            let span = context.span();
-            if grpc {
-                span.update_name(format!("Sent.{}", grpc_name(head.path())));
-            }
-            describe(&context, head);
-        }
-        Self(Some(Active { context, recorded: recorded_here, grpc }))
+        let is_recorded = recorded.is_some();
+        Self(Some(Active { context: recorded.unwrap_or(parent), recorded: is_recorded, grpc }))
     }
 
     fn recorded(&self) -> Option<&Active> {
@@ -143,18 +172,16 @@ impl RequestSpan {
     /// Begins the span of an attempt.
     pub(crate) fn attempt(&self, spans: Option<&Spans>, head: &Head, sent: &Sent) -> AttemptSpan {
         let (Some(spans), Some(active)) = (spans, self.recorded()) else { return AttemptSpan(None) };
-        let name = if active.grpc { "Attempt" } else { http_name(head.method()) };
-        let (ids, recorded) = spans.0.start(name, SpanKind::Client, &active.context);
+        let (ids, recorded) = spans.start(Level::Attempt, &active.context, &head.facts());
         let Some(context) = recorded else { return AttemptSpan(None) };
         let span = context.span();
         if active.grpc {
-            span.update_name(format!("Attempt.{}", grpc_name(head.path())));
             span.set_attribute(KeyValue::new("previous-rpc-attempts", i64::from(sent.previous)));
             span.set_attribute(KeyValue::new("transparent-retry", sent.transparent));
         } else if sent.number > 1 {
             span.set_attribute(KeyValue::new("http.request.resend_count", i64::from(sent.number) - 1));
         }
-        describe(&context, head);
+        drop(span);
         AttemptSpan(Some(Box::new(ActiveAttempt { context, ids, grpc: active.grpc })))
     }
 
@@ -172,7 +199,7 @@ impl RequestSpan {
 }
 
 /// `context`, where its span can be a parent. One without ids would be taken for one that is not sampled.
-fn rooted(context: Context) -> Context {
+pub(crate) fn rooted(context: Context) -> Context {
     if !context.has_active_span() || context.span().span_context().is_valid() {
         return context;
     }
@@ -240,47 +267,47 @@ impl AttemptSpan {
 }
 
 /// The name of an HTTP span: its method, which is of a known set (OpenTelemetry semantic conventions, HTTP spans).
-fn http_name(method: &http::Method) -> &'static str {
+fn http_name(method: &Method) -> &'static str {
     match *method {
-        http::Method::GET => "GET",
-        http::Method::HEAD => "HEAD",
-        http::Method::POST => "POST",
-        http::Method::PUT => "PUT",
-        http::Method::DELETE => "DELETE",
-        http::Method::OPTIONS => "OPTIONS",
-        http::Method::PATCH => "PATCH",
-        http::Method::TRACE => "TRACE",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
         _ => "HTTP",
     }
 }
 
-/// `package.Service.Method` of `/package.Service/Method` (gRFC A72).
-fn grpc_name(path: &str) -> String {
-    path.trim_start_matches('/').replace('/', ".")
-}
-
-/// What both kinds of span say of the request.
-fn describe(context: &Context, head: &Head) {
+fn describe(context: &Context, facts: &Facts<'_>) {
     let span = context.span();
-    let (host, port) = head.server();
-    span.set_attribute(KeyValue::new("server.address", host.to_owned()));
-    span.set_attributes(port.map(|port| KeyValue::new("server.port", i64::from(port))));
-    if head.is_grpc() {
+    if let Some(authority) = facts.authority {
+        let default = if facts.secure { 443 } else { 80 };
+        let port = authority.port_u16().or((!facts.grpc).then_some(default));
+        span.set_attribute(KeyValue::new("server.address", authority.host().to_owned()));
+        span.set_attributes(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+    }
+    if facts.grpc {
         span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
-        span.set_attribute(KeyValue::new("rpc.method", head.path().trim_start_matches('/').to_owned()));
+        span.set_attribute(KeyValue::new("rpc.method", facts.path.path().trim_start_matches('/').to_owned()));
         return;
     }
-    let method = http_name(head.method());
+    let method = http_name(facts.method);
     if method == "HTTP" {
         span.set_attribute(KeyValue::new("http.request.method", "_OTHER"));
-        span.set_attribute(KeyValue::new("http.request.method_original", head.method().to_string()));
+        span.set_attribute(KeyValue::new("http.request.method_original", facts.method.to_string()));
     } else {
         span.set_attribute(KeyValue::new("http.request.method", method));
     }
-    span.set_attribute(KeyValue::new("url.full", head.url()));
+    let scheme = if facts.secure { "https" } else { "http" };
+    let authority = facts.authority.map_or("", |authority| authority.as_str());
+    span.set_attribute(KeyValue::new("url.full", format!("{scheme}://{authority}{}", facts.path)));
 }
 
-fn conclude(context: &Context, grpc: bool, outcome: Outcome, headers: Option<&HeaderMap>) {
+/// Ends the span of `context`. `headers` are those that hold gRPC's status, where they came.
+pub(crate) fn conclude(context: &Context, grpc: bool, outcome: Outcome, headers: Option<&HeaderMap>) {
     let span = context.span();
     let failed = |error: &'static str, description: Cow<'static, str>| {
         span.set_attribute(KeyValue::new("error.type", error));

@@ -7,17 +7,29 @@ use crate::model::{RetryOn, RetryPolicy};
 
 /// Whether `policy` wants another attempt after this one.
 pub(super) fn holds(grpc: bool, policy: &RetryPolicy, method: &Method, attempt: &Attempt<'_>) -> bool {
+    allows(grpc, policy, method, attempt)
+        && match *attempt {
+            Attempt::Response { status, headers, end_of_stream } if grpc => {
+                let code = grpc::code_of_head(status, headers, end_of_stream);
+                code.is_some_and(|code| policy.on.intersects(condition_of(code)))
+                    || status != StatusCode::OK && http(policy, status, headers)
+            }
+            Attempt::Response { status, headers, .. } => http(policy, status, headers),
+            Attempt::Failed(failure) => failed(grpc, policy.on, failure),
+        }
+}
+
+/// Whether another attempt may follow this one at all, whoever wants it.
+pub(super) fn allows(grpc: bool, policy: &RetryPolicy, method: &Method, attempt: &Attempt<'_>) -> bool {
     match *attempt {
+        // A 200 that goes on is a call that goes on: it is committed (gRFC A6).
         Attempt::Response { status, headers, end_of_stream } if grpc => {
-            // A 200 that goes on is a call that goes on: it is committed (gRFC A6).
-            let Some(code) = grpc::code_of_head(status, headers, end_of_stream) else { return false };
-            policy.on.intersects(condition_of(code)) || status != StatusCode::OK && http(policy, status, headers)
+            grpc::code_of_head(status, headers, end_of_stream).is_some()
         }
-        Attempt::Response { status, headers, .. } => policy.methods.allows(method) && http(policy, status, headers),
-        Attempt::Failed(failure) => {
-            let processed = matches!(failure, Failure::Reset(_) | Failure::PerTryTimeout);
-            (grpc || !processed || policy.methods.allows(method)) && failed(grpc, policy.on, failure)
-        }
+        Attempt::Response { .. } => policy.methods.allows(method),
+        Attempt::Failed(Failure::Local) => false,
+        Attempt::Failed(Failure::Reset(_) | Failure::PerTryTimeout) => grpc || policy.methods.allows(method),
+        Attempt::Failed(_) => true,
     }
 }
 

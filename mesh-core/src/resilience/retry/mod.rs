@@ -1,5 +1,6 @@
 //! Whether a failed attempt is followed by another, and when.
 
+mod classifier;
 mod condition;
 mod retry_after;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 use http::Method;
 use rand::Rng;
 
+pub use self::classifier::{Attempted, RetryClassifier, Verdict};
 use super::backoff::retry_delay;
 use super::throttle::Throttle;
 use crate::classify::{Attempt, Failure};
@@ -67,6 +69,8 @@ pub struct Retry {
     unsent: u32,
     /// Whether the one resend of a refused request is used up.
     refused: bool,
+    /// What the application says of the attempt that is decided next.
+    verdict: Verdict,
 }
 
 impl Retry {
@@ -79,12 +83,17 @@ impl Retry {
 
     /// A request of which nothing has been sent; `grpc` if it is a gRPC call.
     pub fn new(grpc: bool) -> Self {
-        Self { grpc, retries: 0, step: 0, unsent: 0, refused: false }
+        Self { grpc, retries: 0, step: 0, unsent: 0, refused: false, verdict: Verdict::Policy }
     }
 
     /// The value of `grpc-previous-rpc-attempts` for the next attempt; 0 stands for no header. Resends do not count.
     pub fn previous_attempts(&self) -> u32 {
         self.retries
+    }
+
+    /// Takes the application's word on the attempt that is decided next.
+    pub fn overrule(&mut self, verdict: Verdict) {
+        self.verdict = verdict;
     }
 
     /// Decides after `attempt`.
@@ -105,12 +114,17 @@ impl Retry {
         throttle: Option<&Throttle>,
         rng: &mut impl Rng,
     ) -> Decision {
+        let verdict = std::mem::take(&mut self.verdict);
         if self.resends(attempt) && replayable {
             return if remaining.is_some_and(|time| time.is_zero()) { Decision::Return } else { Decision::Resend };
         }
 
         let pushback = self.pushback(attempt);
-        let retriable = policy.filter(|policy| condition::holds(self.grpc, policy, method, attempt));
+        let retriable = policy.filter(|policy| match verdict {
+            Verdict::Policy => condition::holds(self.grpc, policy, method, attempt),
+            Verdict::Retry => condition::allows(self.grpc, policy, method, attempt),
+            Verdict::Return => false,
+        });
         if let Some(throttle) = throttle
             && (retriable.is_some() || pushback == Pushback::Stop)
         {

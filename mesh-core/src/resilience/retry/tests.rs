@@ -573,3 +573,32 @@ fn a_reset_with_a_reason_is_judged_by_its_code() {
         assert_eq!(matches!(decision, Decision::RetryAfter(_)), expected, "{on:?} {failure:?}");
     }
 }
+
+#[test]
+fn an_application_may_overrule_the_conditions_and_nothing_else() {
+    let policy = RetryPolicy::new(RetryOn::GATEWAY_ERROR);
+    let headers = HeaderMap::new();
+    let http = |status| Attempt::Response { status, headers: &headers, end_of_stream: true };
+    let going_on = Attempt::Response { status: StatusCode::OK, headers: &headers, end_of_stream: false };
+    let reset = Attempt::Failed(Failure::Reset(None));
+    let cases = [
+        (false, Method::GET, http(StatusCode::BAD_GATEWAY), Verdict::Policy, true),
+        (false, Method::GET, http(StatusCode::BAD_GATEWAY), Verdict::Return, false),
+        (false, Method::GET, http(StatusCode::OK), Verdict::Policy, false),
+        (false, Method::GET, http(StatusCode::OK), Verdict::Retry, true),
+        (false, Method::POST, http(StatusCode::OK), Verdict::Retry, false),
+        (false, Method::POST, reset, Verdict::Retry, false),
+        (false, Method::GET, Attempt::Failed(Failure::Local), Verdict::Retry, false),
+        (true, Method::POST, http(StatusCode::OK), Verdict::Retry, true),
+        (true, Method::POST, going_on, Verdict::Retry, false),
+    ];
+    for (grpc, method, attempt, verdict, expected) in cases {
+        let mut retry = Retry::new(grpc);
+        retry.overrule(verdict);
+        let mut decide =
+            || retry.decide(Some(&policy), &method, &attempt, true, None, None, &mut StdRng::seed_from_u64(1));
+        let decision = decide();
+        let retried = matches!(decision, Decision::RetryAfter(_));
+        assert_eq!(retried, expected, "{grpc} {method} {attempt:?} {verdict:?}");
+    }
+}

@@ -1,0 +1,5 @@
+//! What tests of a mesh need.
+
+mod resolver;
+
+pub use resolver::ScriptedResolver;

@@ -1,0 +1,12 @@
+//! The separate Tower layers: their laws (RL-13), and what each does.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
+mod deadline;
+mod errors;
+mod laws;
+mod retry;
+mod route;
+mod split;
+mod support;
+mod timeout;
