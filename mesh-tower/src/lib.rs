@@ -23,6 +23,8 @@
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
 pub mod observe;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 mod apply;
 mod builder;

@@ -1,0 +1,219 @@
+//! HTTP/2, over `h2` itself.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::faulty::Break;
+use super::io::Slipping;
+use super::{Answer, Connection};
+use crate::error::BoxError;
+use crate::net::Io;
+use crate::testing::body::Payload;
+use crate::testing::reply::reason_of;
+use crate::testing::request::Wire;
+
+/// Flow-control windows, in bytes: enough for a test not to notice them.
+const WINDOW: u32 = 1024 * 1024;
+
+/// What a request asks of its connection.
+enum Command {
+    /// To be left gracefully. Told when that has begun.
+    Leave(oneshot::Sender<()>),
+    /// To write what was given to its streams. Told when that is done.
+    Flush(oneshot::Sender<()>),
+    /// To be left, with this last stream.
+    Disown { last: u32 },
+    /// To break.
+    Disconnect,
+}
+
+pub(super) async fn serve(shared: Arc<Connection>, io: impl Io) {
+    let (io, slip) = Slipping::new(io);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(shared.server.max_concurrent_streams);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(io).await else { return };
+    let (commands, mut commanded) = mpsc::channel(16);
+    let mut exchanges = JoinSet::new();
+    // Requests that are not looked at: dropping them would answer them.
+    let mut disowned = Vec::new();
+    let mut takes_more = true;
+    let mut early = Vec::new();
+    loop {
+        for (request, respond) in early.drain(..) {
+            if takes_more {
+                exchanges.spawn(exchange(Arc::clone(&shared), request, respond, commands.clone()));
+            } else {
+                disowned.push((request, respond));
+            }
+        }
+        tokio::select! {
+            // What was asked for comes before whatever arrives.
+            biased;
+            Some(command) = commanded.recv() => match command {
+                Command::Flush(done) => {
+                    // One poll writes all that the windows allow.
+                    let accepted = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
+                    match accepted {
+                        Poll::Ready(Some(Ok(accepted))) => early.push(accepted),
+                        Poll::Ready(Some(Err(_)) | None) => return,
+                        Poll::Pending => {}
+                    }
+                    let _ = done.send(());
+                }
+                Command::Leave(begun) => {
+                    connection.graceful_shutdown();
+                    let _ = begun.send(());
+                }
+                Command::Disown { last } => {
+                    takes_more = false;
+                    slip.go_away(last);
+                }
+                Command::Disconnect => break,
+            },
+            accepted = connection.accept() => match accepted {
+                Some(Ok(accepted)) => early.push(accepted),
+                Some(Err(_)) | None => return,
+            },
+            Some(_) = exchanges.join_next(), if !exchanges.is_empty() => {}
+        }
+    }
+    // It breaks once the client has seen all that was sent before. What was given to the streams is written by the first
+    // poll, and the ping behind it.
+    let mut pings = connection.ping_pong().expect("nobody else has taken it");
+    let mut first = true;
+    poll_fn(|cx| {
+        while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+            match accepted {
+                Some(Ok(late)) => disowned.push(late),
+                Some(Err(_)) | None => return Poll::Ready(()),
+            }
+        }
+        if std::mem::take(&mut first) {
+            if pings.send_ping(Ping::opaque()).is_err() {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+        }
+        pings.poll_pong(cx).map(|_| ())
+    })
+    .await;
+    // Before the streams: their ends would be sent otherwise.
+    drop(connection);
+}
+
+async fn exchange(
+    connection: Arc<Connection>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    commands: mpsc::Sender<Command>,
+) {
+    let is_head = request.method() == Method::HEAD;
+    let stream = respond.stream_id().as_u32();
+    let answer = tokio::select! {
+        biased;
+        answer = connection.answer(request.map(Wire::H2)) => answer,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let broken = match answer {
+        Ok(Answer { response, last }) => {
+            if last {
+                tell(&commands, Command::Leave).await;
+            }
+            send(&mut respond, response, is_head).await
+        }
+        Err(broken) => Err(broken),
+    };
+    let command = match broken {
+        Ok(()) => return,
+        Err(Break::Stream(reason)) => {
+            // A reset overtakes what was not written yet.
+            tell(&commands, Command::Flush).await;
+            return respond.send_reset(reason);
+        }
+        // Stream ids of clients are odd.
+        Err(Break::Disowned) => Command::Disown { last: stream.saturating_sub(2) },
+        Err(Break::Connection) => Command::Disconnect,
+    };
+    let _ = commands.send(command).await;
+    // The stream stays as it is until the connection ends.
+    std::future::pending().await
+}
+
+/// Gives a command and awaits that it is done.
+async fn tell(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+    let (done, is_done) = oneshot::channel();
+    let _ = commands.send(command(done)).await;
+    let _ = is_done.await;
+}
+
+async fn send(respond: &mut SendResponse<Bytes>, response: Response<Payload>, is_head: bool) -> Result<(), Break> {
+    let (mut head, mut body) = response.into_parts();
+    // RFC 9113 8.2.2: a handler may not know which version it answers.
+    const OF_THE_HOP: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
+    OF_THE_HOP.iter().for_each(|name| drop(head.headers.remove(name)));
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    let ended = is_head || body.is_end_stream();
+    // What h2 does not take is the handler's mistake, or the client's end.
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else {
+        return Err(Break::Stream(Reason::INTERNAL_ERROR));
+    };
+    if ended {
+        return Ok(());
+    }
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return Ok(()),
+        };
+        match frame.transpose().map_err(how)?.map(Frame::into_data) {
+            Some(Ok(data)) => {
+                if !send_data(&mut stream, data).await {
+                    return Ok(());
+                }
+            }
+            Some(Err(other)) => {
+                let _ = stream.send_trailers(other.into_trailers().unwrap_or_default());
+                return Ok(());
+            }
+            None => {
+                let _ = stream.send_data(Bytes::new(), true);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends `data` as the client's windows allow; `false` once it wants no more.
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let capacity = poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let Some(Ok(capacity)) = capacity else { return false };
+        if stream.send_data(data.split_to(capacity.min(data.len())), false).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// How a body that fails ends its exchange.
+fn how(error: BoxError) -> Break {
+    error.downcast_ref::<Break>().copied().unwrap_or_else(|| Break::Stream(reason_of(&*error)))
+}
