@@ -9,7 +9,7 @@ use h2::Reason;
 use http::Response;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::BoxError;
 use crate::testing::body::Payload;
@@ -30,9 +30,17 @@ pub(super) enum Break {
 type Frames = mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
 
 /// `response` whose body breaks off as `how` says.
-pub(super) fn breaking(response: Response<Payload>, at: At, how: Break) -> Response<Payload> {
+///
+/// Over HTTP/1.1, where `flushes` counts how often all was written that there is, it breaks once what came before has
+/// left; HTTP/2 sees to that itself.
+pub(super) fn breaking(
+    response: Response<Payload>,
+    at: At,
+    how: Break,
+    flushes: Option<watch::Receiver<u64>>,
+) -> Response<Payload> {
     let bytes = if let At::InBody(bytes) = at { bytes } else { 0 };
-    response.map(|body| pumped(|frames| pump_until(body, bytes, how, frames)))
+    response.map(|body| pumped(|frames| pump_until(body, bytes, how, flushes, frames)))
 }
 
 /// `response` whose body comes in pieces of `chunk` bytes, each when it is released.
@@ -40,7 +48,13 @@ pub(super) fn slow(response: Response<Payload>, chunk: usize, hold: Hold) -> Res
     response.map(|body| pumped(|frames| pump_slowly(body, chunk.max(1), hold, frames)))
 }
 
-async fn pump_until(mut body: Payload, mut left: usize, how: Break, frames: Frames) {
+async fn pump_until(
+    mut body: Payload,
+    mut left: usize,
+    how: Break,
+    flushes: Option<watch::Receiver<u64>>,
+    frames: Frames,
+) {
     while left > 0
         && let Some(Ok(frame)) = body.frame().await
     {
@@ -51,8 +65,11 @@ async fn pump_until(mut body: Payload, mut left: usize, how: Break, frames: Fram
             return;
         }
     }
-    // What was given so far goes out before the break: hyper writes when the body has nothing more to give for now.
-    tokio::task::yield_now().await;
+    if let Some(mut flushes) = flushes {
+        // hyper takes the last frame as soon as this waits, and flushes when the body has nothing to give for now.
+        flushes.mark_unchanged();
+        let _ = flushes.changed().await;
+    }
     let _ = frames.send(Err(how.into())).await;
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::faulty::Break;
-use super::io::Slipping;
+use super::io::{Followed, Framed};
 use super::{Answer, Connection};
 use crate::error::BoxError;
 use crate::net::Io;
@@ -30,8 +30,6 @@ const WINDOW: u32 = 1024 * 1024;
 enum Command {
     /// To be left gracefully. Told when that has begun.
     Leave(oneshot::Sender<()>),
-    /// To write what was given to its streams. Told when that is done.
-    Flush(oneshot::Sender<()>),
     /// To be left, with this last stream.
     Disown { last: u32 },
     /// To break.
@@ -39,7 +37,7 @@ enum Command {
 }
 
 pub(super) async fn serve(shared: Arc<Connection>, io: impl Io) {
-    let (io, slip) = Slipping::new(io);
+    let (io, frames) = Framed::new(io);
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(WINDOW)
@@ -51,62 +49,43 @@ pub(super) async fn serve(shared: Arc<Connection>, io: impl Io) {
     // Requests that are not looked at: dropping them would answer them.
     let mut disowned = Vec::new();
     let mut takes_more = true;
-    let mut early = Vec::new();
     loop {
-        for (request, respond) in early.drain(..) {
-            if takes_more {
-                exchanges.spawn(exchange(Arc::clone(&shared), request, respond, commands.clone()));
-            } else {
-                disowned.push((request, respond));
-            }
-        }
         tokio::select! {
             // What was asked for comes before whatever arrives.
             biased;
             Some(command) = commanded.recv() => match command {
-                Command::Flush(done) => {
-                    // One poll writes all that the windows allow.
-                    let accepted = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
-                    match accepted {
-                        Poll::Ready(Some(Ok(accepted))) => early.push(accepted),
-                        Poll::Ready(Some(Err(_)) | None) => return,
-                        Poll::Pending => {}
-                    }
-                    let _ = done.send(());
-                }
                 Command::Leave(begun) => {
                     connection.graceful_shutdown();
                     let _ = begun.send(());
                 }
                 Command::Disown { last } => {
                     takes_more = false;
-                    slip.go_away(last);
+                    frames.go_away(last);
                 }
                 Command::Disconnect => break,
             },
             accepted = connection.accept() => match accepted {
-                Some(Ok(accepted)) => early.push(accepted),
+                Some(Ok((request, respond))) if takes_more => {
+                    let followed = frames.follow(respond.stream_id().as_u32());
+                    exchanges.spawn(exchange(Arc::clone(&shared), request, respond, followed, commands.clone()));
+                }
+                Some(Ok(unprocessed)) => disowned.push(unprocessed),
                 Some(Err(_)) | None => return,
             },
             Some(_) = exchanges.join_next(), if !exchanges.is_empty() => {}
         }
     }
-    // It breaks once the client has seen all that was sent before. What was given to the streams is written by the first
-    // poll, and the ping behind it.
+    // It breaks once the client has seen all that was written before.
     let mut pings = connection.ping_pong().expect("nobody else has taken it");
-    let mut first = true;
+    if pings.send_ping(Ping::opaque()).is_err() {
+        return;
+    }
     poll_fn(|cx| {
         while let Poll::Ready(accepted) = connection.poll_accept(cx) {
             match accepted {
                 Some(Ok(late)) => disowned.push(late),
                 Some(Err(_)) | None => return Poll::Ready(()),
             }
-        }
-        if std::mem::take(&mut first) {
-            if pings.send_ping(Ping::opaque()).is_err() {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
         }
         pings.poll_pong(cx).map(|_| ())
     })
@@ -119,6 +98,7 @@ async fn exchange(
     connection: Arc<Connection>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    followed: Followed,
     commands: mpsc::Sender<Command>,
 ) {
     let is_head = request.method() == Method::HEAD;
@@ -131,36 +111,33 @@ async fn exchange(
     let broken = match answer {
         Ok(Answer { response, last }) => {
             if last {
-                tell(&commands, Command::Leave).await;
+                let (begin, begun) = oneshot::channel();
+                let _ = commands.send(Command::Leave(begin)).await;
+                let _ = begun.await;
             }
-            send(&mut respond, response, is_head).await
+            send(&mut respond, response, is_head, &followed).await
         }
         Err(broken) => Err(broken),
     };
+    let Err(broken) = broken else { return };
     let command = match broken {
-        Ok(()) => return,
-        Err(Break::Stream(reason)) => {
-            // A reset overtakes what was not written yet.
-            tell(&commands, Command::Flush).await;
-            return respond.send_reset(reason);
-        }
+        Break::Stream(reason) => return respond.send_reset(reason),
         // Stream ids of clients are odd.
-        Err(Break::Disowned) => Command::Disown { last: stream.saturating_sub(2) },
-        Err(Break::Connection) => Command::Disconnect,
+        Break::Disowned => Command::Disown { last: stream.saturating_sub(2) },
+        Break::Connection => Command::Disconnect,
     };
     let _ = commands.send(command).await;
     // The stream stays as it is until the connection ends.
     std::future::pending().await
 }
 
-/// Gives a command and awaits that it is done.
-async fn tell(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
-    let (done, is_done) = oneshot::channel();
-    let _ = commands.send(command(done)).await;
-    let _ = is_done.await;
-}
-
-async fn send(respond: &mut SendResponse<Bytes>, response: Response<Payload>, is_head: bool) -> Result<(), Break> {
+/// Sends `response`. If it breaks, then after what came before is written: a reset would overtake it.
+async fn send(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<Payload>,
+    is_head: bool,
+    followed: &Followed,
+) -> Result<(), Break> {
     let (mut head, mut body) = response.into_parts();
     // RFC 9113 8.2.2: a handler may not know which version it answers.
     const OF_THE_HOP: [HeaderName; 4] = [CONNECTION, HeaderName::from_static("keep-alive"), TRANSFER_ENCODING, UPGRADE];
@@ -176,21 +153,30 @@ async fn send(respond: &mut SendResponse<Bytes>, response: Response<Payload>, is
     if ended {
         return Ok(());
     }
+    // The head, and bytes of data.
+    let mut given = 1;
     loop {
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return Ok(()),
         };
-        match frame.transpose().map_err(how)?.map(Frame::into_data) {
-            Some(Ok(data)) => {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                given += data.len();
                 if !send_data(&mut stream, data).await {
                     return Ok(());
                 }
             }
-            Some(Err(other)) => {
+            Some(Ok(Err(other))) => {
                 let _ = stream.send_trailers(other.into_trailers().unwrap_or_default());
                 return Ok(());
+            }
+            Some(Err(error)) => {
+                return tokio::select! {
+                    () = followed.written(given) => Err(how(error)),
+                    _ = poll_fn(|cx| stream.poll_reset(cx)) => Ok(()),
+                };
             }
             None => {
                 let _ = stream.send_data(Bytes::new(), true);

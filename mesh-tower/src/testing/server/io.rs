@@ -1,5 +1,6 @@
-//! Streams that were read a little already, and those into which a frame can be slipped.
+//! Streams that were read a little already, and those whose frames are told apart.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use crate::net::Io;
 use crate::testing::lock;
@@ -26,15 +28,21 @@ pub(super) async fn detect(io: &mut impl Io) -> Option<(Bytes, bool)> {
     Some((start.into(), is_h2))
 }
 
-/// A stream that begins with what was read of it.
+/// A stream that begins with what was read of it, and tells whenever all that was written is flushed.
 pub(super) struct Prefixed<I> {
     start: Bytes,
     io: I,
+    flushes: watch::Sender<u64>,
 }
 
 impl<I> Prefixed<I> {
     pub(super) fn new(start: Bytes, io: I) -> Self {
-        Self { start, io }
+        Self { start, io, flushes: watch::Sender::new(0) }
+    }
+
+    /// How often it was flushed.
+    pub(super) fn flushes(&self) -> watch::Receiver<u64> {
+        self.flushes.subscribe()
     }
 }
 
@@ -55,7 +63,11 @@ impl<I: Io> AsyncWrite for Prefixed<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_ready() {
+            self.flushes.send_modify(|flushes| *flushes += 1);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -63,75 +75,129 @@ impl<I: Io> AsyncWrite for Prefixed<I> {
     }
 }
 
-/// The server's side of an HTTP/2 connection into which a frame can be slipped that `h2` would not send: between two of
-/// its own, and as soon as the connection is polled.
-pub(super) struct Slipping<I> {
+/// The server's side of an HTTP/2 connection, where frames are told apart: one can be slipped in between two that `h2`
+/// writes, and it is known how much of a stream was written.
+pub(super) struct Framed<I> {
     io: I,
-    slipped: Arc<Mutex<Bytes>>,
+    shared: Arc<Shared>,
     /// The head of the frame that is being written, as far as it was.
     head: Vec<u8>,
     /// What is left of its payload.
     payload: usize,
 }
 
-/// Slips frames into a [`Slipping`].
-#[derive(Clone)]
-pub(super) struct Slip(Arc<Mutex<Bytes>>);
+#[derive(Default)]
+struct Shared {
+    /// What is to be slipped in.
+    slipped: Mutex<Bytes>,
+    /// How much of each stream that is followed was written.
+    written: watch::Sender<HashMap<u32, usize>>,
+}
 
 /// Length, type, flags and stream of a frame (RFC 9113 4.1).
 const HEAD: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
 
-impl Slip {
-    /// A GOAWAY that names `last` as the last stream that is processed. The connection must be polled after it.
+/// What can be done to a [`Framed`] while `h2` has it.
+#[derive(Clone)]
+pub(super) struct Frames(Arc<Shared>);
+
+impl Frames {
+    /// Slips in a GOAWAY that names `last` as the last stream that is processed. The connection must be polled after it.
     pub(super) fn go_away(&self, last: u32) {
-        let head = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+        let head = [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0];
         let no_error = 0u32.to_be_bytes();
         let frame = [&head[..], &last.to_be_bytes(), &no_error].concat();
-        *lock(&self.0) = frame.into();
+        *lock(&self.0.slipped) = frame.into();
+    }
+
+    /// Follows what is written of `stream` from now on.
+    pub(super) fn follow(&self, stream: u32) -> Followed {
+        self.0.written.send_if_modified(|written| written.insert(stream, 0).is_some());
+        Followed { stream, shared: Arc::clone(&self.0) }
     }
 }
 
-impl<I: Io> Slipping<I> {
-    pub(super) fn new(io: I) -> (Self, Slip) {
-        let slipped = Arc::new(Mutex::new(Bytes::new()));
-        (Self { io, slipped: Arc::clone(&slipped), head: Vec::with_capacity(HEAD), payload: 0 }, Slip(slipped))
-    }
+/// A stream that is followed.
+pub(super) struct Followed {
+    stream: u32,
+    shared: Arc<Shared>,
+}
 
-    fn is_between_frames(&self) -> bool {
-        self.head.is_empty() && self.payload == 0
+impl Followed {
+    /// Resolves when so much was written of it: each block of headers counts 1, data by bytes.
+    pub(super) async fn written(&self, enough: usize) {
+        let mut written = self.shared.written.subscribe();
+        let reached = written.wait_for(|written| written.get(&self.stream).is_some_and(|now| *now >= enough)).await;
+        drop(reached.expect("this holds the sender"));
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.shared.written.send_if_modified(|written| {
+            written.remove(&self.stream);
+            false
+        });
+    }
+}
+
+impl<I: Io> Framed<I> {
+    pub(super) fn new(io: I) -> (Self, Frames) {
+        let shared = Arc::<Shared>::default();
+        (Self { io, shared: Arc::clone(&shared), head: Vec::with_capacity(HEAD), payload: 0 }, Frames(shared))
     }
 
     /// How many bytes are left of the frame that is being written, as far as its head tells.
     fn left_of_frame(&self) -> usize {
-        if self.payload > 0 { self.payload } else { HEAD - self.head.len() }
+        if self.head.len() == HEAD { self.payload } else { HEAD - self.head.len() }
     }
 
     /// Takes note of what was written.
     fn wrote(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.payload > 0 {
-                let len = self.payload.min(bytes.len());
+            let len = self.left_of_frame().min(bytes.len());
+            if self.head.len() == HEAD {
                 self.payload -= len;
-                bytes.advance(len);
-                continue;
+            } else {
+                self.head.extend_from_slice(&bytes[..len]);
+                self.payload = self.payload_of_head();
             }
-            let len = (HEAD - self.head.len()).min(bytes.len());
-            self.head.extend_from_slice(&bytes[..len]);
             bytes.advance(len);
-            if let [a, b, c, ..] = self.head[..]
-                && self.head.len() == HEAD
-            {
-                self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
+            if self.head.len() == HEAD && self.payload == 0 {
+                self.wrote_frame();
                 self.head.clear();
             }
         }
     }
 
+    fn payload_of_head(&self) -> usize {
+        match self.head[..] {
+            [a, b, c, ..] => u32::from_be_bytes([0, a, b, c]) as usize,
+            _ => 0,
+        }
+    }
+
+    fn wrote_frame(&self) {
+        let [.., kind, _, a, b, c, d] = self.head[..] else { return };
+        let amount = match kind {
+            DATA => self.payload_of_head(),
+            HEADERS => 1,
+            _ => return,
+        };
+        let stream = u32::from_be_bytes([a, b, c, d]);
+        self.shared.written.send_if_modified(|written| {
+            let followed = written.get_mut(&stream).map(|written| *written += amount);
+            followed.is_some()
+        });
+    }
+
     /// Ready when nothing is to be slipped in, or it cannot be now.
     fn poll_slip(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let slipped = Arc::clone(&self.slipped);
-        let mut slipped = lock(&slipped);
-        while !slipped.is_empty() && self.is_between_frames() {
+        let mut slipped = lock(&self.shared.slipped);
+        while !slipped.is_empty() && self.head.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &slipped))?;
             slipped.advance(written);
         }
@@ -139,7 +205,7 @@ impl<I: Io> Slipping<I> {
     }
 }
 
-impl<I: Io> AsyncRead for Slipping<I> {
+impl<I: Io> AsyncRead for Framed<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // A connection that has nothing to write waits here.
         if let Poll::Ready(result) = self.poll_slip(cx) {
@@ -149,10 +215,10 @@ impl<I: Io> AsyncRead for Slipping<I> {
     }
 }
 
-impl<I: Io> AsyncWrite for Slipping<I> {
+impl<I: Io> AsyncWrite for Framed<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_slip(cx))?;
-        let has_more = !lock(&self.slipped).is_empty();
+        let has_more = !lock(&self.shared.slipped).is_empty();
         let len = if has_more { buf.len().min(self.left_of_frame()) } else { buf.len() };
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, &buf[..len]))?;
         self.wrote(&buf[..written]);

@@ -55,7 +55,7 @@ impl Server {
                 match fault {
                     Some(Fault::Refused) => {}
                     Some(Fault::BlackHole) => swallow(io).await,
-                    _ => Connection { number: open.number, server, served: AtomicUsize::new(0) }.serve(io).await,
+                    _ => serve(server, open.number, io).await,
                 }
             };
             closed.run_until_cancelled(serving).await;
@@ -101,11 +101,21 @@ async fn swallow(mut io: impl Io) {
     while io.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
+async fn serve(server: Arc<Server>, number: usize, mut io: impl Io) {
+    let Some((start, is_h2)) = io::detect(&mut io).await else { return };
+    let io = io::Prefixed::new(start, io);
+    let flushes = (!is_h2).then(|| io.flushes());
+    let connection = Arc::new(Connection { server, number, served: AtomicUsize::new(0), flushes });
+    if is_h2 { h2::serve(connection, io).await } else { h1::serve(connection, io).await }
+}
+
 /// One connection.
 struct Connection {
     server: Arc<Server>,
     number: usize,
     served: AtomicUsize,
+    /// Where a body that breaks must see for itself that what came before has left: HTTP/1.1.
+    flushes: Option<watch::Receiver<u64>>,
 }
 
 /// What is sent for a request.
@@ -116,12 +126,6 @@ struct Answer {
 }
 
 impl Connection {
-    async fn serve(self, mut io: impl Io) {
-        let Some((start, is_h2)) = io::detect(&mut io).await else { return };
-        let io = io::Prefixed::new(start, io);
-        if is_h2 { h2::serve(Arc::new(self), io).await } else { h1::serve(Arc::new(self), io).await }
-    }
-
     async fn answer(&self, request: Request<Wire>) -> Result<Answer, Break> {
         let served = self.served.fetch_add(1, Ordering::SeqCst) + 1;
         let scripted = self.server.script.for_request();
@@ -154,16 +158,18 @@ impl Connection {
             Some(Fault::Refused | Fault::Disconnect(At::BeforeHead)) => return Err(Break::Connection),
             Some(Fault::Reset(At::BeforeHead, reason)) => return Err(Break::Stream(reason)),
             Some(Fault::GoAway { processed: false }) => return Err(Break::Disowned),
-            Some(Fault::Disconnect(at)) => {
-                response = response.map(|response| faulty::breaking(response, at, Break::Connection))
-            }
+            Some(Fault::Disconnect(at)) => response = response.map(|it| self.breaking(it, at, Break::Connection)),
             Some(Fault::Reset(at, reason)) => {
-                response = response.map(|response| faulty::breaking(response, at, Break::Stream(reason)));
+                response = response.map(|it| self.breaking(it, at, Break::Stream(reason)))
             }
-            Some(Fault::SlowBody { chunk }) => response = response.map(|response| faulty::slow(response, chunk, hold)),
+            Some(Fault::SlowBody { chunk }) => response = response.map(|it| faulty::slow(it, chunk, hold)),
             _ => {}
         }
         Ok(self.respond(fault, response, served))
+    }
+
+    fn breaking(&self, response: Response<Payload>, at: At, how: Break) -> Response<Payload> {
+        faulty::breaking(response, at, how, self.flushes.clone())
     }
 
     fn respond(&self, fault: Option<Fault>, response: Option<Response<Payload>>, served: usize) -> Answer {
