@@ -164,7 +164,8 @@ async fn send(
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {
                 given += data.len();
-                if !send_data(&mut stream, data).await {
+                let last = body.is_end_stream();
+                if !send_data(&mut stream, data, last).await || last {
                     return Ok(());
                 }
             }
@@ -187,16 +188,21 @@ async fn send(
 }
 
 /// Sends `data` as the client's windows allow; `false` once it wants no more.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> bool {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let capacity = poll_fn(|cx| stream.poll_capacity(cx)).await;
         let Some(Ok(capacity)) = capacity else { return false };
-        if stream.send_data(data.split_to(capacity.min(data.len())), false).is_err() {
+        let piece = data.split_to(capacity.min(data.len()));
+        let ended = last && data.is_empty();
+        if stream.send_data(piece, ended).is_err() {
             return false;
         }
+        if ended {
+            return true;
+        }
     }
-    true
+    !last || stream.send_data(data, true).is_ok()
 }
 
 /// How a body that fails ends its exchange.
