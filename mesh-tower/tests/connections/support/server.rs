@@ -20,15 +20,7 @@ impl Server {
         F: Fn(usize, TcpStream) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), script).await
-    }
-
-    pub(crate) async fn start_at<F, Fut>(address: SocketAddr, script: F) -> Self
-    where
-        F: Fn(usize, TcpStream) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (count, accepted) = watch::channel(0);
         let (opened, open) = watch::channel(0);
@@ -74,14 +66,6 @@ impl Server {
     /// Resolves when the script of every connection has ended: those of this crate end when the client has left.
     pub(crate) async fn deserted(&self) {
         self.open.clone().wait_for(|open| *open == 0).await.unwrap();
-    }
-
-    /// Resolves when port and connections are closed.
-    pub(crate) async fn stop(self) {
-        self.task.abort();
-        let mut open = self.open.clone();
-        // Its sender goes with the task.
-        while open.changed().await.is_ok() {}
     }
 }
 
