@@ -19,6 +19,8 @@ mod status;
 
 pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
 pub use mesh_tower;
+#[cfg(feature = "test-util")]
+pub use mesh_tower::testing;
 pub use mesh_tower::{Mesh, core};
 pub use status::to_status;
 

@@ -71,7 +71,7 @@ impl From<Mesh> for TestMesh {
 ///     config.yaml(),
 ///     "services: { catalog: { \
 ///        routes: [{ timeout: 1s, retry: { on: [5xx] }, backends: [{ name: v1 }] }], \
-///        backends: { v1: { endpoints: [\"192.0.2.1:80\"], protocol: http2 } } } }"
+///        backends: { v1: { protocol: http2, endpoints: [\"192.0.2.1:80\"] } } } }"
 /// );
 /// ```
 #[derive(Debug, Clone)]
@@ -98,19 +98,19 @@ impl ServiceConfig {
 
     /// Fields of the route, in YAML's flow style: `timeout: 1s, retry: { on: [5xx] }`. A further call adds to them.
     pub fn route(mut self, fields: &str) -> Self {
-        self.route.push_str(&format!("{fields}, "));
+        add(&mut self.route, fields);
         self
     }
 
     /// Fields of the backend: `protocol: http2`. A further call adds to them.
     pub fn backend(mut self, fields: &str) -> Self {
-        self.backend.push_str(&format!(", {fields}"));
+        add(&mut self.backend, fields);
         self
     }
 
     /// Fields of the service: `hosts: [catalog.default.svc]`. A further call adds to them.
     pub fn service(mut self, fields: &str) -> Self {
-        self.service.push_str(&format!("{fields}, "));
+        add(&mut self.service, fields);
         self
     }
 
@@ -121,7 +121,7 @@ impl ServiceConfig {
         let endpoints = endpoints.join(", ");
         format!(
             "services: {{ {name}: {{ {service}routes: [{{ {route}backends: [{{ name: v1 }}] }}], \
-             backends: {{ v1: {{ endpoints: [{endpoints}]{backend} }} }} }} }}"
+             backends: {{ v1: {{ {backend}endpoints: [{endpoints}] }} }} }} }}"
         )
     }
 
@@ -139,5 +139,12 @@ impl ServiceConfig {
     /// If it is refused; the text names every problem.
     pub async fn mesh_over(&self, network: &MemoryNetwork) -> TestMesh {
         TestMesh::start(Mesh::builder().text(self.yaml()).connector(network.clone())).await
+    }
+}
+
+fn add(to: &mut String, fields: &str) {
+    if !fields.is_empty() {
+        to.push_str(fields);
+        to.push_str(", ");
     }
 }
