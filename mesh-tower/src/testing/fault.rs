@@ -15,6 +15,9 @@ pub use h2::Reason;
 pub enum Fault {
     /// The process is down: connections are refused, and those that were open are closed.
     ///
+    /// A mesh may not have seen yet that its connections are closed: its next request finds out, like any that is under
+    /// way when a process dies. [`TestBackend::deserted`](super::TestBackend::deserted) awaits their end.
+    ///
     /// The endpoint fails and is connected to again and again, with backoff, until it is back. Requests go to other
     /// endpoints; if there is none they fail at once with
     /// [`NoHealthyEndpoint`](crate::ErrorKind::NoHealthyEndpoint) (503, `UNAVAILABLE`).

@@ -10,12 +10,13 @@ use crate::{Builder, Mesh};
 ///
 /// ```
 /// use mesh_tower::Mesh;
-/// use mesh_tower::testing::TestMesh;
+/// use mesh_tower::testing::{ServiceConfig, TestMesh};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let mesh = TestMesh::start(Mesh::builder().text("services: {}")).await;
-/// // ...
+/// let config = ServiceConfig::new("catalog", []);
+/// let mesh = TestMesh::start(Mesh::builder().text(config.yaml())).await;
+/// assert!(mesh.http_client().get("http://catalog/").await.unwrap_err().is_connect());
 /// mesh.end().await;
 /// # }
 /// ```

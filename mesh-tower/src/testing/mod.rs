@@ -39,7 +39,7 @@
 //! a loopback port ([`BackendBuilder::start`]) leave the clock alone: it would jump ahead while the kernel works.
 //!
 //! The kit is for tests: it panics where an application would return an error, with a text that says what was there
-//! instead, and whatever is awaited is [watched](watched) over, so that a test fails and does not hang.
+//! instead, and whatever is awaited is [`watched`] over, so that a test fails and does not hang.
 
 mod backend;
 mod body;

@@ -58,7 +58,12 @@ impl Server {
                     _ => serve(server, open.number, io).await,
                 }
             };
-            closed.run_until_cancelled(serving).await;
+            tokio::select! {
+                // What has arrived by then is not looked at.
+                biased;
+                () = closed.cancelled() => {}
+                () = serving => {}
+            }
             drop(open);
         });
     }
