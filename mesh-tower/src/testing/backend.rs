@@ -1,25 +1,24 @@
 //! Servers to be called.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, Weak};
-use std::task::Poll;
 
 use http::Request;
 use http_body_util::BodyExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
 use super::network::{self, Listen, MemoryNetwork, MemoryStream};
+use super::port::Port;
 use super::reply::Reply;
 use super::request::{Log, ReceivedRequest, RequestBody};
 use super::script::Script;
 use super::server::{Handler, Server};
-use super::{lock, watched_for};
+use super::watched_for;
 use crate::net::Io;
 
 /// How many streams a client may have on a connection at once, where the test says nothing.
@@ -350,74 +349,6 @@ impl Listen for Weak<Server> {
     fn is_open(&self) -> bool {
         self.upgrade().is_some_and(|server| !server.ended.is_cancelled())
     }
-}
-
-/// A loopback port that can be closed and opened again.
-struct Port {
-    address: SocketAddr,
-    state: Mutex<PortState>,
-    changed: Notify,
-}
-
-enum PortState {
-    Open(TcpListener),
-    /// Connections are refused. Bound all the same, if possible, so that the kernel gives the port to nobody else.
-    Closed(Option<TcpSocket>),
-}
-
-impl Port {
-    fn open(address: SocketAddr) -> Self {
-        let socket = bind(address).unwrap_or_else(|error| panic!("{address} cannot be bound: {error}"));
-        let address = socket.local_addr().expect("it is bound");
-        let port = Self { address, state: Mutex::new(PortState::Closed(Some(socket))), changed: Notify::new() };
-        port.open_if(true);
-        port
-    }
-
-    fn open_if(&self, open: bool) {
-        let mut state = lock(&self.state);
-        match &mut *state {
-            PortState::Closed(socket) if open => {
-                let socket = socket.take().map_or_else(|| bind(self.address), Ok);
-                let listener = socket.and_then(|socket| socket.listen(1024));
-                *state = PortState::Open(listener.unwrap_or_else(|error| panic!("{}: {error}", self.address)));
-            }
-            PortState::Open(_) if !open => {
-                *state = PortState::Closed(None);
-                *state = PortState::Closed(bind(self.address).ok());
-            }
-            _ => return,
-        }
-        self.changed.notify_one();
-    }
-
-    fn close(&self) {
-        *lock(&self.state) = PortState::Closed(None);
-    }
-
-    async fn accept(&self) -> TcpStream {
-        loop {
-            let accepted = poll_fn(|cx| match &*lock(&self.state) {
-                PortState::Open(listener) => listener.poll_accept(cx),
-                PortState::Closed(_) => Poll::Pending,
-            });
-            tokio::select! {
-                accepted = accepted => if let Ok((stream, _)) = accepted {
-                    return stream;
-                },
-                () = self.changed.notified() => {}
-            }
-        }
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Connections of the life before may still linger on the port.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
 }
 
 async fn accept(port: Arc<Port>, server: Arc<Server>) {

@@ -48,6 +48,7 @@ mod fault;
 pub mod grpc;
 mod mesh;
 mod network;
+mod port;
 mod reply;
 mod request;
 mod resolver;
