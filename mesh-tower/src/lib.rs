@@ -24,6 +24,7 @@
 
 pub mod layer;
 pub mod observe;
+pub mod telemetry;
 
 mod apply;
 mod builder;
@@ -36,7 +37,6 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-pub mod telemetry;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 

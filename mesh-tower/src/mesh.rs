@@ -68,7 +68,8 @@ pub(crate) struct Core {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ConfigStatus {
-    /// The version in force, counted from 1.
+    /// The version in force, counted from 1. It also counts changes of endpoints that were found, and services that were
+    /// made on demand or let go.
     pub version: u64,
     /// Why the newest configuration is not in force; `None` if it is.
     pub error: Option<Arc<BuildError>>,
@@ -141,6 +142,18 @@ impl Mesh {
         self.handle.core.subscribe()
     }
 
+    /// Every metric in Prometheus' text format 0.0.4, to be served with its
+    /// [content type](crate::telemetry::prometheus::CONTENT_TYPE). Empty unless
+    /// [`Builder::prometheus`] asked for it.
+    ///
+    /// [`telemetry`](crate::telemetry) lists the metrics. Takes some 20 µs for each service that was called, and no lock
+    /// that a request could wait for.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_text(&self) -> String {
+        let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
+        metrics.map(|metrics| crate::telemetry::prometheus::text(metrics)).unwrap_or_default()
+    }
+
     /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
     /// environment, the builder, or nobody. `None` if it was made in code.
     ///
@@ -202,19 +215,30 @@ impl Core {
         }
     }
 
-    /// Puts `update` into force. `refused`: why a newer one is not.
-    pub(crate) fn publish(&self, update: snapshot::Update<Net>, source: &str, refused: Option<Arc<BuildError>>) {
+    /// Puts `update` into force. `source`: where a new configuration came from, if there is one in it. `refused`: why a
+    /// newer one is not in force.
+    pub(crate) fn publish(
+        &self,
+        update: snapshot::Update<Net>,
+        source: Option<&str>,
+        refused: Option<Arc<BuildError>>,
+    ) {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
         self.readings.published(update.snapshot.settings());
         update.removed.iter().for_each(|endpoint| pool::close(endpoint));
         for backend in touched(&update) {
             if let Some(wanted) = backend.transport().used() {
-                pool::connect_all(backend.picker().endpoints(), wanted);
+                pool::connect(backend.picker(), wanted);
             }
             backend.transport().queue.wake();
         }
-        self.shared.observers.config(version, source, None);
+        if let Some(source) = source {
+            self.shared.observers.config(version, source, None);
+        }
+        if let Some(metrics) = &self.shared.telemetry.metrics {
+            metrics.published(&update.snapshot, source.is_some(), refused.is_some(), std::time::Instant::now());
+        }
         self.status.send_replace(ConfigStatus { version, error: refused });
         if self.shared.tasks.is_stopping() {
             self.stop();
@@ -224,6 +248,9 @@ impl Core {
     pub(crate) fn refuse(&self, error: Arc<BuildError>, source: &str) {
         let version = self.snapshot.load().version();
         self.shared.observers.config(version, source, Some(&*error));
+        if let Some(metrics) = &self.shared.telemetry.metrics {
+            metrics.refused();
+        }
         self.status.send_replace(ConfigStatus { version, error: Some(error) });
     }
 }
