@@ -24,6 +24,7 @@ const SERVICE_ENDPOINTS: usize = 10;
 
 const CONTENDERS: &[Contender] = &[
     Contender::Mesh,
+    Contender::MeshMeasured,
     Contender::Channel,
     Contender::BalanceList,
     Contender::Hyper,
