@@ -25,6 +25,7 @@ const SERVICE_ENDPOINTS: usize = 10;
 const CONTENDERS: &[Contender] = &[
     Contender::Mesh,
     Contender::MeshMeasured,
+    Contender::MeshUnsampled,
     Contender::Channel,
     Contender::BalanceList,
     Contender::Hyper,

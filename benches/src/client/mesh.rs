@@ -53,8 +53,8 @@ pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
 }
 
-/// The generated client over a mesh channel that is measured: metrics by the SDK, collected every second, and one trace
-/// in a hundred recorded. What is exported goes nowhere.
+/// The generated client over a mesh channel that is measured: metrics by the SDK, collected every second, and a share of
+/// the traces recorded. What is exported goes nowhere.
 #[derive(Debug, Clone)]
 pub struct MeasuredGrpc {
     client: MeshGrpc,
@@ -68,14 +68,14 @@ impl Call for MeasuredGrpc {
     }
 }
 
-/// The mesh's gRPC channel to all endpoints, measured and traced.
+/// The mesh's gRPC channel to all endpoints, measured, and with `sampled` of 1 of its traces recorded.
 ///
 /// # Errors
 /// If the mesh refuses its configuration.
-pub async fn measured_grpc(endpoints: &[SocketAddr]) -> Result<MeasuredGrpc> {
+pub async fn measured_grpc(endpoints: &[SocketAddr], sampled: f64) -> Result<MeasuredGrpc> {
     let reader = PeriodicReader::builder(Nowhere).with_interval(Duration::from_secs(1)).build();
     let meters = SdkMeterProvider::builder().with_reader(reader).build();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.01)));
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sampled)));
     let tracers = SdkTracerProvider::builder().with_batch_exporter(Nowhere).with_sampler(sampler).build();
     let builder =
         Mesh::builder().text(config_text(endpoints, "http2")).meter_provider(&meters).tracer_provider(&tracers);

@@ -107,7 +107,8 @@ async fn a_mesh_exports_its_spans_and_metrics() {
         _ => None,
     });
     let otlp = otlp.await.unwrap();
-    let config = format!("services: {{ greeter: {{ backends: {{ v1: {{ endpoints: ['{}'] }} }} }} }}", backend.address());
+    let config =
+        format!("services: {{ greeter: {{ backends: {{ v1: {{ endpoints: ['{}'] }} }} }} }}", backend.address());
     let mesh = Mesh::builder().text(config).telemetry(&otlp).build().await.unwrap();
     let mut greeter = GreeterClient::new(mesh.channel("greeter").unwrap());
     greeter.say_hello(HelloRequest { name: "mesh".to_owned(), count: 0 }).await.unwrap();

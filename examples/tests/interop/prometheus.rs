@@ -88,7 +88,10 @@ async fn tl_06_the_page_of_a_mesh_is_scraped_and_clean() {
     let median = prometheus.query_until(median, |found| !found.is_empty()).await;
     assert!(median[0].value > 0.0 && median[0].value < 10.0, "{median:?}");
     let calls = prometheus.query("grpc_client_call_duration_seconds_count").await.unwrap();
-    assert_eq!((&*calls[0].labels["grpc_method"], &*calls[0].labels["grpc_status"]), ("greeter.v1.Greeter/SayHello", "OK"));
+    assert_eq!(
+        (&*calls[0].labels["grpc_method"], &*calls[0].labels["grpc_status"]),
+        ("greeter.v1.Greeter/SayHello", "OK")
+    );
     let metadata = prometheus.api("/api/v1/metadata?metric=http_client_request_duration_seconds").await.unwrap();
     assert_eq!(metadata["http_client_request_duration_seconds"][0]["type"], "histogram", "{metadata}");
     mesh.shutdown().await;
