@@ -15,10 +15,14 @@
 //! Everything else is `mesh-tower`, which this crate re-exports.
 
 mod channel;
+mod layer;
 mod status;
 
 pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
+pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use mesh_tower;
+#[cfg(feature = "test-util")]
+pub use mesh_tower::testing;
 pub use mesh_tower::{Mesh, core};
 pub use status::to_status;
 

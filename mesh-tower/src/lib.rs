@@ -25,6 +25,8 @@
 pub mod layer;
 pub mod observe;
 pub mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 mod apply;
 mod builder;
@@ -37,8 +39,6 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-#[cfg(any(test, feature = "test-util"))]
-pub mod testing;
 
 pub use builder::Builder;
 pub use client::Body;

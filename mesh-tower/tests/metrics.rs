@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
-use http_support::{Answer, Greeter, Pieces, Server, TestMesh, empty, full, grpc, nowhere, text, whole};
+use http_support::{Answer, greeter, grpc, nowhere, serve, text, whole};
 use mesh_tower::opentelemetry::KeyValue;
+use mesh_tower::testing::{At, Fault, Pieces, Reason, Reply, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Mesh, RequestOptions};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
@@ -109,13 +110,13 @@ fn grpc_refusal(code: u32) -> Answer {
 }
 
 /// Answers each request as told by its number.
-async fn server(answer: impl Fn(usize) -> Answer + Clone + Send + Sync + 'static) -> Server {
+fn server<R: Into<Reply> + 'static>(answer: impl Fn(usize) -> R + Send + Sync + 'static) -> TestBackend {
     let count = Arc::new(AtomicUsize::new(0));
-    Server::start(move |_| {
-        let (answer, number) = (answer.clone(), count.fetch_add(1, Ordering::SeqCst));
-        async move { answer(number) }
+    TestBackend::handling(move |_| {
+        let reply = answer(count.fetch_add(1, Ordering::SeqCst)).into();
+        async move { reply }
     })
-    .await
+    .start()
 }
 
 async fn call(mesh: &Mesh, path: &str) {
@@ -149,15 +150,13 @@ fn assert_collected(collected: &BTreeMap<String, Collected>, expected: &[Expecte
 async fn tl_07_grpc_calls_are_measured_as_grpc_says() {
     let meters = Meters::new();
     let server = server(|number| match number {
-        0 => grpc_answer(0),
-        1 | 2 => grpc_refusal(14),
-        3 => grpc_answer(5),
-        4 => Err(h2::Reason::REFUSED_STREAM.into()),
-        _ => grpc_answer(0),
-    })
-    .await;
+        1 | 2 => Reply::from(grpc_refusal(14)),
+        3 => grpc_answer(5).into(),
+        4 => Fault::Reset(At::BeforeHead, Reason::REFUSED_STREAM).into(),
+        _ => grpc_answer(0).into(),
+    });
     let route = "name: all, retry: { num_retries: 3, on: [unavailable], backoff: { base: 20ms, max: 20ms } }";
-    let mesh = meters.mesh(Greeter::at(&[server.address]).route(route).yaml()).await;
+    let mesh = meters.mesh(greeter(&[server.address()]).route(route).yaml()).await;
     call(&mesh, "/a.B/C").await;
     // Two retries, then an answer that is no success.
     call(&mesh, "/a.B/C").await;
@@ -280,11 +279,9 @@ async fn tl_07_http_requests_are_measured_as_the_conventions_say() {
     let server = server(|number| {
         let status = [200, 503, 200, 404, 503].get(number).copied().unwrap_or(599);
         Ok(Response::builder().status(status).body(full("hello")).unwrap())
-    })
-    .await;
+    });
     let route = "retry: { num_retries: 1, on: [5xx], backoff: { base: 1ms, max: 1ms } }";
-    let greeter =
-        Greeter::at(&[server.address]).route(route).backend("retry_budget: { percent: 0, min_concurrent: 1 }");
+    let greeter = greeter(&[server.address()]).route(route).backend("retry_budget: { percent: 0, min_concurrent: 1 }");
     let mesh = meters.mesh(greeter.yaml()).await;
     for _ in 0..3 {
         text(mesh.http_client().get("http://greeter/").await.unwrap()).await;
@@ -372,8 +369,8 @@ async fn tl_07_http_requests_are_measured_as_the_conventions_say() {
 #[tokio::test]
 async fn instruments_end_with_their_mesh() {
     let meters = Meters::new();
-    let server = Server::saying("hello").await;
-    let mesh = meters.mesh(Greeter::at(&[server.address]).yaml()).await;
+    let server = TestBackend::named("hello").start();
+    let mesh = meters.mesh(greeter(&[server.address()]).yaml()).await;
     text(mesh.http_client().get("http://greeter/").await.unwrap()).await;
     assert!(meters.collect().contains_key("mesh.config.version"));
     mesh.shutdown().await;
@@ -384,8 +381,8 @@ async fn instruments_end_with_their_mesh() {
 #[tokio::test]
 async fn failures_and_cancellations_are_told_by_their_reason() {
     let meters = Meters::new();
-    let server = Server::start(|_| std::future::pending()).await;
-    let mesh = meters.mesh(Greeter::at(&[server.address]).route("name: slow").yaml()).await;
+    let server = serve(|_| std::future::pending::<Answer>());
+    let mesh = meters.mesh(greeter(&[server.address()]).route("name: slow").yaml()).await;
     let mut request = Request::get("http://greeter/").body(String::new()).unwrap();
     request.extensions_mut().insert(RequestOptions::new().timeout(Duration::from_millis(50)));
     mesh.http_client().oneshot(request).await.unwrap_err();
@@ -404,10 +401,9 @@ async fn failures_and_cancellations_are_told_by_their_reason() {
 #[tokio::test]
 async fn retries_denied_by_the_budget_are_counted() {
     let meters = Meters::new();
-    let server = server(|_| Ok(Response::builder().status(503).body(empty()).unwrap())).await;
+    let server = server(|_| Ok(Response::builder().status(503).body(empty()).unwrap()));
     let route = "retry: { num_retries: 1, on: [5xx], backoff: { base: 1ms, max: 1ms } }";
-    let greeter =
-        Greeter::at(&[server.address]).route(route).backend("retry_budget: { percent: 0, min_concurrent: 0 }");
+    let greeter = greeter(&[server.address()]).route(route).backend("retry_budget: { percent: 0, min_concurrent: 0 }");
     let mesh = meters.mesh(greeter.yaml()).await;
     mesh.http_client().get("http://greeter/").await.unwrap();
     let expected = [("http.request.method=GET mesh.route=#0 mesh.service=greeter".to_owned(), 1.0)].into();
@@ -421,7 +417,7 @@ async fn cf_03_a_refused_configuration_shows_in_metrics() {
     let meters = Meters::new();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mesh.yaml");
-    std::fs::write(&path, Greeter::at(&[nowhere()]).yaml()).unwrap();
+    std::fs::write(&path, greeter(&[nowhere()]).yaml()).unwrap();
     let mesh = Mesh::builder().file(&path).meter_provider(&meters.provider).build().await.unwrap();
     let value = |name: &str| meters.collect()[name].points[""];
     let applied = value("mesh.config.last_reload_timestamp");
@@ -436,7 +432,7 @@ async fn cf_03_a_refused_configuration_shows_in_metrics() {
     assert_eq!(collected["mesh.config.reloads"].points["mesh.config.result=refused"], 1.0);
     assert_eq!(collected["mesh.config.last_reload_timestamp"].points[""], applied);
 
-    std::fs::write(&path, Greeter::at(&[nowhere()]).route("name: new").yaml()).unwrap();
+    std::fs::write(&path, greeter(&[nowhere()]).route("name: new").yaml()).unwrap();
     status.wait_for(|status| status.version == 2).await.unwrap();
     http_support::until("it is counted", || value("mesh.config.last_reload_successful") == 1.0).await;
     assert_eq!(value("mesh.config.version"), 2.0);
@@ -447,9 +443,9 @@ async fn cf_03_a_refused_configuration_shows_in_metrics() {
 #[tokio::test]
 async fn counts_survive_an_update() {
     let meters = Meters::new();
-    let server = Server::saying("hello").await;
+    let server = TestBackend::named("hello").start();
     let config = |timeout: &str| {
-        let yaml = Greeter::at(&[server.address]).route(&format!("name: all, timeout: {timeout}")).yaml();
+        let yaml = greeter(&[server.address()]).route(&format!("name: all, timeout: {timeout}")).yaml();
         Arc::new(mesh_tower::core::config::parse(yaml.as_bytes(), "test", std::path::Path::new("")).unwrap())
     };
     let (sender, configs) = watch::channel(config("5s"));
@@ -471,8 +467,8 @@ async fn counts_survive_an_update() {
 async fn tl_03_the_span_of_an_attempt_has_the_status_of_the_trailers() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-    let server = server(|number| grpc_answer(if number == 0 { 0 } else { 5 })).await;
-    let yaml = Greeter::at(&[server.address]).yaml();
+    let server = server(|number| grpc_answer(if number == 0 { 0 } else { 5 }));
+    let yaml = greeter(&[server.address()]).yaml();
     let mesh = Mesh::builder().text(yaml).tracer_provider(&provider).build().await.unwrap();
     call(&mesh, "/a.B/C").await;
     call(&mesh, "/a.B/C").await;

@@ -5,16 +5,14 @@
 mod http_support;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
-use http::request::Parts;
-use http_support::{Greeter, Seen, Server, empty, full, text, until};
+use http_support::{Answer, greeter, serve, silent, text, until};
 use mesh_tower::Mesh;
 use mesh_tower::opentelemetry::trace::{Tracer, TracerProvider};
 use mesh_tower::telemetry::otlp::{Otlp, OtlpError, SpanCounts};
+use mesh_tower::testing::{ReceivedRequest, TestBackend};
 
 /// What the SDK's queue may hold.
 const QUEUE: u64 = 2048;
@@ -40,8 +38,8 @@ fn all(counts: &SpanCounts) -> u64 {
 
 /// A mesh told of by `otlp` to one server, called once.
 async fn call(otlp: &Otlp) {
-    let server = Server::saying("hello").await;
-    let yaml = Greeter::at(&[server.address]).yaml();
+    let server = TestBackend::named("hello").start();
+    let yaml = greeter(&[server.address()]).yaml();
     let mesh = Mesh::builder().text(yaml).telemetry(otlp).build().await.unwrap();
     assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "hello");
     mesh.shutdown().await;
@@ -49,18 +47,9 @@ async fn call(otlp: &Otlp) {
 
 #[tokio::test]
 async fn spans_and_metrics_arrive_at_the_collector() {
-    let seen = Seen::default();
-    let kept = seen.clone();
-    let collector = Server::start(move |request| {
-        let kept = kept.clone();
-        async move {
-            kept.take(request).await;
-            Ok(Response::new(empty()))
-        }
-    })
-    .await;
+    let collector = silent();
     // By name: `localhost` is looked up as any other.
-    let endpoint = format!("http://localhost:{}", collector.address.port());
+    let endpoint = format!("http://localhost:{}", collector.address().port());
     let otlp = otlp(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc"),
@@ -73,31 +62,31 @@ async fn spans_and_metrics_arrive_at_the_collector() {
     assert_eq!((all(&counts), counts.dropped), (2, 0));
     otlp.shutdown().await.unwrap();
 
-    let exports = seen.all();
-    let to = |path: &str| -> Vec<&(Parts, http_support::Whole)> {
-        exports.iter().filter(|(parts, _)| parts.uri.path() == path).collect()
+    let exports = collector.requests();
+    let to = |path: &str| -> Vec<&ReceivedRequest> {
+        exports.iter().filter(|export| export.head.uri.path() == path).collect()
     };
     let [traces] = *to("/v1/traces") else { panic!("one export of traces: {exports:?}") };
-    assert!(contains(&traces.1.data, "checkout") && contains(&traces.1.data, "mesh.backend"));
+    assert!(contains(&traces.body, "checkout") && contains(&traces.body, "mesh.backend"));
     let [metrics] = *to("/v1/metrics") else { panic!("one export of metrics: {exports:?}") };
-    assert!(contains(&metrics.1.data, "http.client.request.duration") && contains(&metrics.1.data, "greeter"));
-    for (parts, _) in &exports {
-        assert_eq!(parts.headers["content-type"], "application/x-protobuf");
-        assert_eq!(parts.headers["authorization"], "Bearer abc");
-        assert!(!parts.headers.contains_key("traceparent"), "the export is not traced");
+    assert!(contains(&metrics.body, "http.client.request.duration") && contains(&metrics.body, "greeter"));
+    for export in &exports {
+        assert_eq!(export.header("content-type"), Some("application/x-protobuf"));
+        assert_eq!(export.header("authorization"), Some("Bearer abc"));
+        assert_eq!(export.header("traceparent"), None, "the export is not traced");
     }
 }
 
 /// TL-04: requests go on, the queue is bounded, what has no room is counted, and the end does not wait for ever.
 #[tokio::test]
 async fn tl_04_a_collector_that_hangs_delays_nobody() {
-    let collector = Server::start(|_| std::future::pending()).await;
-    let endpoint = format!("http://{}", collector.address);
+    let collector = serve(|_| std::future::pending::<Answer>());
+    let endpoint = format!("http://{}", collector.address());
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_EXPORTER_OTLP_TIMEOUT", "300")];
     let otlp = otlp(&variables).await.unwrap();
     // More than are sent at once: the first export is under way, and hangs.
     end_spans(&otlp, 512);
-    until("the first export", || collector.accepts() > 0).await;
+    until("the first export", || collector.connections() > 0).await;
     end_spans(&otlp, 10_000);
     let counts = otlp.spans();
     assert!(counts.queued <= QUEUE, "{counts:?}");
@@ -133,19 +122,13 @@ async fn tl_04_without_a_collector_requests_go_on() {
 /// What is dropped without a word is sent in the background, and blocks nobody.
 #[tokio::test]
 async fn what_is_dropped_is_sent_all_the_same() {
-    let paths: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = Arc::clone(&paths);
-    let collector = Server::start(move |request| {
-        kept.lock().unwrap().push(request.uri().path().to_owned());
-        async { Ok(Response::new(full(""))) }
-    })
-    .await;
-    let otlp = otlp(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &*format!("http://{}", collector.address))]).await.unwrap();
+    let collector = silent();
+    let otlp = otlp(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &*format!("http://{}", collector.address()))]).await.unwrap();
     call(&otlp).await;
     drop(otlp);
     until("both arrived", || {
-        let paths = paths.lock().unwrap();
-        ["/v1/traces", "/v1/metrics"].iter().all(|path| paths.iter().any(|other| other == path))
+        let exports = collector.requests();
+        ["/v1/traces", "/v1/metrics"].iter().all(|path| exports.iter().any(|export| export.head.uri.path() == *path))
     })
     .await;
 }

@@ -4,14 +4,15 @@
 
 mod http_support;
 
-use http_support::{Greeter, Server, text};
+use http_support::{greeter, text};
 use mesh_tower::Mesh;
 use mesh_tower::telemetry::prometheus::CONTENT_TYPE;
+use mesh_tower::testing::TestBackend;
 
 #[tokio::test]
 async fn a_page_tells_what_was_called() {
-    let server = Server::saying("hello").await;
-    let yaml = Greeter::at(&[server.address]).route("name: all").yaml();
+    let server = TestBackend::named("hello").start();
+    let yaml = greeter(&[server.address()]).route("name: all").yaml();
     let mesh = Mesh::builder().text(yaml).prometheus().build().await.unwrap();
     for _ in 0..3 {
         text(mesh.http_client().get("http://greeter/").await.unwrap()).await;
@@ -36,7 +37,7 @@ async fn a_page_tells_what_was_called() {
 
 #[tokio::test]
 async fn without_being_asked_for_there_is_no_page() {
-    let mesh = Greeter::at(&[http_support::nowhere()]).mesh().await;
+    let mesh = greeter(&[http_support::nowhere()]).mesh().await;
     assert_eq!(mesh.prometheus_text(), "");
     mesh.end().await;
 }

@@ -174,6 +174,14 @@ async fn attempts_are_bounded_by_themselves() {
     let error = mesh_error(&error);
     assert_eq!((error.kind(), error.attempts(), silent.held()), (ErrorKind::PerTryTimeout, 2, 0), "{error}");
 
+    // An inner service that notices first may call it what it likes.
+    let knowing = world(|number| match number {
+        0 => Answer::error("expired").after(Duration::from_secs(1)),
+        _ => Answer::ok(),
+    });
+    let response = retry(policy.clone()).layer(knowing.mock()).oneshot(get("http://x/")).await.unwrap();
+    assert_eq!((response.status().as_u16(), knowing.calls()), (200, 2));
+
     // The deadline's, where it left no time for another attempt.
     let late = world(|_| Answer::silence());
     let error = retry(policy).layer(late.mock()).oneshot(call(Some("1500m"))).await.unwrap_err();
@@ -247,6 +255,30 @@ async fn retries_under_way_are_bounded() {
     let before = world.calls();
     none.layer(world.mock()).oneshot(get("http://x/")).await.unwrap();
     assert_eq!(world.calls(), before + 1);
+}
+
+/// A request gives back the place of one retry before it takes that of the next, and who is put off makes no room for
+/// others.
+#[tokio::test(start_paused = true)]
+async fn places_in_the_budget_are_not_kept() {
+    let one = world(|_| Answer::status(503));
+    let budget = RetryBudget { percent: 0.0, min_concurrent: 1 };
+    let service = retry(policy(RetryOn::SERVER_ERROR, 3)).with_budget(budget).layer(one.mock());
+    let began = Instant::now();
+    service.oneshot(get("http://x/")).await.unwrap();
+    assert_eq!(one.calls(), 4);
+    // 100 ms, 200 ms and 400 ms; who is put off waits twice.
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+
+    // A retry for each other request in flight, of which there is none.
+    let two = world(|_| Answer::status(503));
+    let budget = RetryBudget { percent: 100.0, min_concurrent: 0 };
+    let service = retry(policy(RetryOn::SERVER_ERROR, 3)).with_budget(budget).layer(two.mock());
+    let mut first = Box::pin(service.clone().oneshot(get("http://x/")));
+    assert!(poll_once(first.as_mut()).await.is_pending(), "put off");
+    service.oneshot(get("http://x/")).await.unwrap();
+    first.await.unwrap();
+    assert_eq!(two.calls(), 2, "no retry");
 }
 
 /// RE-04 (gRFC A6): while most calls fail there are no retries; a call that succeeds, trailers included, counts.

@@ -30,10 +30,14 @@ impl ConfigSeries {
         }
     }
 
-    /// A configuration was applied at `now`; `refused`: a newer one is not.
-    pub(super) fn applied(&self, version: u64, refused: bool, now: Instant) {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// A snapshot is in force.
+    pub(super) fn published(&self, version: u64) {
         self.version.store(version, Ordering::Relaxed);
+    }
+
+    /// A configuration was applied at `now`; `refused`: a newer one is not.
+    pub(super) fn applied(&self, refused: bool, now: Instant) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.applied_at.store(millis(now.saturating_duration_since(self.began)), Ordering::Relaxed);
         self.applied_on.store(millis(since_1970), Ordering::Relaxed);
         self.applied.fetch_add(1, Ordering::Relaxed);

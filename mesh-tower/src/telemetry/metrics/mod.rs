@@ -182,9 +182,13 @@ impl Metrics {
         self.lookups[usize::from(!found)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `snapshot` is in force from `now` on; `refused`: a newer configuration is not.
-    pub(crate) fn published(&self, snapshot: &Snapshot, refused: bool, now: Instant) {
-        self.config.applied(snapshot.version(), refused, now);
+    /// `snapshot` is in force from `now` on. `configured`: it holds a new configuration, and not only endpoints that were
+    /// found; `refused`: a newer configuration is not in force.
+    pub(crate) fn published(&self, snapshot: &Snapshot, configured: bool, refused: bool, now: Instant) {
+        self.config.published(snapshot.version());
+        if configured {
+            self.config.applied(refused, now);
+        }
         {
             let mut backends = lock(&self.backends);
             backends.mark(|id| snapshot.backend_by_id(id).is_some(), now);
