@@ -17,7 +17,7 @@ use mesh_tonic::core::model::{
     Backend, BackendId, Config, Endpoint, Forward, HostPattern, PathMatch, RetryOn, RetryPolicy, Route, RouteMatch,
     RoutePolicy, VirtualHost,
 };
-use mesh_tonic::mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer};
+use mesh_tonic::mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer, find_error};
 use support::{Server, named};
 use tonic::body::Body;
 use tonic::client::GrpcService;
