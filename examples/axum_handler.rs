@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use mesh_tonic::Mesh;
@@ -26,8 +26,9 @@ use tower::ServiceExt;
 /// In milliseconds: what a caller gives its request. Envoy sends it; another word does as well.
 const TIME_LEFT: &str = "x-envoy-expected-rq-timeout-ms";
 
-async fn shop(State(client): State<HttpClient>, headers: HeaderMap) -> Result<Response, CallFailed> {
-    let mut request = Request::get("http://catalog/items").body(Body::empty()).map_err(|_| CallFailed(None))?;
+async fn shop(State(client): State<HttpClient>, uri: Uri, headers: HeaderMap) -> Result<Response, CallFailed> {
+    let uri = format!("http://catalog{}", uri.path());
+    let mut request = Request::get(uri).body(Body::empty()).map_err(|_| CallFailed(None))?;
     let left = headers.get(TIME_LEFT).and_then(|left| left.to_str().ok()?.parse().ok()).unwrap_or(2_000);
     request.extensions_mut().insert(RequestOptions::new().timeout(Duration::from_millis(left)));
 
@@ -68,9 +69,10 @@ impl IntoResponse for CallFailed {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A catalog that answers with the trace it was told.
-    let catalog = get(async |headers: HeaderMap| headers["traceparent"].as_bytes().to_vec());
-    let catalog = Router::new().route("/items", catalog);
+    // A catalog that answers with the trace it was told, or not at all.
+    let catalog = Router::new()
+        .route("/items", get(async |headers: HeaderMap| headers["traceparent"].as_bytes().to_vec()))
+        .route("/never", get(std::future::pending::<()>));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let config =
         format!("services: {{ catalog: {{ backends: {{ v1: {{ endpoints: [{}] }} }} }} }}", listener.local_addr()?);
@@ -78,22 +80,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let spans = SdkTracerProvider::default();
     let mesh = Mesh::builder().text(config).tracer_provider(&spans).build().await?;
-    let service = Router::new().route("/", get(shop)).with_state(mesh.http_client());
+    let service = Router::new().fallback(shop).with_state(mesh.http_client());
 
     let incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let request = || Request::get("/").header("traceparent", incoming);
-    let response = service.clone().oneshot(request().body(Body::empty())?).await?;
+    let request = |path| Request::get(path).header("traceparent", incoming);
+    let response = service.clone().oneshot(request("/items").body(Body::empty())?).await?;
     let outgoing = axum::body::to_bytes(response.into_body(), 1024).await?;
     println!("from the caller: {incoming}\nto the catalog:  {}", String::from_utf8_lossy(&outgoing));
     assert_eq!(outgoing[..35], incoming.as_bytes()[..35], "the trace is the caller's");
     assert_ne!(outgoing[36..52], incoming.as_bytes()[36..52], "the span is our own");
 
-    let request = request().header(TIME_LEFT, "0").body(Body::empty())?;
+    let request = request("/never").header(TIME_LEFT, "50").body(Body::empty())?;
     assert_eq!(service.clone().oneshot(request).await?.status(), StatusCode::GATEWAY_TIMEOUT);
 
     catalog.abort();
     mesh.shutdown().await;
-    let response = service.oneshot(Request::get("/").body(Body::empty())?).await?;
+    let response = service.oneshot(Request::get("/items").body(Body::empty())?).await?;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
 }

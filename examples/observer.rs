@@ -36,7 +36,7 @@ impl Observer for Watcher {
                     _ => counts.failed += 1,
                 }
                 if attempt.next != Next::Return {
-                    println!("attempt {}: {:?}, so {:?}", attempt.number, attempt.outcome, attempt.next);
+                    println!("{:?}, so {:?}", attempt.outcome, attempt.next);
                 }
             }
             Event::Endpoint(changed) => println!("{} is {}", changed.endpoint, changed.state.as_str()),

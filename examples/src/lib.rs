@@ -1,6 +1,8 @@
-//! What the examples and the benchmarks share.
+//! What the examples, the benchmarks and the interop tests share.
 
 pub mod backend;
+#[cfg(feature = "interop")]
+pub mod peers;
 
 /// The service that they call: `greeter.v1.Greeter`, client and server, generated from `proto/greeter.proto`.
 pub mod greeter {

@@ -1,11 +1,15 @@
 //! Building a mesh.
 
+mod settings;
+
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_core::balance::MakeBalance;
+use mesh_core::config::{File, Reader};
 use mesh_core::model::Config;
 use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Compiler;
@@ -20,13 +24,14 @@ use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
 use crate::source::endpoints::EndpointSource;
-use crate::source::{BuildError, env, file};
+use crate::source::env::Environment;
+use crate::source::reading::{Reading, Readings};
+use crate::source::{BuildError, file};
 use crate::telemetry::Telemetry;
 use crate::telemetry::spans::Spans;
 
 enum Source {
-    /// `None`: the file that the environment names.
-    File(Option<PathBuf>),
+    File(PathBuf),
     Text(String),
     Config(Config),
     Watch(watch::Receiver<Arc<Config>>),
@@ -36,6 +41,9 @@ enum Source {
 #[derive(Default)]
 pub struct Builder {
     source: Option<Source>,
+    /// What the builder says itself.
+    settings: Reader,
+    environment: Environment,
     observer: Option<Arc<dyn Observer>>,
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
@@ -47,22 +55,31 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Takes the configuration from a file, and follows it while it changes.
+    /// Takes the configuration from a file, and follows it while it changes. The environment has no say, unless
+    /// [`env`](Self::env) lets it.
     #[must_use]
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
-        self.source = Some(Source::File(Some(path.as_ref().to_owned())));
+        self.source = Some(Source::File(path.as_ref().to_owned()));
         self
     }
 
-    /// Takes the configuration from the file that the environment variable `MESH_CONFIG` names when the mesh is built,
-    /// and follows it while it changes.
+    /// Lets the environment of this process have a say, as it is now: its
+    /// [variables](mesh_core::config#the-environment) replace what the file or the text says, and are replaced by what
+    /// the builder says. `MESH_CONFIG` names the file if the builder does not.
     #[must_use]
-    pub fn env(mut self) -> Self {
-        self.source = Some(Source::File(None));
+    pub fn env(self) -> Self {
+        self.environment(std::env::vars_os())
+    }
+
+    /// As [`env`](Self::env), with these variables in place of those of the process.
+    #[must_use]
+    pub fn environment(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.environment = Environment::new(variables);
         self
     }
 
-    /// Takes the configuration from a text in the file's format.
+    /// Takes the configuration from a text in the file's format. The environment has no say, unless
+    /// [`env`](Self::env) lets it.
     #[must_use]
     pub fn text(mut self, yaml: impl Into<String>) -> Self {
         self.source = Some(Source::Text(yaml.into()));
@@ -150,26 +167,42 @@ impl Builder {
 
     /// Builds the mesh on the current tokio runtime. Nothing is connected before the first request.
     ///
+    /// Without a configuration the mesh looks the name of each service up in DNS
+    /// ([`unknown_services`](Self::unknown_services)). An `INFO` event of `tracing` under the target `mesh` says what is
+    /// active, and a `WARN` event each thing about the configuration that is legal and probably wrong.
+    ///
     /// # Errors
-    /// If there is no configuration, or it cannot be read, or has problems.
+    /// If the configuration cannot be read, or has problems.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn build(self) -> Result<Mesh, BuildError> {
+    pub async fn build(mut self) -> Result<Mesh, BuildError> {
         let mut watcher = None;
         let mut configs = None;
         let mut name = "config".to_owned();
-        let config = match self.source.ok_or(BuildError::NoSource)? {
-            Source::File(path) => {
-                let path = path.map_or_else(env::config_path, Ok)?;
-                let (opened, config) = file::open(path).await?;
+        let readings = Arc::new(Readings::default());
+        let source = self.source.or_else(|| self.environment.file.take().map(Source::File));
+        let reader = self.environment.over(self.settings);
+        if matches!(source, Some(Source::Config(_) | Source::Watch(_))) && !reader.is_empty() {
+            return Err(BuildError::SettingsBesideConfig);
+        }
+        let config = match source {
+            None => {
+                "no file".clone_into(&mut name);
+                readings.add(Reading::of(reader.read(None)?))
+            }
+            Some(Source::File(path)) => {
+                let (opened, reading) = file::open(path, reader, Arc::clone(&readings)).await?;
                 name = opened.path().display().to_string();
                 watcher = Some(opened);
-                config
+                readings.add(reading)
             }
-            Source::Text(text) => Arc::new(mesh_core::config::parse(text.as_bytes(), "config", Path::new(""))?),
-            Source::Config(config) => Arc::new(config),
-            Source::Watch(mut receiver) => {
+            Some(Source::Text(text)) => {
+                let file = File { text: text.as_bytes(), name: &name, directory: Path::new("") };
+                readings.add(Reading::of(reader.read(Some(file))?))
+            }
+            Some(Source::Config(config)) => Arc::new(config),
+            Some(Source::Watch(mut receiver)) => {
                 let first = receiver.borrow_and_update().clone();
                 configs = Some(receiver);
                 first
@@ -197,8 +230,9 @@ impl Builder {
         let known = discover.config();
         let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
         let (demands, demanded) = discover::channel();
-        let core = Arc::new(Core::new(Arc::clone(&shared), demands));
+        let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         core.publish(first, &name, None);
+        settings::announce(&name, &config, shared.telemetry.spans.is_some());
         let (sender, source) = watch::channel(Ok(config));
         let (found, updates) = watch::channel(Ok(known));
         tasks.spawn_until_stop(discover.run(Arc::clone(&core), source, demanded, found));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use mesh_core::config::Effective;
 use mesh_core::model::UnknownServices;
 use mesh_core::snapshot;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::http_client::{HttpClient, ServiceClient};
 use crate::net::{Net, Shared, Snapshot, pool};
 use crate::source::BuildError;
+use crate::source::reading::Readings;
 
 /// How long requests under way may go on after [`Mesh::shutdown`].
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(750);
@@ -58,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Asks for services that nobody configured.
     pub(crate) demands: Demands,
+    readings: Arc<Readings>,
     status: watch::Sender<ConfigStatus>,
 }
 
@@ -84,10 +87,14 @@ impl Mesh {
         Self::builder().file(path).build().await
     }
 
-    /// A mesh of the configuration file that the environment variable `MESH_CONFIG` names.
+    /// A mesh of what the environment says: `MESH_CONFIG` names the configuration file, which is followed while it
+    /// changes, and the other [variables](mesh_core::config#the-environment) replace single fields of it.
+    ///
+    /// With none of them set there is a mesh all the same: it looks the name of each service up in DNS, and neither
+    /// retries nor times anything out.
     ///
     /// # Errors
-    /// If the variable is unset or empty, or the file cannot be read or has problems.
+    /// If the file cannot be read, or it or a variable has problems; all of them are told at once.
     pub async fn from_env() -> Result<Self, BuildError> {
         Self::builder().env().build().await
     }
@@ -134,6 +141,23 @@ impl Mesh {
         self.handle.core.subscribe()
     }
 
+    /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
+    /// environment, the builder, or nobody. `None` if it was made in code.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_tower::Mesh::from_env().await?;
+    /// if let Some(config) = mesh.effective_config() {
+    ///     println!("{config}"); // YAML with a comment behind each value: `timeout: 2s  # environment MESH_TIMEOUT`
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn effective_config(&self) -> Option<Arc<Effective>> {
+        let core = &self.handle.core;
+        core.readings.of(core.snapshot.load().settings())
+    }
+
     /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`], those under way have 750 ms, then every
     /// connection and task is gone. Returns within a second.
     pub async fn shutdown(&self) {
@@ -156,10 +180,11 @@ impl fmt::Debug for Mesh {
 
 impl Core {
     /// A core without a configuration.
-    pub(crate) fn new(shared: Arc<Shared>, demands: Demands) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, demands: Demands, readings: Arc<Readings>) -> Self {
         Self {
             shared,
             demands,
+            readings,
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             status: watch::Sender::new(ConfigStatus::default()),
         }
@@ -181,6 +206,7 @@ impl Core {
     pub(crate) fn publish(&self, update: snapshot::Update<Net>, source: &str, refused: Option<Arc<BuildError>>) {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
+        self.readings.published(update.snapshot.settings());
         update.removed.iter().for_each(|endpoint| pool::close(endpoint));
         for backend in touched(&update) {
             if let Some(wanted) = backend.transport().used() {

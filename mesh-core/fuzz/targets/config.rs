@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use mesh_core::config::{ConfigError, parse};
-use mesh_core::model::{Config, RouteAction};
+use mesh_core::model::{Config, RouteAction, UnknownServices};
 
 /// Reads `data` and checks what holds of every answer.
 pub fn run(data: &[u8]) {
@@ -18,9 +18,9 @@ fn check_error(error: &ConfigError) {
     let problems = error.problems();
     assert!(!problems.is_empty() && problems.len() <= ConfigError::MAX_PROBLEMS);
     assert!(error.omitted() == 0 || problems.len() == ConfigError::MAX_PROBLEMS);
-    assert!(problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
+    assert!(problems.is_sorted_by_key(|problem| (problem.line(), problem.column())));
     for problem in problems {
-        assert_eq!(problem.line == 0, problem.column == 0, "{problem}");
+        assert_eq!(problem.line() == 0, problem.column() == 0, "{problem}");
         assert!(!problem.message.is_empty());
         // A key can be shown once a level, so 64 times.
         assert!(problem.to_string().len() < 64 * 1024, "{problem}");
@@ -28,7 +28,9 @@ fn check_error(error: &ConfigError) {
 }
 
 fn check_config(config: &Config) {
-    assert!(!config.virtual_hosts.is_empty() && !config.backends.is_empty());
+    let knows_services = !config.virtual_hosts.is_empty() && !config.backends.is_empty();
+    assert!(knows_services || config.settings.unknown_services == UnknownServices::Dns);
+    assert!(config.settings.dns.min_ttl <= config.settings.dns.max_ttl);
     let mut hosts = HashSet::new();
     for virtual_host in &config.virtual_hosts {
         assert!(virtual_host.hosts.iter().all(|host| hosts.insert(host)), "{virtual_host:?}");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, ScalarStyle, Tag};
 
-use super::problem::{Draft, Path, Position, Problems, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, Problems, shorten};
 use super::scalar::{self, Kind};
 use super::tree::{Entries, Entry, Node, Scalar, Value};
 use super::{MAX_ALIASED_BYTES, MAX_DEPTH, MAX_NODES};
@@ -231,7 +232,7 @@ impl<'a> Builder<'a> {
         };
         match keys.get(&text) {
             None => {
-                keys.insert(text.clone(), at.line);
+                keys.insert(text.clone(), at.line());
                 PendingKey::Key(text, at)
             }
             Some(first) => {

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 
 use super::names::HttpMethod;
 use super::problem::Path;
-use super::scalar::Kind;
 use super::schema::BalancerSection;
 use super::section::Section;
-use super::shape::{Context, Field, OneOrMore, Shape};
+use super::shape::{Context, Field, List, OneOrMore, Shape};
 use super::text::{Vocabulary, Word};
-use super::tree::{Node, Scalar, Value};
-use crate::model::{Protocol, RetryOn};
+use super::tree::{Entries, Node, Value};
+use crate::model::{Propagator, Protocol, RetryOn, UnknownServices};
 
 impl Vocabulary for RetryOn {
     const FORM: &'static str = "a retry condition";
@@ -23,20 +22,43 @@ impl Vocabulary for Protocol {
         &[("auto", Self::Auto), ("http1", Self::Http1), ("http2", Self::Http2)];
 }
 
+impl Vocabulary for UnknownServices {
+    const FORM: &'static str = "a rule";
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("dns", Self::Dns)];
+}
+
+/// The names of `OTEL_PROPAGATORS`, where it has one.
+impl Vocabulary for Propagator {
+    const FORM: &'static str = "a propagator";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tracecontext", Self::TraceContext),
+        ("baggage", Self::Baggage),
+        ("b3", Self::B3),
+        ("b3multi", Self::B3Multi),
+        ("grpc-trace-bin", Self::GrpcTraceBin),
+    ];
+}
+
 /// The balancers by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Balancer {
     RoundRobin,
     Random,
     LeastRequest,
+    PickFirst,
+    Custom,
 }
 
 impl Vocabulary for Balancer {
     const FORM: &'static str = "a balancer";
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("round_robin", Self::RoundRobin), ("random", Self::Random), ("least_request", Self::LeastRequest)];
-    const NOT_YET: &'static [&'static str] =
-        &["peak_ewma", "ring_hash", "maglev", "weighted_round_robin", "pick_first"];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Self::RoundRobin),
+        ("random", Self::Random),
+        ("least_request", Self::LeastRequest),
+        ("pick_first", Self::PickFirst),
+        ("custom", Self::Custom),
+    ];
+    const NOT_YET: &'static [&'static str] = &["peak_ewma", "ring_hash", "maglev", "weighted_round_robin"];
 }
 
 /// The kinds of TLS.
@@ -67,7 +89,18 @@ impl Shape for LoadBalancer {
             return BalancerSection::read(node, path, context);
         }
         let policy = Word::<Balancer>::read(node, path, context)?;
-        Some(BalancerSection { at: node.at, policy: Field::Default(policy), choice_count: Field::Absent })
+        Some(BalancerSection {
+            at: node.at,
+            is_doubtful: false,
+            policy: Field::Default(policy),
+            choice_count: Field::Absent,
+            shuffle: Field::Absent,
+            name: Field::Absent,
+        })
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        BalancerSection::complete(node, defaults)
     }
 }
 
@@ -82,10 +115,11 @@ impl<T: Shape + Section> Shape for OrNone<T> {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
-        match &node.value {
-            Value::Scalar(Scalar { text, kind: Kind::String }) if &**text == "none" => Some(None),
-            _ => T::read(node, path, context).map(Some),
-        }
+        if node.is_text("none") { Some(None) } else { T::read(node, path, context).map(Some) }
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        T::complete(node, defaults)
     }
 }
 
@@ -107,9 +141,27 @@ impl Shape for Methods {
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<MethodList> {
-        match &node.value {
-            Value::Scalar(Scalar { text, kind: Kind::String }) if &**text == "all" => Some(MethodList::All),
-            _ => OneOrMore::<HttpMethod>::read(node, path, context).map(MethodList::Only),
+        if node.is_text("all") {
+            return Some(MethodList::All);
         }
+        OneOrMore::<HttpMethod>::read(node, path, context).map(MethodList::Only)
+    }
+}
+
+/// Formats of the trace context, or the word `none`.
+pub(super) struct Propagators;
+
+impl Shape for Propagators {
+    type Value = Vec<Field<Propagator>>;
+
+    fn form() -> Cow<'static, str> {
+        format!("{}, or `none`", List::<Word<Propagator>>::form()).into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
+        if node.is_text("none") {
+            return Some(Vec::new());
+        }
+        List::<Word<Propagator>>::read(node, path, context)
     }
 }

@@ -1,13 +1,19 @@
 //! The configuration file: YAML text to a [`model::Config`], or everything that is wrong with it.
 #![doc = include_str!("reference.md")]
 
+mod address;
 mod build;
 mod choice;
 mod duration;
+mod effective;
+mod environment;
 mod lower;
 mod names;
 mod number;
+mod origin;
+mod overrides;
 mod problem;
+mod reader;
 mod scalar;
 mod schema;
 mod section;
@@ -15,13 +21,20 @@ mod shape;
 mod suggest;
 mod text;
 mod tree;
+mod warning;
+mod write;
 
 use std::path::Path as FsPath;
 
 pub use self::duration::parse_duration;
+pub use self::effective::{Effective, Setting};
+pub use self::environment::{VARIABLES, Variable};
+pub use self::origin::Origin;
+use self::origin::Position;
 pub use self::problem::{ConfigError, Problem};
-use self::problem::{Draft, Path, Position, Problems};
-use self::shape::{Context, Shape};
+use self::problem::{Draft, Path, Problems};
+pub use self::reader::{File, Parsed, Reader};
+pub use self::warning::Warning;
 use crate::model;
 
 /// The largest file, in bytes.
@@ -42,7 +55,7 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// Reads a configuration.
 ///
 /// `name` is how problems call the file. `directory` is what relative paths in it are relative to; nothing is read
-/// from there.
+/// from there. Neither the environment nor a program has a say; [`Reader`] lets them.
 ///
 /// # Errors
 /// All problems at once, as far as one does not hide another: behind a syntax error nothing can be read, and a value
@@ -56,17 +69,12 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// let text = b"services: { shop: { backends: { v1: { endpoints: [10.0.0.1:80], protcol: http2 } } } }";
 /// let error = mesh_core::config::parse(text, "mesh.yaml", Path::new(".")).unwrap_err();
 /// let problem = &error.problems()[0];
-/// assert_eq!((problem.line, problem.column), (1, 65));
+/// assert_eq!((problem.line(), problem.column()), (1, 65));
 /// assert_eq!(problem.path, "services.shop.backends.v1.protcol");
 /// assert_eq!(problem.help.as_deref(), Some("did you mean `protocol`?"));
 /// ```
 pub fn parse(text: &[u8], name: &str, directory: &FsPath) -> Result<model::Config, ConfigError> {
-    let mut context = Context::new(name);
-    let config = decode(text, &mut context.problems)
-        .and_then(|text| tree::read(text, &mut context.problems))
-        .and_then(|node| schema::File::read(&node, Path::TOP, &mut context))
-        .map(|file| lower::config(&file, directory, &mut context));
-    context.problems.into_result(config)
+    Reader::new().read(Some(File { text, name, directory })).map(|parsed| parsed.config)
 }
 
 /// The text of a file, unless it is too large, not UTF-8, or has bytes that YAML does not allow.
@@ -102,7 +110,7 @@ fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
 fn end_of(text: &str) -> Position {
     let line = text.bytes().filter(|b| *b == b'\n').count() + 1;
     let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Position { line, column }
+    Position::File { line, column }
 }
 
 #[cfg(test)]

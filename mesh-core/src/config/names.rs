@@ -1,13 +1,13 @@
-//! Shapes of text that names something: hosts, paths, headers, methods, addresses, files.
+//! Shapes of text that names something: hosts, paths, headers, methods, servers, files.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
 use super::problem::shorten;
-use super::shape::{NOT_YET, list};
+use super::shape::list;
 use super::text::{Refusal, TextShape};
 use crate::model::HostPattern;
 
@@ -102,47 +102,6 @@ impl TextShape for HttpMethod {
         }
         Method::from_bytes(text.as_bytes())
             .map_err(|_| Refusal::new(format!("is not an HTTP method such as {}", list(KNOWN))))
-    }
-}
-
-/// Where an endpoint listens.
-pub(super) struct SocketAddress;
-
-impl TextShape for SocketAddress {
-    type Value = SocketAddr;
-
-    fn form() -> Cow<'static, str> {
-        "an address, `ip:port` or `\"[ipv6]:port\"`".into()
-    }
-
-    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
-        const NEITHER: &str = "is not an address: write `ip:port` or `\"[ipv6]:port\"`";
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return match address.port() {
-                0 => Err(Refusal::new("is not an address to connect to: the port must be from 1 to 65535")),
-                _ => Ok(address),
-            };
-        }
-        if text.parse::<IpAddr>().is_ok() {
-            return Err(match text.contains(':') {
-                true => Refusal::new(NEITHER).help("put an IPv6 address in brackets: `\"[2001:db8::1]:80\"`"),
-                false => Refusal::new(NEITHER).help(format!("add the port: `{text}:80`")),
-            });
-        }
-        if let Some((_, rest)) = text.split_once("://") {
-            return Err(Refusal::new(NEITHER).help(format!("without a scheme: `{}`", shorten(rest))));
-        }
-        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-        let has_name = host.bytes().any(|b| b.is_ascii_alphabetic())
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        if !has_name {
-            return Err(Refusal::new(NEITHER));
-        }
-        let refusal = Refusal::new(format!("names a host: name resolution (`dns:`) {NOT_YET}"));
-        Err(match (host, port) {
-            ("localhost", port) if !port.is_empty() => refusal.help(format!("write `127.0.0.1:{}`", shorten(port))),
-            _ => refusal.help("write its IP address and port"),
-        })
     }
 }
 

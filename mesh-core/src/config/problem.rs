@@ -1,16 +1,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing that is wrong with a configuration file, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use super::origin::{Origin, Position};
+
+/// One thing that is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The file, as the caller of [`parse`](super::parse) named it.
-    pub file: Arc<str>,
-    /// The line, from 1; 0 if it is about the whole file.
-    pub line: usize,
-    /// The column in characters, from 1; 0 if it is about the whole file.
-    pub column: usize,
+    /// Who said what is wrong: a place in the file, a variable of the environment, a setter of the builder.
+    pub origin: Origin,
     /// The way to the value: `services.greeter.routes[1].retry.on[0]`. Empty at the top.
     pub path: String,
     /// What was written there, shortened. `None` if nothing was.
@@ -21,24 +19,47 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
-        }
-        write!(f, ": {}", self.message)?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
+impl Problem {
+    /// The line in the file, from 1; 0 if it is about the whole file or not about the file.
+    pub fn line(&self) -> usize {
+        self.origin.line()
+    }
+
+    /// The column in characters, from 1; 0 if it is about the whole file or not about the file.
+    pub fn column(&self) -> usize {
+        self.origin.column()
     }
 }
 
-/// Everything that is wrong with a configuration file.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        sentence(f, &self.origin, &self.path, &self.message, self.help.as_deref())
+    }
+}
+
+/// `origin: path: message; help`. Whoever set a variable or called a setter knows it by its name and not by the path.
+pub(super) fn sentence(
+    f: &mut fmt::Formatter<'_>,
+    origin: &Origin,
+    path: &str,
+    message: &str,
+    help: Option<&str>,
+) -> fmt::Result {
+    match origin {
+        Origin::Environment { variable } => f.write_str(variable)?,
+        origin => write!(f, "{origin}")?,
+    }
+    if !path.is_empty() && matches!(origin, Origin::Default | Origin::File { .. }) {
+        write!(f, ": {path}")?;
+    }
+    write!(f, ": {message}")?;
+    match help {
+        Some(help) => write!(f, "; {help}"),
+        None => Ok(()),
+    }
+}
+
+/// Everything that is wrong with a configuration.
 ///
 /// Displayed as one line a problem. At most [`ConfigError::MAX_PROBLEMS`] are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +72,7 @@ impl ConfigError {
     /// How many problems are kept; those behind are only counted.
     pub const MAX_PROBLEMS: usize = 1000;
 
-    /// The problems in the order of their places in the file; at least one.
+    /// The problems in the order of their places in the file, those of other origins first; at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -78,18 +99,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// A place in the file; line and column from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Position {
-    pub(super) line: usize,
-    pub(super) column: usize,
-}
-
-impl Position {
-    /// Stands for the file as a whole.
-    pub(super) const FILE: Self = Self { line: 0, column: 0 };
-}
 
 /// The way to a value, as a list on the stack: only a problem pays for its text.
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +171,16 @@ impl Problems {
         Self { file: file.into(), found: Vec::new(), omitted: 0 }
     }
 
+    /// Adds those that were `found` elsewhere.
+    pub(super) fn add(&mut self, found: &[Problem]) {
+        self.found.extend_from_slice(found);
+    }
+
+    /// Who `at` is.
+    pub(super) fn origin(&self, at: Position) -> Origin {
+        at.origin(&self.file)
+    }
+
     /// Adds a problem. Its text is made only if it is kept: a hostile file may hold half a million of them.
     pub(super) fn report(&mut self, at: Position, path: impl fmt::Display, draft: impl FnOnce() -> Draft) {
         if self.found.len() == ConfigError::MAX_PROBLEMS {
@@ -169,9 +188,7 @@ impl Problems {
             return;
         }
         let Draft { value, message, help } = draft();
-        let Position { line, column } = at;
-        let file = self.file.clone();
-        self.found.push(Problem { file, line, column, path: path.to_string(), value, message, help });
+        self.found.push(Problem { origin: self.origin(at), path: path.to_string(), value, message, help });
     }
 
     /// `value` if nothing was found.
@@ -180,7 +197,7 @@ impl Problems {
         match value {
             Some(value) if problems.is_empty() => Ok(value),
             _ => {
-                problems.sort_by_key(|problem| (problem.line, problem.column));
+                problems.sort_by_key(|problem| (problem.line(), problem.column()));
                 Err(ConfigError { problems, omitted })
             }
         }

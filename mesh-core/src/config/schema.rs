@@ -1,20 +1,63 @@
 //! The sections of the file: every field with its shape, default and meaning, declared once.
 
-use super::choice::{Balancer, LoadBalancer, Methods, OrNone, TlsMode};
-use super::names::{FilePath, Header, Host, HttpMethod, ServerName, SocketAddress, UriPath};
+use std::time::Duration;
+
+use super::address::{DnsTarget, EndpointAddress, SrvName};
+use super::choice::{Balancer, LoadBalancer, Methods, OrNone, Propagators, TlsMode};
+use super::duration;
+use super::names::{FilePath, Header, Host, HttpMethod, ServerName, UriPath};
 use super::number::{Decimal, Flag, Integer, Span, Timeout};
-use super::section::Presence::{DefaultsTo, Optional, Required};
+use super::section::Presence::{DefaultsTo, Follows, Inherits, Optional, Required};
 use super::section::section;
 use super::shape::{List, Map, OneOrMore};
 use super::text::{Regex, SomeText, Text, Word};
-use crate::model::{Protocol, RetryOn};
+use super::tree::{Entries, Scalar, Value};
+use crate::model::{Protocol, RetryOn, UnknownServices};
 
 section! {
     /// The whole file.
     File: "a configuration" {
-        /// The services by the names callers use.
-        services: Map<Service> = Required,
-    } not yet { servers, identity, overlay, unknown_services, telemetry, admin, xds }
+        /// The services by the names callers use. May be left out only with `unknown_services: dns`.
+        services: Map<Service> = Optional,
+        /// What becomes of a name that is no service here: `refuse` is an error, `dns` looks it up.
+        unknown_services: Word<UnknownServices> = DefaultsTo("refuse"),
+        /// What routes and backends get that do not say otherwise, and services that DNS alone knows.
+        defaults: Defaults = DefaultsTo("{}"),
+        /// How names are looked up.
+        dns: Dns = DefaultsTo("{}"),
+        /// What requests tell others about themselves.
+        telemetry: Telemetry = DefaultsTo("{}"),
+    } not yet { servers, identity, overlay, admin, xds }
+
+    /// What routes and backends get that do not say otherwise. What they say replaces it, each field as a whole.
+    Defaults: "a section of defaults" {
+        /// Bound of the whole request with all its retries.
+        timeout: Timeout = Optional,
+        /// When to try again.
+        retry: OrNone<Retry> = Optional,
+        /// Bound of one connection attempt, TLS included.
+        connect_timeout: Span<1, 300_000> = DefaultsTo("5s"),
+        /// How an endpoint is chosen.
+        load_balancer: LoadBalancer = DefaultsTo("round_robin"),
+        /// The HTTP version. `auto`: what TLS agrees on; in plaintext HTTP/1.1, for gRPC HTTP/2.
+        protocol: Word<Protocol> = DefaultsTo("auto"),
+    } not yet {}
+
+    /// How names are looked up.
+    Dns: "a DNS section" {
+        /// A name is looked up again no sooner than this, whatever its time to live.
+        min_ttl: Span<10, 86_400_000> = DefaultsTo("5s"),
+        /// And no later than this; at least `min_ttl`.
+        max_ttl: Span<10, 86_400_000> = DefaultsTo("5m"),
+        /// Bound of one lookup with all its queries.
+        timeout: Span<1, 300_000> = DefaultsTo("5s"),
+    } not yet {}
+
+    /// What requests tell others about themselves.
+    Telemetry: "a telemetry section" {
+        /// The formats in which the trace context travels, in the order in which headers are written.
+        propagators: Propagators = DefaultsTo("[tracecontext, baggage]"),
+    } not yet {}
 
     /// What callers reach under one name. The name itself is one of its hosts.
     Service: "a service" {
@@ -45,9 +88,9 @@ section! {
         /// Where requests go, drawn by weight; a backend at most once.
         backends: OneOrMore<WeightedBackend> = Required,
         /// Bound of the whole request with all its retries.
-        timeout: Timeout = Optional,
-        /// When to try again.
-        retry: OrNone<Retry> = Optional,
+        timeout: Timeout = Inherits,
+        /// When to try again; `none` takes that of `defaults` away.
+        retry: OrNone<Retry> = Inherits,
         /// What the request's hash is made of.
         hash_policy: List<HashPolicy> = Optional,
     } not yet {
@@ -93,7 +136,7 @@ section! {
         /// An expression for the whole path.
         regex: Regex = Optional,
         /// Compare without regard to ASCII case; not with `regex`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
     } not yet {}
 
     /// A condition on a header: one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `range`, `present`.
@@ -115,7 +158,7 @@ section! {
         /// Whether there is such a header at all.
         present: Flag = Optional,
         /// Compare without regard to ASCII case; not with `regex`, `range`, `present`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
         /// Match what the rest does not; an absent header still does not match, but for `present`.
         invert: Flag = DefaultsTo("false"),
     } not yet {}
@@ -137,7 +180,7 @@ section! {
         /// Whether there is such a parameter at all.
         present: Flag = Optional,
         /// Compare without regard to ASCII case; not with `regex`, `present`.
-        ignore_case: Flag = DefaultsTo("false"),
+        ignore_case: Flag = Follows("`false`", case_counts),
     } not yet {}
 
     /// Integers from `start` to just below `end`.
@@ -180,8 +223,8 @@ section! {
     Backoff: "a backoff" {
         /// The first pause.
         base: Span<1, 300_000> = DefaultsTo("25ms"),
-        /// The longest pause, at least `base`. Without it 10 times `base`, at most 5m.
-        max: Span<1, 300_000> = Optional,
+        /// The longest pause, at least `base`.
+        max: Span<1, 300_000> = Follows("10 times `base`, at most `5m`", longest_pause),
     } not yet {}
 
     /// One ingredient of the hash of a request: one of `header`, `query`.
@@ -194,16 +237,20 @@ section! {
         terminal: Flag = DefaultsTo("false"),
     } not yet { cookie, source_ip }
 
-    /// Equal endpoints and how to reach them.
+    /// Equal endpoints and how to reach them. Needs one of `endpoints`, `dns`, `discovery`.
     Backend: "a backend" {
         /// The endpoints, each once. `[]` is none: requests fail.
-        endpoints: List<SocketAddress> = Required,
+        endpoints: List<EndpointAddress> = Optional,
+        /// A name whose addresses are the endpoints; it is looked up again and again.
+        dns: DnsTarget = Optional,
+        /// A source of endpoints that the application registered.
+        discovery: DiscoverySection = Optional,
         /// The HTTP version. `auto`: what TLS agrees on; in plaintext HTTP/1.1, for gRPC HTTP/2.
-        protocol: Word<Protocol> = DefaultsTo("auto"),
+        protocol: Word<Protocol> = Inherits,
         /// How an endpoint is chosen.
-        load_balancer: LoadBalancer = DefaultsTo("round_robin"),
+        load_balancer: LoadBalancer = Inherits,
         /// Bound of one connection attempt, TLS included.
-        connect_timeout: Span<1, 300_000> = DefaultsTo("5s"),
+        connect_timeout: Span<1, 300_000> = Inherits,
         /// The pauses between failed connection attempts; they grow by 1.6 and are jittered by 20 %.
         connect_backoff: ConnectBackoff = DefaultsTo("{}"),
         /// How many retries may be under way at once.
@@ -211,24 +258,42 @@ section! {
         /// TLS to the endpoints; plaintext without it.
         tls: Tls = Optional,
     } not yet {
-        dns, outlier_detection, circuit_breaker, health_check, slow_start, subsets, localities, priorities, keepalive,
+        outlier_detection, circuit_breaker, health_check, slow_start, subsets, localities, priorities, keepalive,
         max_connection_age, idle_timeout,
     }
+
+    /// A service record (RFC 2782): hosts with their ports. Only those of the lowest priority count, weights do not.
+    SrvSection: "a service record" {
+        /// The name of the record.
+        srv: SrvName = Required,
+    } not yet {}
+
+    /// A source of endpoints that the application registered.
+    DiscoverySection: "a discovery" {
+        /// The name under which the application registered the source.
+        source: SomeText = Required,
+        /// What it is asked for.
+        name: SomeText = Required,
+    } not yet {}
 
     /// A balancer with its parameters.
     BalancerSection: "a balancer" {
         /// The balancer.
         policy: Word<Balancer> = Required,
-        /// How many endpoints `least_request` compares, and only it; 2 where left out.
-        choice_count: Integer<u32, 2, 10> = Optional,
+        /// How many endpoints `least_request` compares, and only it.
+        choice_count: Integer<u32, 2, 10> = Follows("`2`", |balancer| with_policy(balancer, "least_request", "2")),
+        /// Whether `pick_first`, and only it, shuffles the endpoints, which spreads clients.
+        shuffle: Flag = Follows("`false`", |balancer| with_policy(balancer, "pick_first", "false")),
+        /// The name under which the application registered its `custom` balancer, and only with it.
+        name: SomeText = Optional,
     } not yet {}
 
     /// The pauses between failed connection attempts.
     ConnectBackoff: "a connect backoff" {
         /// The first pause.
         base: Span<10, 3_600_000> = DefaultsTo("1s"),
-        /// The longest pause, at least `base`. Without it 120s, or `base` if that is longer.
-        max: Span<10, 3_600_000> = Optional,
+        /// The longest pause, at least `base`.
+        max: Span<10, 3_600_000> = Follows("`2m`, at least `base`", longest_connect_pause),
     } not yet {}
 
     /// How many retries of a backend may be under way at once: the greater of both.
@@ -251,3 +316,42 @@ section! {
 }
 
 const U32_MAX: i64 = u32::MAX as i64;
+
+fn text<'a>(section: &'a Entries, field: &str) -> Option<&'a str> {
+    match &section.get(field)?.value.value {
+        Value::Scalar(Scalar { text, .. }) => Some(text),
+        Value::Sequence(_) | Value::Map(_) => None,
+    }
+}
+
+fn with_policy(balancer: &Entries, policy: &str, value: &str) -> Option<String> {
+    (text(balancer, "policy")? == policy).then(|| value.to_owned())
+}
+
+/// Whether case is a question at all.
+fn case_counts(matcher: &Entries) -> Option<String> {
+    let is_text = ["exact", "prefix", "suffix", "contains"].iter().any(|kind| matcher.get(kind).is_some());
+    is_text.then(|| "false".to_owned())
+}
+
+fn longest_pause(backoff: &Entries) -> Option<String> {
+    let base = duration::parse_duration(text(backoff, "base")?)?;
+    Some(duration::format(Backoff::longest(base)))
+}
+
+fn longest_connect_pause(backoff: &Entries) -> Option<String> {
+    let base = duration::parse_duration(text(backoff, "base")?)?;
+    Some(duration::format(base.max(ConnectBackoff::LONGEST)))
+}
+
+impl Backoff {
+    /// The longest pause where only the first is said.
+    pub(super) fn longest(base: Duration) -> Duration {
+        (base * 10).min(Duration::from_secs(300))
+    }
+}
+
+impl ConnectBackoff {
+    /// The longest pause where none is said.
+    pub(super) const LONGEST: Duration = Duration::from_secs(120);
+}

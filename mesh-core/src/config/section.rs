@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::problem::{Draft, Path, Position, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, shorten};
 use super::shape::{Context, Field, NOT_YET, Shape, list, read_field};
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{Entries, Entry, Node, Value};
@@ -16,8 +17,12 @@ use super::tree::{Entries, Entry, Node, Value};
 pub(super) enum Presence {
     Required,
     Optional,
-    /// The default, written as a user would: a scalar, or `{}`.
+    /// The default, written as a user would: a scalar, a list of words, or `{}`.
     DefaultsTo(&'static str),
+    /// Where it is left out, the field of the same name of `defaults` holds.
+    Inherits,
+    /// Where it is left out, it follows from its neighbours, or there is none. The text is what the reference says.
+    Follows(&'static str, fn(&Entries) -> Option<String>),
 }
 
 /// The declaration of a field.
@@ -26,6 +31,7 @@ pub(super) struct FieldSpec {
     pub(super) name: &'static str,
     pub(super) form: fn() -> Cow<'static, str>,
     pub(super) presence: Presence,
+    pub(super) complete: fn(&Node, &Entries) -> Node,
     /// Its meaning, in one line.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the reference of it"))]
     pub(super) about: &'static str,
@@ -53,7 +59,10 @@ macro_rules! section {
         #[derive(Debug, Clone)]
         pub(super) struct $section {
             #[allow(dead_code, reason = "not every section is the place of a problem")]
-            pub(super) at: $crate::config::problem::Position,
+            pub(super) at: $crate::config::origin::Position,
+            /// Whether something of it was refused that may have been any of its fields: none can be called missing.
+            #[allow(dead_code, reason = "most sections say themselves what must be there")]
+            pub(super) is_doubtful: bool,
             $( #[doc = $about] pub(super) $field: $crate::config::shape::Field<<$shape as $crate::config::shape::Shape>::Value>, )+
         }
 
@@ -63,6 +72,7 @@ macro_rules! section {
                 name: stringify!($field),
                 form: <$shape as $crate::config::shape::Shape>::form,
                 presence: $presence,
+                complete: <$shape as $crate::config::shape::Shape>::complete,
                 about: $about,
             }),+];
             const NOT_YET: &'static [&'static str] = &[$(stringify!($not_yet)),*];
@@ -81,7 +91,14 @@ macro_rules! section {
                 context: &mut $crate::config::shape::Context,
             ) -> Option<Self> {
                 let reader = $crate::config::section::Fields::of::<Self>(node, path, context)?;
-                Some(Self { at: node.at, $( $field: reader.read::<$shape>(stringify!($field), context), )+ })
+                Some(Self { at: node.at, is_doubtful: reader.is_doubtful(), $( $field: reader.read::<$shape>(stringify!($field), context), )+ })
+            }
+
+            fn complete(
+                node: &$crate::config::tree::Node,
+                defaults: &$crate::config::tree::Entries,
+            ) -> $crate::config::tree::Node {
+                $crate::config::section::complete::<Self>(node, defaults)
             }
         }
     )+};
@@ -129,8 +146,8 @@ impl<'a> Fields<'a> {
         let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else { return Field::Absent };
         let Some(entry) = self.map.list.iter().find(|entry| &*entry.key == name) else {
             return match spec.presence {
-                Presence::Optional => Field::Absent,
-                Presence::DefaultsTo(text) => match T::read(&default_node(text, self.at), path, context) {
+                Presence::Optional | Presence::Inherits | Presence::Follows(..) => Field::Absent,
+                Presence::DefaultsTo(text) => match T::read(&default_node(text), path, context) {
                     Some(value) => Field::Default(value),
                     None => Field::Invalid,
                 },
@@ -148,6 +165,8 @@ impl<'a> Fields<'a> {
             let help = match spec.presence {
                 Presence::Required => None,
                 Presence::Optional => Some("or remove the field".to_owned()),
+                Presence::Follows(default, _) => Some(format!("or remove the field for its default, {default}")),
+                Presence::Inherits => Some("or remove the field for that of `defaults`".to_owned()),
                 Presence::DefaultsTo(text) => Some(format!("or remove the field for its default, {text}")),
             };
             let message = || format!("`{name}` has no value: write {}", (spec.form)());
@@ -157,20 +176,60 @@ impl<'a> Fields<'a> {
         read_field::<T>(node, path, context)
     }
 
+    /// Whether entries were refused that may have been fields.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.map.is_incomplete || self.misspelt().next().is_some()
+    }
+
     /// Whether an unknown field was reported as most likely meant for `name`.
     fn is_misspelt(&self, name: &str) -> bool {
-        let names = || self.specs.iter().map(|spec| spec.name);
+        self.misspelt().any(|meant| meant == name)
+    }
+
+    /// The fields that unknown ones were most likely meant for.
+    fn misspelt(&self) -> impl Iterator<Item = &'static str> {
+        let specs = self.specs;
+        let names = move || specs.iter().map(|spec| spec.name);
         // Comparing is slow; nobody misspells a name in more ways.
         const MAX_COMPARED: usize = 100;
         let keys = self.map.list.iter().map(|entry| &*entry.key);
-        let unknown = keys.filter(|key| !names().any(|name| name == *key));
-        unknown.take(MAX_COMPARED).any(|key| nearest(key, names()) == Some(name))
+        let unknown = keys.filter(move |key| !names().any(|name| name == *key));
+        unknown.take(MAX_COMPARED).filter_map(move |key| nearest(key, names()))
     }
 }
 
-fn default_node(text: &str, at: Position) -> Node {
-    match text {
-        "{}" => Node { value: Value::Map(Arc::default()), at },
-        scalar => Node::plain(scalar, at),
+/// [`Shape::complete`] of a section: its fields in the order of their declaration.
+pub(super) fn complete<S: Section>(node: &Node, defaults: &Entries) -> Node {
+    let Value::Map(map) = &node.value else { return node.clone() };
+    let mut all = Entries::default();
+    for FieldSpec { name, presence, complete, .. } in S::FIELDS {
+        let (value, at) = match (map.get(name), presence) {
+            (Some(entry), _) => (complete(&entry.value, defaults), entry.at),
+            (None, Presence::DefaultsTo(text)) => (complete(&default_node(text), defaults), Position::Default),
+            (None, Presence::Follows(_, from)) => match from(&all) {
+                Some(text) => (default_node(&text), Position::Default),
+                None => continue,
+            },
+            (None, Presence::Inherits) => match defaults.get(name) {
+                Some(entry) => (entry.value.clone(), entry.at),
+                None => continue,
+            },
+            (None, Presence::Required | Presence::Optional) => continue,
+        };
+        all.list.push(Entry { key: (*name).into(), at, value });
+    }
+    Node::map(all.list, node.at)
+}
+
+/// A default as a node.
+pub(super) fn default_node(text: &str) -> Node {
+    let at = Position::Default;
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(words) => {
+            let words = words.split(',').map(|word| Node::plain(word.trim(), at));
+            Node { value: Value::Sequence(Arc::new(words.collect())), at }
+        }
+        None if text == "{}" => Node { value: Value::Map(Arc::default()), at },
+        None => Node::plain(text, at),
     }
 }

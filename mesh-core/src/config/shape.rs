@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::problem::{Draft, Path, Position, Problems, shorten};
-use super::tree::{Entry, Node, Value};
+use super::origin::Position;
+use super::problem::{Draft, Path, Problems, shorten};
+use super::tree::{Entries, Entry, Node, Value};
 use crate::model::Pattern;
 
 /// A kind of value.
@@ -21,6 +22,12 @@ pub(super) trait Shape {
 
     /// Reads `node`. `None`: it is not of this shape at all, and that has been reported.
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value>;
+
+    /// `node`, which could be read, with all that holds where it says nothing. `defaults` are those of the file.
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        let _ = defaults;
+        node.clone()
+    }
 }
 
 /// What reading needs besides the tree.
@@ -101,6 +108,13 @@ impl<V: Clone> Field<V> {
     }
 }
 
+impl<V: Clone + Default> Field<V> {
+    /// What was written, or the default.
+    pub(super) fn or_default(&self) -> V {
+        self.value().cloned().unwrap_or_default()
+    }
+}
+
 /// The text behind the name of everything that exists but not here.
 pub(super) const NOT_YET: &str = "is not supported in this version";
 
@@ -142,6 +156,12 @@ impl<T: Shape> Shape for List<T> {
         let items = items.iter().enumerate();
         Some(items.map(|(index, item)| read_field::<T>(item, path.index(index), context)).collect())
     }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        let Value::Sequence(items) = &node.value else { return node.clone() };
+        let items = items.iter().map(|item| T::complete(item, defaults)).collect();
+        Node { value: Value::Sequence(Arc::new(items)), at: node.at }
+    }
 }
 
 /// Values in order, at least one.
@@ -161,6 +181,10 @@ impl<T: Shape> Shape for OneOrMore<T> {
             return None;
         }
         Some(items)
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        List::<T>::complete(node, defaults)
     }
 }
 
@@ -207,6 +231,12 @@ impl<T: Shape> Shape for Map<T> {
             Named { name: key.clone(), at: *at, value: T::read(value, path, context) }
         };
         Some(map.list.iter().map(read).collect())
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        let Value::Map(map) = &node.value else { return node.clone() };
+        let complete = |entry: &Entry| Entry { value: T::complete(&entry.value, defaults), ..entry.clone() };
+        Node::map(map.list.iter().map(complete), node.at)
     }
 }
 

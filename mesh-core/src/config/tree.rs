@@ -11,7 +11,8 @@ use saphyr_parser::{Marker, Parser, ScanError};
 
 use super::MAX_PIECE;
 use super::build::Builder;
-use super::problem::{Draft, Path, Position, Problems, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, Problems, shorten};
 use super::scalar::{self, Kind};
 
 #[derive(Debug, Clone)]
@@ -27,31 +28,42 @@ pub(super) enum Value {
     Map(Arc<Entries>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scalar {
     pub(super) text: Arc<str>,
     pub(super) kind: Kind,
 }
 
 /// What a map holds, in the order of the file and without duplicates.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Entries {
     pub(super) list: Vec<Entry>,
     /// Whether entries were refused and are not in the list: then nothing can be called missing.
     pub(super) is_incomplete: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: Arc<str>,
     pub(super) at: Position,
     pub(super) value: Node,
 }
 
+impl Entries {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.list.iter().find(|entry| &*entry.key == key)
+    }
+}
+
 impl Node {
     /// An unquoted scalar.
     pub(super) fn plain(text: &str, at: Position) -> Self {
         Self { value: Value::Scalar(Scalar { text: text.into(), kind: scalar::resolve(text) }), at }
+    }
+
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, expected: &str) -> bool {
+        matches!(&self.value, Value::Scalar(Scalar { text, kind: Kind::String }) if &**text == expected)
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -138,5 +150,5 @@ fn syntax(error: &ScanError, text: &str) -> Draft {
 }
 
 fn position(marker: Marker) -> Position {
-    Position { line: marker.line(), column: marker.col() + 1 }
+    Position::File { line: marker.line(), column: marker.col() + 1 }
 }

@@ -1,27 +1,34 @@
-//! Configuration from environment variables.
+//! Configuration from environment variables: [`mesh_core::config::VARIABLES`] has all of them.
 //!
-//! | variable | meaning |
-//! | --- | --- |
-//! | `MESH_CONFIG` | path of the configuration file |
-//!
-//! An empty variable counts as unset.
+//! An empty variable counts as unset. What a variable says is put over each version of the file.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::BuildError;
+use mesh_core::config::Reader;
 
 /// The variable that names the file.
-pub(crate) const CONFIG: &str = "MESH_CONFIG";
+const CONFIG: &str = "MESH_CONFIG";
 
-pub(crate) fn config_path() -> Result<PathBuf, BuildError> {
-    from_value(std::env::var_os(CONFIG))
+/// What an environment says.
+#[derive(Debug, Default)]
+pub(crate) struct Environment {
+    /// The configuration file.
+    pub(crate) file: Option<PathBuf>,
+    /// Everything else.
+    pub(crate) variables: Vec<(OsString, OsString)>,
 }
 
-fn from_value(value: Option<std::ffi::OsString>) -> Result<PathBuf, BuildError> {
-    match value {
-        Some(path) if path.is_empty() => Err(BuildError::NotInEnvironment { variable: CONFIG }),
-        Some(path) => Ok(path.into()),
-        None => Err(BuildError::NotInEnvironment { variable: CONFIG }),
+impl Environment {
+    pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let variables: Vec<_> = variables.into_iter().collect();
+        let set = variables.iter().rev().find(|(name, value)| name == CONFIG && !value.is_empty());
+        Self { file: set.map(|(_, path)| path.into()), variables }
+    }
+
+    /// Lets it have a say in what `reader` reads.
+    pub(crate) fn over(self, reader: Reader) -> Reader {
+        reader.with_environment(self.variables)
     }
 }
 
@@ -29,12 +36,14 @@ fn from_value(value: Option<std::ffi::OsString>) -> Result<PathBuf, BuildError> 
 mod tests {
     use super::*;
 
+    fn file(variables: &[(&str, &str)]) -> Option<PathBuf> {
+        Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into()))).file
+    }
+
     #[test]
     fn cf_08_an_empty_variable_counts_as_unset() {
-        for value in [None, Some("".into())] {
-            let error = from_value(value).unwrap_err();
-            assert!(error.to_string().contains("MESH_CONFIG=mesh.yaml"), "{error}");
-        }
-        assert_eq!(from_value(Some("a.yaml".into())).unwrap(), PathBuf::from("a.yaml"));
+        assert_eq!(file(&[]), None);
+        assert_eq!(file(&[("MESH_CONFIG", "")]), None);
+        assert_eq!(file(&[("MESH_CONFIGS", "b.yaml"), ("MESH_CONFIG", "a.yaml")]), Some("a.yaml".into()));
     }
 }

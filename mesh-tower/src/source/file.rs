@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_core::config;
-use mesh_core::model;
+use mesh_core::config::{File, Reader};
 use tokio::sync::watch;
 
+use super::reading::{Reading, Readings};
 use super::{BuildError, Update};
 
 /// How often the file is looked at. A change is in force after two to three of these.
@@ -52,6 +52,8 @@ pub(crate) struct Watcher {
     path: PathBuf,
     look: Option<Look>,
     content: u64,
+    reader: Reader,
+    readings: Arc<Readings>,
 }
 
 fn hash(content: &[u8]) -> u64 {
@@ -64,18 +66,24 @@ async fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     tokio::fs::read(path).await.map_err(|error| BuildError::Read { path: path.to_owned(), error })
 }
 
-fn parse(path: &Path, content: &[u8]) -> Result<Arc<model::Config>, BuildError> {
+fn parse(path: &Path, content: &[u8], reader: &Reader) -> Result<Reading, BuildError> {
     let directory = path.parent().unwrap_or_else(|| Path::new(""));
-    Ok(Arc::new(config::parse(content, &path.display().to_string(), directory)?))
+    let name = path.display().to_string();
+    Ok(Reading::of(reader.read(Some(File { text: content, name: &name, directory }))?))
 }
 
-/// Reads the file for the first time.
-pub(crate) async fn open(path: PathBuf) -> Result<(Watcher, Arc<model::Config>), BuildError> {
+/// Reads the file for the first time. `reader` knows what is put over each version of it; what is read goes to
+/// `readings`.
+pub(crate) async fn open(
+    path: PathBuf,
+    reader: Reader,
+    readings: Arc<Readings>,
+) -> Result<(Watcher, Reading), BuildError> {
     // Looked at before it is read: a change in between is seen by the next look.
     let look = tokio::fs::metadata(&path).await.ok().map(Look::from);
     let content = read(&path).await?;
-    let config = parse(&path, &content)?;
-    Ok((Watcher { path, look, content: hash(&content) }, config))
+    let reading = parse(&path, &content, &reader)?;
+    Ok((Watcher { path, look, content: hash(&content), reader, readings }, reading))
 }
 
 impl Watcher {
@@ -137,6 +145,7 @@ impl Watcher {
         if std::mem::replace(&mut self.content, hash) == hash {
             return None;
         }
-        Some(parse(&self.path, &content).map_err(Arc::new))
+        let reading = parse(&self.path, &content, &self.reader);
+        Some(reading.map(|reading| self.readings.add(reading)).map_err(Arc::new))
     }
 }

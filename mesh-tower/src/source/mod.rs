@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod endpoints;
 pub(crate) mod env;
 pub(crate) mod file;
+pub(crate) mod reading;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,21 +26,12 @@ pub(crate) type Update = Result<Arc<model::Config>, Arc<BuildError>>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The builder was given no configuration.
-    #[error("no configuration: give the builder a file, a text or a `Config`")]
-    NoSource,
-    /// The environment names no configuration.
-    #[error("{variable} is not set; let it name a configuration file, as in {variable}=mesh.yaml")]
-    NotInEnvironment {
-        /// The variable.
-        variable: &'static str,
-    },
-    /// An environment variable is not text.
-    #[error("{variable} is not valid UTF-8")]
-    Environment {
-        /// The variable.
-        variable: &'static str,
-    },
+    /// The builder was given a configuration made in code, and settings beside it.
+    #[error(
+        "the settings of the builder and the variables of the environment have no effect on a configuration made in \
+         code; say them in `Config::settings`, or give the builder a file or a text"
+    )]
+    SettingsBesideConfig,
     /// The file cannot be read.
     #[error("{path}: {error}", path = path.display())]
     Read {

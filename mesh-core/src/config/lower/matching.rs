@@ -35,7 +35,7 @@ pub(super) fn route_match(section: &schema::Match, path: Path<'_>, context: &mut
 }
 
 fn path_match(section: &schema::PathMatch, path: Path<'_>, context: &mut Context) -> Option<PathMatch> {
-    let schema::PathMatch { exact, prefix, regex, ignore_case, at } = section;
+    let schema::PathMatch { exact, prefix, regex, ignore_case, at, is_doubtful: _ } = section;
     let fields = [("exact", exact.is_written()), ("prefix", prefix.is_written()), ("regex", regex.is_written())];
     exactly_one(&fields, *at, path, context);
     if regex.is_written() {
@@ -67,8 +67,20 @@ pub(super) fn header_match(
     path: Path<'_>,
     context: &mut Context,
 ) -> Option<HeaderMatch> {
-    let schema::HeaderMatch { name, exact, prefix, suffix, contains, regex, range, present, ignore_case, invert, at } =
-        section;
+    let schema::HeaderMatch {
+        name,
+        exact,
+        prefix,
+        suffix,
+        contains,
+        regex,
+        range,
+        present,
+        ignore_case,
+        invert,
+        at,
+        is_doubtful: _,
+    } = section;
     let texts = Texts { exact, prefix, suffix, contains, regex, ignore_case };
     let [a, b, c, d, e] = texts.fields();
     let fields = [a, b, c, d, e, ("range", range.is_written()), ("present", present.is_written())];
@@ -94,7 +106,8 @@ pub(super) fn header_match(
 }
 
 fn query_match(section: &schema::QueryMatch, path: Path<'_>, context: &mut Context) -> Option<QueryMatch> {
-    let schema::QueryMatch { name, exact, prefix, suffix, contains, regex, present, ignore_case, at } = section;
+    let schema::QueryMatch { name, exact, prefix, suffix, contains, regex, present, ignore_case, at, is_doubtful: _ } =
+        section;
     let texts = Texts { exact, prefix, suffix, contains, regex, ignore_case };
     let [a, b, c, d, e] = texts.fields();
     exactly_one(&[a, b, c, d, e, ("present", present.is_written())], *at, path, context);

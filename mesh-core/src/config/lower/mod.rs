@@ -6,22 +6,28 @@
 mod backend;
 mod matching;
 mod policy;
+mod settings;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
-use super::problem::{Draft, Path, Position, shorten};
+use super::origin::Position;
+use super::problem::{Draft, Path, shorten};
 use super::schema;
-use super::shape::{Context, Field, Spanned, list};
+use super::shape::{Context, Field, Map, Shape, Spanned, list};
 use super::suggest::did_you_mean;
 use crate::model::{
-    BackendId, Config, Forward, HostPattern, PolicyOverride, Route, RoutePolicy, VirtualHost, WeightedBackend,
+    BackendId, Config, Defaults, Forward, HostPattern, PolicyOverride, Route, RoutePolicy, UnknownServices,
+    VirtualHost, WeightedBackend,
 };
 
 /// The model of `file`.
 pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Context) -> Config {
-    let mut config = Config::new();
+    let settings = settings::settings(file, context);
+    require_services(file, settings.unknown_services, context);
+    let defaults = settings.defaults.clone();
+    let mut config = Config::new().with_settings(settings);
     let mut owners = HashMap::new();
     let services = Path::TOP;
     let services = services.key("services");
@@ -40,7 +46,7 @@ pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Cont
             }
         }
         let mut virtual_host = VirtualHost::new(entry.name.clone(), hosts.claimed);
-        virtual_host.routes = routes(service, &entry.name, path, context);
+        virtual_host.routes = routes(service, &entry.name, &defaults, path, context);
         virtual_host.retry_throttling = service.retry_throttling.value().map(policy::retry_throttling);
         config = config.with_virtual_host(virtual_host);
         let backends_path = path.key("backends");
@@ -48,11 +54,30 @@ pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Cont
             if let Some(section) = &named.value {
                 let id = BackendId::new(entry.name.clone(), named.name.clone());
                 let path = backends_path.key(&named.name);
-                config = config.with_backend(backend::backend(section, id, directory, path, context));
+                let scope = backend::Scope { defaults: &defaults, directory };
+                config = config.with_backend(backend::backend(section, id, &scope, path, context));
             }
         }
     }
     config
+}
+
+/// Without services every name is unknown; that makes sense only if unknown names are looked up.
+fn require_services(file: &schema::File, unknown: UnknownServices, context: &mut Context) {
+    let is_needed = unknown == UnknownServices::Refuse && !file.unknown_services.is_invalid();
+    if file.services.is_written() || file.is_doubtful || !is_needed {
+        return;
+    }
+    // Who said `refuse` is to hear of it, if it was not the file that lacks the services.
+    let at = match file.unknown_services.given() {
+        Some(Spanned { at: at @ (Position::Environment(_) | Position::Builder(_)), .. }) => *at,
+        _ => file.at,
+    };
+    context.report(at, Path::TOP.key("services"), || {
+        let form = <Map<schema::Service> as Shape>::form();
+        let draft = Draft::new(format!("`services` is missing: write {form}"));
+        draft.help("or `unknown_services: dns`, to look every name up")
+    });
 }
 
 /// The hosts of one service, and who has those of the others.
@@ -82,13 +107,22 @@ impl Hosts<'_> {
 }
 
 /// The routes of a service.
-fn routes(service: &schema::Service, name: &Arc<str>, path: Path<'_>, context: &mut Context) -> Vec<Route> {
+fn routes(
+    service: &schema::Service,
+    name: &Arc<str>,
+    defaults: &Defaults,
+    path: Path<'_>,
+    context: &mut Context,
+) -> Vec<Route> {
     let backends: &[_] = service.backends.value().map_or(&[], Vec::as_slice);
     let written: &[_] = service.routes.value().map_or(&[], Vec::as_slice);
     if written.is_empty() && !service.routes.is_invalid() {
         return match backends {
             [] => Vec::new(),
-            [only] => vec![Route::new(Forward::to(BackendId::new(name.clone(), only.name.clone())))],
+            [only] => {
+                let forward = Forward::to(BackendId::new(name.clone(), only.name.clone()));
+                vec![Route::new(forward.with_policy(default_policy(defaults)))]
+            }
             [first, ..] => {
                 context.report(service.at, path.key("routes"), || {
                     let names = list(backends.iter().map(|backend| &*backend.name));
@@ -105,6 +139,7 @@ fn routes(service: &schema::Service, name: &Arc<str>, path: Path<'_>, context: &
         backends: backends.iter().map(|backend| &*backend.name).collect(),
         ordered: backends.iter().map(|backend| &*backend.name).collect(),
         is_known: !service.backends.is_invalid(),
+        defaults,
     };
     let path = path.key("routes");
     let mut names = HashMap::new();
@@ -133,17 +168,23 @@ struct Scope<'a> {
     ordered: Vec<&'a str>,
     /// Whether the backends could be read; if not, no name is called wrong.
     is_known: bool,
+    defaults: &'a Defaults,
+}
+
+/// The policy of a route that says nothing.
+fn default_policy(defaults: &Defaults) -> RoutePolicy {
+    RoutePolicy { timeout: defaults.timeout, retry: defaults.retry.clone(), ..RoutePolicy::default() }
 }
 
 fn route(section: &schema::Route, scope: &Scope<'_>, path: Path<'_>, context: &mut Context) -> Route {
-    let forward = Forward {
-        backends: weighted_backends(section, scope, path, context),
-        policy: RoutePolicy {
-            timeout: section.timeout.value().copied().flatten(),
-            retry: policy::retry(&section.retry, path, context).flatten(),
-            hash: policy::hash(&section.hash_policy, path, context).unwrap_or_default(),
-        },
+    let backends = weighted_backends(section, scope, path, context);
+    let default = default_policy(scope.defaults);
+    let policy = RoutePolicy {
+        timeout: section.timeout.value().copied().unwrap_or(default.timeout),
+        retry: policy::retry(&section.retry, path, context).unwrap_or(default.retry),
+        hash: policy::hash(&section.hash_policy, path, context).unwrap_or_default(),
     };
+    let forward = Forward { backends, policy };
     let mut route = Route::new(forward);
     route.name = section.name.value().cloned();
     let path = path.key("matches");

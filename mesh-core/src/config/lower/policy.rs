@@ -84,9 +84,8 @@ fn companion<V>(
 }
 
 fn backoff(section: &schema::Backoff, path: Path<'_>, context: &mut Context) -> Backoff {
-    const LONGEST: Duration = Duration::from_secs(300);
     let base = section.base.or(Backoff::default().base);
-    let max = section.max.or((base * 10).min(LONGEST));
+    let max = section.max.or(schema::Backoff::longest(base));
     at_least_base(&section.base, &section.max, path, context);
     Backoff { base, max }
 }
@@ -116,7 +115,7 @@ pub(super) fn hash(
 }
 
 fn hash_policy(section: &schema::HashPolicy, path: Path<'_>, context: &mut Context) -> Option<HashPolicy> {
-    let schema::HashPolicy { header, query, terminal, at } = section;
+    let schema::HashPolicy { header, query, terminal, at, is_doubtful: _ } = section;
     exactly_one(&[("header", header.is_written()), ("query", query.is_written())], *at, path, context);
     let header = header.value().map(|name| HashSource::Header { name: name.clone(), rewrite: None });
     let source = header.or_else(|| query.value().cloned().map(HashSource::QueryParameter))?;

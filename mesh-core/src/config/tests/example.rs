@@ -8,10 +8,10 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::{good, only_problem};
 use crate::model::{
-    Backend, BackendId, Backoff, Config, ConnectBackoff, Endpoint, Forward, Fraction, HashPolicy, HashSource,
-    HeaderMatch, HostPattern, LoadBalancer, PathMatch, Pattern, PolicyOverride, Protocol, QueryMatch, RetryBudget,
-    RetryMethods, RetryOn, RetryPolicy, RetryThrottling, RootCertificates, Route, RouteMatch, RoutePolicy, StringMatch,
-    Tls, ValueMatch, VirtualHost, WeightedBackend,
+    Backend, BackendId, Backoff, Config, ConnectBackoff, Discovered, DnsName, Endpoint, Finder, Forward, Fraction,
+    HashPolicy, HashSource, HeaderMatch, HostPattern, LoadBalancer, PathMatch, Pattern, PolicyOverride, Propagator,
+    Protocol, QueryMatch, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling, RootCertificates, Route,
+    RouteMatch, RoutePolicy, Settings, StringMatch, Tls, UnknownServices, ValueMatch, VirtualHost, WeightedBackend,
 };
 
 fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
@@ -82,6 +82,7 @@ fn defaults_are_those_of_the_model() {
         VirtualHost::new("a", vec![HostPattern::Exact("a".into())]).with_route(Route::new(Forward::to(id.clone())));
     let backend = Backend::new(id, Vec::new());
     assert_eq!(config, Config::new().with_virtual_host(virtual_host).with_backend(backend));
+    assert_eq!(*config.settings, Settings::default());
 
     let config = good(
         "services: { a: { backends: { b: { endpoints: [] } },\
@@ -325,4 +326,106 @@ fn no_routes_need_a_single_backend() {
         "mesh.yaml:3:5: services.a.routes: `routes` is missing: it must say which of the backends `b`, `c` gets what; \
          write `routes: [{ backends: [{ name: b }] }]`"
     );
+}
+
+/// CF-07: what a route, a weighted backend or a backend says replaces the defaults, each field as a whole.
+#[test]
+fn cf_07_defaults_hold_where_nothing_is_said() {
+    let config = good(
+        r#"
+defaults:
+  timeout: 3s
+  retry: { num_retries: 4, on: [unavailable] }
+  connect_timeout: 700ms
+  load_balancer: { policy: pick_first, shuffle: true }
+  protocol: http2
+services:
+  plain: { backends: { b: { dns: Plain.example:80 } } }
+  own:
+    routes:
+      - backends: [{ name: b }]
+        matches: [{ method: GET }]
+      - backends: [{ name: b, timeout: 1s, retry: none }]
+        timeout: 0s
+        retry: { on: [reset] }
+      - backends: [{ name: c }]
+        retry: none
+    backends:
+      b: { endpoints: [], connect_timeout: 1s, load_balancer: random, protocol: auto }
+      c: { dns: { srv: _Grpc._tcp.own }, load_balancer: { policy: custom, name: nearest } }
+      d: { discovery: { source: zoo, name: /own } }
+"#,
+    );
+    let policies: Vec<_> = config.virtual_hosts.iter().flat_map(|host| &host.routes).map(forward).collect();
+    let retry = Arc::new(RetryPolicy::new(RetryOn::UNAVAILABLE).with_num_retries(4));
+    let default = RoutePolicy {
+        timeout: Some(Duration::from_secs(3)),
+        retry: Some(Arc::clone(&retry)),
+        ..RoutePolicy::default()
+    };
+    assert_eq!(policies[0].policy, default);
+    assert_eq!(policies[1].policy, default);
+    let reset = Some(Arc::new(RetryPolicy::new(RetryOn::RESET)));
+    assert_eq!(policies[2].policy, RoutePolicy { retry: reset, ..RoutePolicy::default() });
+    let over = &policies[2].backends[0].policy;
+    assert_eq!((over.timeout, &over.retry), (Some(Some(Duration::from_secs(1))), &Some(None)));
+    assert_eq!(policies[3].policy, RoutePolicy { retry: None, ..default.clone() });
+
+    let backend = |service, name| &config.backends[&BackendId::new(service, name)];
+    let pick_first = LoadBalancer::PickFirst { shuffle: true };
+    let [plain, b, c, d] = [("plain", "b"), ("own", "b"), ("own", "c"), ("own", "d")].map(|(s, b)| backend(s, b));
+    for inheriting in [plain, d] {
+        assert_eq!(inheriting.connect_timeout, Duration::from_millis(700));
+        assert_eq!((&inheriting.load_balancer, inheriting.protocol), (&pick_first, Protocol::Http2));
+    }
+    assert_eq!(b.connect_timeout, Duration::from_secs(1));
+    assert_eq!((&b.load_balancer, b.protocol), (&LoadBalancer::Random, Protocol::Auto));
+    assert_eq!(c.load_balancer, LoadBalancer::Custom("nearest".into()));
+
+    let finders = [plain, b, c, d].map(|backend| {
+        let discovery = backend.discovery.as_ref()?;
+        assert_eq!(discovery.found, Discovered::Pending);
+        Some(discovery.of.clone())
+    });
+    let host = DnsName::Host { host: "plain.example".into(), port: 80 };
+    let expected = [
+        Some(Finder::Dns(host)),
+        None,
+        Some(Finder::Dns(DnsName::Service("_grpc._tcp.own".into()))),
+        Some(Finder::Custom { source: "zoo".into(), name: "/own".into() }),
+    ];
+    assert_eq!(finders, expected);
+
+    let defaults = &config.settings.defaults;
+    assert_eq!((defaults.timeout, &defaults.retry), (default.timeout, &Some(retry)));
+    assert_eq!((&defaults.load_balancer, defaults.protocol), (&pick_first, Protocol::Http2));
+    assert_eq!(defaults.connect_timeout, Duration::from_millis(700));
+}
+
+#[test]
+fn reads_the_settings_of_the_mesh() {
+    let config = good(
+        "unknown_services: dns\ndns: { min_ttl: 1s, max_ttl: 1h, timeout: 2s }\n\
+         telemetry: { propagators: [b3multi, b3, grpc-trace-bin, baggage, tracecontext] }\n",
+    );
+    assert!(config.virtual_hosts.is_empty() && config.backends.is_empty());
+    let settings = &config.settings;
+    assert_eq!(settings.unknown_services, UnknownServices::Dns);
+    let seconds = [settings.dns.min_ttl, settings.dns.max_ttl, settings.dns.timeout].map(|value| value.as_secs());
+    assert_eq!(seconds, [1, 3600, 2]);
+    use Propagator::{B3, B3Multi, Baggage, GrpcTraceBin, TraceContext};
+    assert_eq!(settings.telemetry.propagators, [B3Multi, B3, GrpcTraceBin, Baggage, TraceContext]);
+    for none in ["none", "[]"] {
+        let config = good(&format!("unknown_services: dns\ntelemetry: {{ propagators: {none} }}\n"));
+        assert!(config.settings.telemetry.propagators.is_empty());
+    }
+}
+
+/// A socket's path is relative to the file, as a certificate's is.
+#[test]
+fn reads_unix_sockets() {
+    let config = good("services: { a: { backends: { b: { endpoints: [unix:/run/a.sock, unix:sub/b.sock] } } } }");
+    let addresses: Vec<_> =
+        config.backends.values().flat_map(|backend| &backend.endpoints).map(|e| e.address.to_string()).collect();
+    assert_eq!(addresses, ["unix:/run/a.sock", "unix:/etc/mesh/sub/b.sock"]);
 }

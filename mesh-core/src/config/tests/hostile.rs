@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::super::parse;
+use super::super::{File, Parsed, Reader, parse};
 use super::{only_problem, read};
 
 #[test]
@@ -39,7 +39,7 @@ fn aliases_cannot_multiply() {
     }
     let problem = only_problem(&text);
     assert!(problem.message.starts_with("more than 500000 values"), "{problem}");
-    assert_eq!(problem.line, 6);
+    assert_eq!(problem.line(), 6);
 }
 
 /// Few nodes, much text.
@@ -97,7 +97,7 @@ fn patterns_are_bounded() {
     read(&format!("{head}{same}")).unwrap();
 }
 
-const VALID: &str = include_str!("../../../fuzz/corpus/config/everything.yaml");
+pub(super) const VALID: &str = include_str!("../../../fuzz/corpus/config/everything.yaml");
 
 #[test]
 fn seed_is_valid() {
@@ -113,15 +113,23 @@ fn beginnings_of_a_file_do_not_panic() {
 }
 
 fn check(text: &[u8]) {
-    if let Err(error) = parse(text, "any", Path::new("/")) {
-        assert!(!error.problems().is_empty());
-        assert!(error.problems().is_sorted_by_key(|problem| (problem.line, problem.column)));
-        assert!(error.to_string().lines().count() >= error.problems().len());
+    let directory = Path::new("/");
+    match Reader::new().read(Some(File { text, name: "any", directory })) {
+        Err(error) => {
+            assert!(!error.problems().is_empty());
+            assert!(error.problems().is_sorted_by_key(|problem| (problem.line(), problem.column())));
+            assert!(error.to_string().lines().count() >= error.problems().len());
+        }
+        // CF-07: what is shown as effective is the same configuration.
+        Ok(Parsed { config, effective, .. }) => {
+            let again = parse(effective.to_string().as_bytes(), "effective", directory);
+            assert_eq!(again.as_ref(), Ok(&config), "{effective}");
+        }
     }
 }
 
 /// Pieces of the language, so that chance gets further than the first character.
-fn piece() -> impl Strategy<Value = String> {
+pub(super) fn piece() -> impl Strategy<Value = String> {
     let words: Vec<_> = VALID.split_inclusive([' ', '\n', ',', '[', '{']).map(str::to_owned).collect();
     let signs = [
         "&a ", "*a", "!!str ", "!x ", "<<: ", "? ", "- ", "---\n", "...\n", "|\n", ">-\n", "'", "\"", "\t", "#", "\r\n",

@@ -5,7 +5,7 @@ use super::{bad, read};
 /// CF-02: one file, every problem of it, each with its place, path, value and way out.
 #[test]
 fn reports_all_problems_at_once() {
-    let text = r#"telemetry: {}
+    let text = r#"xds: {}
 services:
   greeter:
     hosts: [GREETER.example, "a b"]
@@ -35,7 +35,7 @@ services:
     backends: {}
 "#;
     let places = [
-        (1, 1, "telemetry", Some("telemetry"), "not supported in this version"),
+        (1, 1, "xds", Some("xds"), "not supported in this version"),
         (4, 30, "services.greeter.hosts[1]", Some("a b"), "letters, digits"),
         (5, 5, "services.greeter.rate_limit", Some("rate_limit"), "not supported in this version"),
         (9, 29, "services.greeter.routes[0].matches[0].path.prefix", Some("v1"), "write `/v1`"),
@@ -58,7 +58,7 @@ services:
             "needs the field `retriable_headers`",
         ),
         (17, 103, "services.greeter.routes[1].retry.backoff.max", Some("25ms"), "at least 1s"),
-        (20, 34, "services.greeter.backends.blue.endpoints[1]", Some("localhost:80"), "not supported in this version"),
+        (20, 34, "services.greeter.backends.blue.endpoints[1]", Some("localhost:80"), "write `dns: localhost:80`"),
         (20, 48, "services.greeter.backends.blue.endpoints[2]", Some("10.0.0.1:80"), "already in this list"),
         (21, 24, "services.greeter.backends.blue.load_balancer", Some("maglev"), "not supported in this version"),
         (
@@ -68,7 +68,7 @@ services:
             Some("conect_timeout"),
             "did you mean `connect_timeout`?",
         ),
-        (24, 9, "services.greeter.backends.green.endpoints", None, "is missing"),
+        (24, 9, "services.greeter.backends.green", None, "one of `endpoints`, `dns`, `discovery`"),
         (24, 19, "services.greeter.backends.green.protocol", Some("http3"), "`auto`, `http1`, `http2`"),
         (25, 22, "services.greeter.backends.green.tls.mode", Some("mutual"), "not supported in this version"),
         (27, 13, "services.other.hosts[0]", Some("greeter.example"), "already a host of the service `greeter`"),
@@ -77,7 +77,7 @@ services:
     let problems = bad(text);
     let found: Vec<_> = problems
         .iter()
-        .map(|problem| (problem.line, problem.column, problem.path.as_str(), problem.value.as_deref()))
+        .map(|problem| (problem.line(), problem.column(), problem.path.as_str(), problem.value.as_deref()))
         .collect();
     let expected: Vec<_> =
         places.iter().map(|(line, column, path, value, _)| (*line, *column, *path, *value)).collect();

@@ -1,6 +1,8 @@
+mod effective;
 mod example;
 mod hostile;
 mod many;
+mod overrides;
 mod reference;
 mod sections;
 mod yaml;

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::super::problem::{Path, Position, Problem};
+use super::super::origin::Position;
+use super::super::problem::{Path, Problem};
 use super::super::schema;
 use super::super::section::{FieldSpec, Presence, Section};
 use super::super::shape::{Context, Shape};
 use super::super::tree::{Node, Value};
 use super::good;
+use crate::config::{VARIABLES, Variable};
 
 struct Described {
     title: &'static str,
@@ -32,6 +34,9 @@ fn read_empty<S: Shape>() -> Vec<Problem> {
 fn sections() -> Vec<Described> {
     vec![
         describe::<schema::File>("top of the file"),
+        describe::<schema::Defaults>("defaults"),
+        describe::<schema::Dns>("dns"),
+        describe::<schema::Telemetry>("telemetry"),
         describe::<schema::Service>("services.NAME"),
         describe::<schema::RetryThrottling>("retry_throttling"),
         describe::<schema::Route>("routes[]"),
@@ -46,6 +51,8 @@ fn sections() -> Vec<Described> {
         describe::<schema::Backoff>("retry.backoff"),
         describe::<schema::HashPolicy>("hash_policy[]"),
         describe::<schema::Backend>("backends.NAME"),
+        describe::<schema::SrvSection>("backends.NAME.dns, as a section"),
+        describe::<schema::DiscoverySection>("backends.NAME.discovery"),
         describe::<schema::BalancerSection>("load_balancer, as a section"),
         describe::<schema::ConnectBackoff>("connect_backoff"),
         describe::<schema::RetryBudget>("retry_budget"),
@@ -62,11 +69,13 @@ fn tables() -> String {
             "\n## `{title}`: {form}\n\n| field | type and range | default | meaning |\n| --- | --- | --- | --- |\n"
         )
         .unwrap();
-        for FieldSpec { name, form, presence, about } in fields {
+        for FieldSpec { name, form, presence, about, .. } in fields {
             let default = match presence {
                 Presence::Required => "required".to_owned(),
                 Presence::Optional => String::new(),
+                Presence::Follows(default, _) => (*default).to_owned(),
                 Presence::DefaultsTo(default) => format!("`{default}`"),
+                Presence::Inherits => "that of `defaults`".to_owned(),
             };
             writeln!(text, "| `{name}` | {} | {default} | {} |", form(), about.trim()).unwrap();
         }
@@ -74,6 +83,11 @@ fn tables() -> String {
             let names: Vec<_> = not_yet.iter().map(|name| format!("`{name}`")).collect();
             writeln!(text, "\nNot supported in this version: {}.", names.join(", ")).unwrap();
         }
+    }
+    text.push_str("\n# The environment\n\n| variable | field | meaning |\n| --- | --- | --- |\n");
+    for Variable { name, field, about, .. } in VARIABLES {
+        let field = if field.is_empty() { String::new() } else { format!("`{field}`") };
+        writeln!(text, "| `{name}` | {field} | {about} |").unwrap();
     }
     text
 }

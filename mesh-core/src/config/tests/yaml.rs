@@ -20,7 +20,7 @@ fn reports_syntax_errors_with_their_place() {
     ];
     for (text, place, message, help) in cases {
         let problem = only_problem(text);
-        assert_eq!((problem.line, problem.column, &*problem.file), (place.0, place.1, "mesh.yaml"), "{problem}");
+        assert_eq!(problem.origin.to_string(), format!("mesh.yaml:{}:{}", place.0, place.1), "{problem}");
         assert!(problem.message.starts_with("not valid YAML: ") && problem.message.contains(message), "{problem}");
         let words = problem.help.as_deref().unwrap_or_default();
         assert_eq!(help.is_some(), problem.help.is_some(), "{problem}");
@@ -31,7 +31,7 @@ fn reports_syntax_errors_with_their_place() {
 /// CF-01: what was found before a syntax error is reported with it.
 #[test]
 fn keeps_problems_in_front_of_a_syntax_error() {
-    let lines: Vec<_> = bad("services: 1\nservices: 2\na: b: c\n").iter().map(|problem| problem.line).collect();
+    let lines: Vec<_> = bad("services: 1\nservices: 2\na: b: c\n").iter().map(|problem| problem.line()).collect();
     assert_eq!(lines, [2, 3]);
 }
 
@@ -42,7 +42,7 @@ fn refuses_a_file_without_configuration() {
         ["", "\n\n", "# nothing\n# here\n", "---\n", "---\n...\n", "null\n", "~", "\u{feff}", "%YAML 1.2\n---\n"]
     {
         let problem = only_problem(text);
-        assert_eq!((problem.line, problem.column), (0, 0), "{text:?}");
+        assert_eq!((problem.line(), problem.column()), (0, 0), "{text:?}");
         assert!(problem.to_string().starts_with("mesh.yaml: there is no configuration"), "{problem}");
     }
 }
@@ -91,7 +91,7 @@ fn refuses_what_is_not_text() {
     for (text, place, message) in cases {
         let error = parse(text, "mesh.yaml", Path::new("")).unwrap_err();
         let [problem] = error.problems() else { panic!("{error}") };
-        assert_eq!((problem.line, problem.column), place, "{problem}");
+        assert_eq!((problem.line(), problem.column()), place, "{problem}");
         assert_eq!(problem.message, message);
     }
 }
@@ -100,7 +100,7 @@ fn refuses_what_is_not_text() {
 #[test]
 fn counts_places_as_people_do() {
     for text in ["services:\n  äöü: 5\n", "services:\r\n  äöü: 5\r\n", "\u{feff}services:\n  äöü: 5\n"] {
-        let places: Vec<_> = bad(text).iter().map(|problem| (problem.line, problem.column)).collect();
+        let places: Vec<_> = bad(text).iter().map(|problem| (problem.line(), problem.column())).collect();
         assert_eq!(places, [(2, 3), (2, 8)], "{text:?}");
     }
 }
@@ -130,6 +130,7 @@ fn problems_behind_aliases_point_at_the_text() {
     let problems = bad(
         "services:\n  a: { backends: { b: { endpoints: &e [x] } } }\n  c: { backends: { b: { endpoints: *e } } }\n",
     );
-    let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column, problem.path.as_str())).collect();
+    let places: Vec<_> =
+        problems.iter().map(|problem| (problem.line(), problem.column(), problem.path.as_str())).collect();
     assert_eq!(places, [(2, 40, "services.a.backends.b.endpoints[0]"), (2, 40, "services.c.backends.b.endpoints[0]")]);
 }

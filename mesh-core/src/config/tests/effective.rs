@@ -1,0 +1,196 @@
+//! CF-07: the effective configuration, with the origin of each value.
+
+use std::path::Path;
+
+use super::super::{File, Parsed, Reader, parse};
+use super::hostile::VALID;
+
+fn parsed(reader: &Reader, text: &str) -> Parsed {
+    let file = File { text: text.as_bytes(), name: "mesh.yaml", directory: Path::new("/etc/mesh") };
+    reader.read(Some(file)).unwrap_or_else(|error| panic!("{error}\nin\n{text}"))
+}
+
+fn reader() -> Reader {
+    Reader::new()
+        .with_environment([("MESH_TIMEOUT".into(), "3s".into()), ("MESH_RETRY_NUM_RETRIES".into(), "2".into())])
+        .with_dns_timeout(std::time::Duration::from_secs(1))
+}
+
+#[test]
+fn cf_07_every_value_has_its_origin() {
+    let text = r#"services:
+  greeter:
+    hosts: [Greeter.example]
+    backends:
+      "5": { endpoints: ["10.0.0.1:80"], load_balancer: { policy: least_request } }
+  shop:
+    routes:
+      - { name: "true", backends: [{ name: v1 }], timeout: 0s, retry: none }
+      - { backends: [{ name: v1, retry: { on: [reset], backoff: { base: 1m } } }] }
+    backends:
+      v1: { dns: shop:80, connect_backoff: {}, protocol: http2 }
+defaults: { connect_timeout: 1s }
+telemetry: { propagators: [] }
+"#;
+    let expected = r#"services:
+  greeter:
+    hosts:
+      - Greeter.example  # mesh.yaml:3:13
+    routes:
+      - backends:
+          - name: "5"  # default
+            weight: 1  # default
+        timeout: 3s  # environment MESH_TIMEOUT
+        retry:
+          num_retries: 2  # environment MESH_RETRY_NUM_RETRIES
+          on:
+            - unavailable  # default
+            - connect-failure  # default
+            - refused-stream  # default
+            - gateway-error  # default
+          backoff:
+            base: 25ms  # default
+            max: 250ms  # default
+          max_body_bytes: 65536  # default
+    backends:
+      "5":
+        endpoints:
+          - 10.0.0.1:80  # mesh.yaml:5:26
+        protocol: auto  # default
+        load_balancer:
+          policy: least_request  # mesh.yaml:5:67
+          choice_count: 2  # default
+        connect_timeout: 1s  # mesh.yaml:12:30
+        connect_backoff:
+          base: 1s  # default
+          max: 2m  # default
+        retry_budget:
+          percent: 20  # default
+          min_concurrent: 3  # default
+  shop:
+    routes:
+      - name: "true"  # mesh.yaml:8:17
+        backends:
+          - name: v1  # mesh.yaml:8:44
+            weight: 1  # default
+        timeout: 0s  # mesh.yaml:8:60
+        retry: none  # mesh.yaml:8:71
+      - backends:
+          - name: v1  # mesh.yaml:9:30
+            weight: 1  # default
+            retry:
+              num_retries: 1  # default
+              on:
+                - reset  # mesh.yaml:9:48
+              backoff:
+                base: 1m  # mesh.yaml:9:73
+                max: 5m  # default
+              max_body_bytes: 65536  # default
+        timeout: 3s  # environment MESH_TIMEOUT
+        retry:
+          num_retries: 2  # environment MESH_RETRY_NUM_RETRIES
+          on:
+            - unavailable  # default
+            - connect-failure  # default
+            - refused-stream  # default
+            - gateway-error  # default
+          backoff:
+            base: 25ms  # default
+            max: 250ms  # default
+          max_body_bytes: 65536  # default
+    backends:
+      v1:
+        dns: shop:80  # mesh.yaml:11:18
+        protocol: http2  # mesh.yaml:11:58
+        load_balancer: round_robin  # default
+        connect_timeout: 1s  # mesh.yaml:12:30
+        connect_backoff:
+          base: 1s  # default
+          max: 2m  # default
+        retry_budget:
+          percent: 20  # default
+          min_concurrent: 3  # default
+unknown_services: refuse  # default
+defaults:
+  timeout: 3s  # environment MESH_TIMEOUT
+  retry:
+    num_retries: 2  # environment MESH_RETRY_NUM_RETRIES
+    on:
+      - unavailable  # default
+      - connect-failure  # default
+      - refused-stream  # default
+      - gateway-error  # default
+    backoff:
+      base: 25ms  # default
+      max: 250ms  # default
+    max_body_bytes: 65536  # default
+  connect_timeout: 1s  # mesh.yaml:12:30
+  load_balancer: round_robin  # default
+  protocol: auto  # default
+dns:
+  min_ttl: 5s  # default
+  max_ttl: 5m  # default
+  timeout: 1s  # builder dns_timeout
+telemetry:
+  propagators: []  # mesh.yaml:13:27
+"#;
+    let shown = parsed(&reader(), text).effective.to_string();
+    for (shown, expected) in shown.lines().zip(expected.lines()) {
+        assert_eq!(shown, expected);
+    }
+    assert_eq!(shown.len(), expected.len());
+}
+
+#[test]
+fn what_is_shown_is_the_same_configuration() {
+    for reader in [Reader::new(), reader()] {
+        let Parsed { config, effective, .. } = parsed(&reader, VALID);
+        let text = effective.to_string();
+        let again =
+            parse(text.as_bytes(), "effective", Path::new("/etc/mesh")).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(again, config, "{text}");
+    }
+    let Parsed { config, effective, .. } = Reader::new().read(None).unwrap();
+    assert_eq!(parse(effective.to_string().as_bytes(), "effective", Path::new("")).unwrap(), config);
+}
+
+/// Names and texts that YAML would take for something else.
+#[test]
+fn what_needs_quotes_gets_them() {
+    for text in
+        ["true", "5", "0x1", "~", "", " a", "a ", "a: b", "a #b", "- a", "[a]", "*a", "é", "\u{feff}\u{85}", "\t\"\\"]
+    {
+        let escaped: String = text.chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect();
+        let file = format!(
+            "services: {{ s: {{ backends: {{ b: {{ endpoints: [] }} }}, routes: [{{ backends: [{{ name: b }}], \
+             matches: [{{ query: [{{ name: n, exact: \"{escaped}\" }}] }}] }}] }} }}"
+        );
+        let Parsed { config, effective, .. } = parsed(&Reader::new(), &file);
+        let shown = effective.to_string();
+        assert_eq!(parse(shown.as_bytes(), "effective", Path::new("")).as_ref(), Ok(&config), "{shown}");
+    }
+}
+
+#[test]
+fn settings_are_json_with_paths_and_origins() {
+    let text = "services: { s: { backends: { b: { endpoints: [], retry_budget: { percent: 0.5 } } } } }\n";
+    let effective = parsed(&reader(), text).effective;
+    let json = serde_json::to_value(&effective).unwrap();
+    let setting = |path: &str| json.as_array().unwrap().iter().find(|setting| setting["path"] == path).unwrap().clone();
+    let file = |column: u32| serde_json::json!({ "kind": "file", "name": "mesh.yaml", "line": 1, "column": column });
+    let cases = [
+        ("services.s.backends.b.endpoints", serde_json::json!([]), file(46)),
+        ("services.s.backends.b.retry_budget.percent", serde_json::json!(0.5), file(75)),
+        ("services.s.routes[0].backends[0].weight", serde_json::json!(1), serde_json::json!({ "kind": "default" })),
+        (
+            "services.s.routes[0].timeout",
+            serde_json::json!("3s"),
+            serde_json::json!({ "kind": "environment", "name": "MESH_TIMEOUT" }),
+        ),
+        ("dns.timeout", serde_json::json!("1s"), serde_json::json!({ "kind": "builder", "name": "dns_timeout" })),
+    ];
+    for (path, value, origin) in cases {
+        assert_eq!(setting(path), serde_json::json!({ "path": path, "value": value, "origin": origin }));
+    }
+    assert_eq!(json.as_array().unwrap().len(), effective.settings().len());
+}
