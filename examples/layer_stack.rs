@@ -1,72 +1,75 @@
-//! A stack of one's own: hyper-util's client, with the routes, deadlines and retries of the mesh as Tower layers around
-//! it.
+//! The mesh taken apart: its layers around hyper-util's client, which brings the connections.
 //!
 //! ```sh
 //! cargo run --example layer_stack
 //! ```
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
-use std::convert::Infallible;
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use examples::backend::Backend;
 use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use mesh_tonic::core::{config, model};
+use mesh_tonic::mesh_tower::BoxError;
 use mesh_tonic::mesh_tower::layer::{DeadlineLayer, ReplayBody, RetryLayer, RouteLayer, TimeoutLayer};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (mut a, b) = (Backend::start("a", Duration::ZERO)?, Backend::start("b", Duration::ZERO)?);
-    let config = format!(
+async fn main() -> Result<(), BoxError> {
+    let (alive, mut dead) = (Backend::start("v1", Duration::ZERO)?, Backend::start("dead", Duration::ZERO)?);
+    let slow = Backend::start("slow", Duration::from_secs(5))?;
+    dead.kill().await;
+    let text = format!(
         "services:
            catalog:
              routes:
-               - backends: [{{ name: v1 }}]
-                 timeout: 2s
-                 retry: {{ num_retries: 3, on: [connect-failure, reset] }}
-             backends:
-               v1: {{ endpoints: [{}, {}] }}",
-        a.address(),
-        b.address()
+               - {{ matches: [{{ path: {{ prefix: /reports }} }}], backends: [{{ name: slow }}], timeout: 300ms }}
+               - {{ backends: [{{ name: v1 }}], retry: {{ on: [connect-failure], num_retries: 2 }} }}
+             backends: {{ v1: {{ endpoints: [{}, {}] }}, slow: {{ endpoints: [{}] }} }}",
+        dead.address(),
+        alive.address(),
+        slow.address()
     );
-    let config = config::parse(config.as_bytes(), "stack", Path::new(""))?;
+    let config = config::parse(text.as_bytes(), "layer_stack", Path::new("."))?;
 
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Full<Bytes>>>();
-    // Called once for each backend that is needed.
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Empty<Bytes>>>();
     let maker = service_fn(move |backend: Arc<model::Backend>| {
         let turn = Arc::new(AtomicUsize::new(0));
-        let to_endpoint = move |mut request: Request<_>| {
-            // Balancing is ours in a stack of our own: each attempt takes the next endpoint.
-            let index = turn.fetch_add(1, Ordering::Relaxed) % backend.endpoints.len();
-            let uri = format!("http://{}{}", backend.endpoints[index].address, request.uri().path());
-            *request.uri_mut() = uri.parse().unwrap_or_default();
-            request
-        };
         let service = ServiceBuilder::new()
             .layer(DeadlineLayer::new(Duration::from_secs(10))) // where the route has no timeout
             .layer(RetryLayer::from_route())
-            .layer(TimeoutLayer::new(Duration::from_secs(1))) // of one attempt
-            .map_request(to_endpoint)
+            .layer(TimeoutLayer::new(Duration::from_secs(3)))
+            .map_request(move |mut request: Request<_>| {
+                // Your own way to choose an endpoint; each attempt asks anew.
+                let endpoint = &backend.endpoints[turn.fetch_add(1, Ordering::Relaxed) % backend.endpoints.len()];
+                let uri = format!("http://{}{}", endpoint.address, request.uri().path());
+                *request.uri_mut() = uri.parse().expect("an address and a path are a URI");
+                request
+            })
             .service(client.clone());
-        std::future::ready(Ok::<_, Infallible>(service))
+        std::future::ready(Ok::<_, BoxError>(service))
     });
-    let stack = RouteLayer::new(&config)?.layer(maker);
+    let catalog = RouteLayer::new(&config)?.layer(maker);
+    let get = |path: &str| {
+        let request = Request::get(format!("http://catalog{path}")).body(Empty::new());
+        let catalog = catalog.clone();
+        async move { catalog.oneshot(request?).await }
+    };
 
-    a.kill().await;
-    for _ in 0..10 {
-        let request = Request::get("http://catalog/items").body(Full::<Bytes>::default())?;
-        let body = stack.clone().oneshot(request).await?.into_body();
-        assert_eq!(body.collect().await?.to_bytes(), "b\n");
+    for _ in 0..4 {
+        let answer = get("/items").await?.into_body().collect().await?.to_bytes();
+        println!("/items:   answered by {}", String::from_utf8_lossy(&answer).trim_end());
     }
-    println!("10 of 10 answered, though every other attempt went to a dead server");
+    match get("/reports").await {
+        Err(error) => println!("/reports: {error}"),
+        Ok(_) => return Err("the route's timeout did not hold".into()),
+    }
     Ok(())
 }

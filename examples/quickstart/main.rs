@@ -12,6 +12,7 @@ mod config;
 mod screen;
 mod split;
 mod tally;
+mod trace;
 mod traffic;
 
 use std::error::Error;
@@ -30,6 +31,7 @@ use config::{ConfigFile, WEIGHTS};
 use screen::{Row, Screen, Stage, print};
 use split::Split;
 use tally::Tally;
+use trace::Traces;
 use traffic::{Results, Traffic};
 
 /// Longer than this it must not take.
@@ -75,7 +77,13 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     let file = ConfigFile::create(directory.path(), servers.0.each_ref().map(Backend::address))?;
     let tally = Arc::new(Tally::default());
 
-    let mesh = Mesh::builder().file(file.path()).observer(Arc::clone(&tally)).build().await?;
+    let traces = Traces::new();
+    let mesh = Mesh::builder()
+        .file(file.path())
+        .observer(Arc::clone(&tally))
+        .tracer_provider(traces.provider())
+        .build()
+        .await?;
     let traffic = Traffic::start(&mesh)?;
 
     print(&format!(
@@ -94,8 +102,13 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     let results = traffic.stop().await;
     screen.draw(&story.stage.borrow());
     drop(screen);
+    // Before the call below is counted, which is none of the callers'.
+    let good = story.summary(&results, killed, answered_before);
+    let trace = traces.of_one_call(&story.mesh).await?;
     story.mesh.shutdown().await;
-    Ok(story.summary(&results, killed, answered_before))
+    print(&format!("\n  One more call, as an OpenTelemetry trace:\n\n{trace}"));
+    print(if good { "\nAll as it should be.\n" } else { "\nThis is not as it should be.\n" });
+    Ok(good)
 }
 
 /// Three endpoints of v1 and two of v2.
@@ -232,7 +245,6 @@ impl Story {
             text.push_str(&format!("\n  failed: {failure}"));
         }
         let good = failures == 0 && splits.iter().all(Split::holds);
-        text.push_str(if good { "\nAll as it should be.\n" } else { "\nThis is not as it should be.\n" });
         print(&text);
         good
     }

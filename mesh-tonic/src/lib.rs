@@ -15,9 +15,11 @@
 //! Everything else is `mesh-tower`, which this crate re-exports.
 
 mod channel;
+mod layer;
 mod status;
 
 pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
+pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use mesh_tower;
 pub use mesh_tower::{Mesh, core};
 pub use status::to_status;

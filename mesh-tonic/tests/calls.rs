@@ -12,8 +12,9 @@ use examples::greeter::greeter_client::GreeterClient;
 use mesh_tonic::prelude::*;
 use mesh_tonic::{Channel, mesh_tower};
 use mesh_tower::ErrorKind;
-use support::{Server, TestMesh, mesh_to, named, requests};
+use support::{BOMB, Server, TestMesh, mesh_to, named, requests};
 use tokio_stream::StreamExt;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
@@ -262,6 +263,21 @@ async fn failures_of_the_mesh_are_statuses_with_the_right_code() {
         assert_ours(&client.chat(stream).await.unwrap_err(), code, kind, words);
         mesh.end().await;
     }
+}
+
+/// RL-06: what is small on the wire and large in memory stops at the limit of a message.
+#[tokio::test]
+async fn rl_06_a_compressed_bomb_is_defused_by_the_limit_of_a_message() {
+    let (mesh, client, server) = given().await;
+    let mut client = client.accept_compressed(CompressionEncoding::Gzip);
+    let status = client.say_hello(named("bomb")).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("4194304 bytes"), "{status:?}");
+    // Whoever raises the limit gets it, and the connection has not suffered.
+    let mut client = client.max_decoding_message_size(BOMB + 1024);
+    assert_eq!(client.say_hello(named("bomb")).await.unwrap().into_inner().message.len(), BOMB);
+    assert_eq!(server.accepts(), 1);
+    mesh.end().await;
 }
 
 #[tokio::test]

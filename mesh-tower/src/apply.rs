@@ -8,6 +8,7 @@ use mesh_core::snapshot::{self, Compiler, VirtualHost};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::discover::{Discover, News};
 use crate::mesh::Core;
 use crate::net::{Backend, Net, Snapshot, after, pool};
 use crate::source::{BuildError, Update};
@@ -20,47 +21,76 @@ pub(crate) fn touched(update: &snapshot::Update<Net>) -> impl Iterator<Item = &A
 pub(crate) struct Applier {
     pub(crate) core: Arc<Core>,
     pub(crate) compiler: Compiler<Net>,
-    pub(crate) updates: watch::Receiver<Update>,
+    pub(crate) discover: Discover,
     pub(crate) source: String,
-    /// Why the newest configuration was refused, if it was.
+    /// Why the newest configuration of the source is not used, if it is not.
     pub(crate) refused: Option<Arc<BuildError>>,
+}
+
+/// An update on its way.
+struct Pending {
+    update: snapshot::Update<Net>,
+    /// Whether it holds a configuration of the source that was not published so far.
+    configured: bool,
 }
 
 impl Applier {
     pub(crate) async fn run(mut self) {
-        while self.updates.changed().await.is_ok() {
-            let published = self.core.snapshot.load_full();
-            let Some(mut pending) = self.compile(&published) else { continue };
-            // Backends that gain traffic are connected before they get it. A newer configuration that comes meanwhile
-            // is built on top of the one that waits, and the two are published as one.
+        let core = Arc::clone(&self.core);
+        loop {
+            let news = self.discover.next(&core).await;
+            let published = core.snapshot.load_full();
+            let Some(mut pending) = self.take(news, &published) else { continue };
+            // Backends that gain traffic are connected before they get it. What is new meanwhile is built on top of what
+            // waits, and the two are published as one.
             let began = Instant::now();
             loop {
                 tokio::select! {
-                    () = warm(&published, &pending, began) => break,
-                    changed = self.updates.changed() => {
-                        if changed.is_err() {
-                            break;
-                        }
-                        if let Some(mut next) = self.compile(&pending.snapshot) {
-                            next.removed.append(&mut pending.removed);
-                            next.touched.append(&mut pending.touched);
+                    () = warm(&published, &pending.update, began) => break,
+                    news = self.discover.next(&core) => {
+                        if let Some(mut next) = self.take(news, &pending.update.snapshot) {
+                            next.update.removed.append(&mut pending.update.removed);
+                            next.update.touched.append(&mut pending.update.touched);
+                            next.configured |= pending.configured;
                             pending = next;
                         }
                     }
                 }
             }
-            self.core.publish(pending, &self.source, self.refused.clone());
+            let told = pending.configured.then_some(&*self.source);
+            core.publish(pending.update, told, self.refused.clone());
         }
     }
 
-    fn compile(&mut self, previous: &Snapshot) -> Option<snapshot::Update<Net>> {
-        let update = self.updates.borrow_and_update().clone();
-        let compiled = update.and_then(|config| {
-            let compiled = self.compiler.compile(previous, &config, &mut rand::rng());
-            compiled.map_err(|error| Arc::new(BuildError::from(error)))
-        });
-        self.refused = compiled.as_ref().err().cloned();
-        compiled.map_err(|error| self.core.refuse(error, &self.source)).ok()
+    /// What follows `previous`; `None` if that stays.
+    fn take(&mut self, news: News, previous: &Snapshot) -> Option<Pending> {
+        let configured = match news {
+            News::Unreadable(error) => {
+                self.refuse(error);
+                return None;
+            }
+            News::Source => true,
+            News::Found => false,
+        };
+        match self.compiler.compile(previous, &self.discover.config(), &mut rand::rng()) {
+            Ok(update) => {
+                if configured {
+                    self.discover.keep();
+                    self.refused = None;
+                }
+                Some(Pending { update, configured })
+            }
+            Err(error) => {
+                self.discover.revert();
+                self.refuse(Arc::new(BuildError::from(error)));
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, error: Arc<BuildError>) {
+        self.refused = Some(Arc::clone(&error));
+        self.core.refuse(error, &self.source);
     }
 }
 
@@ -72,7 +102,7 @@ async fn warm(published: &Snapshot, update: &snapshot::Update<Net>, began: Insta
         let transport = backend.transport();
         transport.expect(users(published, update, backend));
         if let Some(wanted) = transport.used() {
-            pool::connect_all(backend.picker().endpoints(), wanted);
+            pool::connect(backend.picker(), wanted);
             waiting.push(backend);
         }
     }

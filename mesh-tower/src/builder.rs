@@ -226,17 +226,14 @@ impl Builder {
         let sources = Sources { dns, custom: self.sources };
         sources.check(&config)?;
         let tasks = &shared.tasks;
-        let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config));
-        let known = discover.config();
-        let first = compiler.compile(&Snapshot::empty(), &known, &mut rand::rng())?;
+        let (sender, updates) = watch::channel(Ok(Arc::clone(&config)));
         let (demands, demanded) = discover::channel();
+        let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config), updates, demanded);
+        let first = compiler.compile(&Snapshot::empty(), &discover.config(), &mut rand::rng())?;
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
-        core.publish(first, &name, None);
+        core.publish(first, Some(&name), None);
         settings::announce(&name, &config, shared.telemetry.spans.is_some());
-        let (sender, source) = watch::channel(Ok(config));
-        let (found, updates) = watch::channel(Ok(known));
-        tasks.spawn_until_stop(discover.run(Arc::clone(&core), source, demanded, found));
-        let applier = Applier { core: Arc::clone(&core), compiler, updates, source: name, refused: None };
+        let applier = Applier { core: Arc::clone(&core), compiler, discover, source: name, refused: None };
         tasks.spawn_until_stop(applier.run());
         if let Some(watcher) = watcher {
             tasks.spawn_until_stop(watcher.run(sender));

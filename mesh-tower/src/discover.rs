@@ -6,11 +6,11 @@
 //!  a request's demand ──────^  ^── finders: one task for each name that a backend asks for
 //! ```
 //!
-//! It holds the last good configuration of the source, what was demanded, and what each finder said last, and sends on
-//! the three as one whenever one of them changes. A finder lives while a backend asks for it. A demanded service that
-//! nobody uses for some minutes goes away again.
+//! It holds the last good configuration of the source, what was demanded, and what each finder said last, and makes one
+//! configuration of the three. A finder lives while a backend asks for it. A demanded service that nobody uses for some
+//! minutes goes away again.
 
-use std::collections::{BTreeMap, HashMap, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use mesh_core::model::{self, Config, Discovered, Endpoint, Finder, VirtualHost};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::demand;
 use crate::error::{Error, ErrorKind};
@@ -120,24 +121,58 @@ struct Demanded {
     backend: Arc<model::Backend>,
 }
 
+/// What is new.
+pub(crate) enum News {
+    /// The source has another configuration: [`Discover::keep`] or [`Discover::revert`] it.
+    Source,
+    /// The source has something that is none.
+    Unreadable(Arc<BuildError>),
+    /// Endpoints were found, or a service was made or let go.
+    Found,
+}
+
 /// See the [module](self).
 pub(crate) struct Discover {
     sources: Sources,
     tasks: Tasks,
+    source: watch::Receiver<Update>,
+    demands: mpsc::Receiver<Demand>,
     base: Arc<Config>,
+    /// The configuration before, until it is known whether `base` can be used.
+    last_good: Option<Arc<Config>>,
     demanded: BTreeMap<Arc<str>, Demanded>,
     watches: HashMap<Finder, Watch>,
     reports: mpsc::Sender<(Finder, Report)>,
     reported: mpsc::Receiver<(Finder, Report)>,
+    sweep: Interval,
 }
 
 impl Discover {
-    /// Begins to find what `base` asks for.
-    pub(crate) fn new(sources: Sources, tasks: Tasks, base: Arc<Config>) -> Self {
+    /// Begins to find what `base` asks for. Further configurations come from `source`.
+    pub(crate) fn new(
+        sources: Sources,
+        tasks: Tasks,
+        base: Arc<Config>,
+        source: watch::Receiver<Update>,
+        demands: mpsc::Receiver<Demand>,
+    ) -> Self {
         let (reports, reported) = mpsc::channel(DEMANDS);
-        let (demanded, watches) = (BTreeMap::new(), HashMap::new());
+        let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sources.dns.configure(base.settings.dns);
-        let mut discover = Self { sources, tasks, base, demanded, watches, reports, reported };
+        let mut discover = Self {
+            sources,
+            tasks,
+            source,
+            demands,
+            base,
+            last_good: None,
+            demanded: BTreeMap::new(),
+            watches: HashMap::new(),
+            reports,
+            reported,
+            sweep,
+        };
         discover.watch();
         discover
     }
@@ -165,54 +200,65 @@ impl Discover {
         Arc::new(config)
     }
 
-    /// Goes on for ever: `source` tells configurations, `demands` ask for services, `applier` gets what comes of it.
-    pub(crate) async fn run(
-        mut self,
-        core: Arc<Core>,
-        mut source: watch::Receiver<Update>,
-        mut demands: mpsc::Receiver<Demand>,
-        applier: watch::Sender<Update>,
-    ) {
-        let mut sweep = tokio::time::interval(SWEEP);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        sweep.reset();
-        let mut open = true;
+    /// Waits for something new, for ever where nothing can come any more. Nothing is lost if it is not waited for.
+    pub(crate) async fn next(&mut self, core: &Core) -> News {
         loop {
-            let changed = tokio::select! {
-                changed = source.changed(), if open => {
-                    open = changed.is_ok();
-                    let update = source.borrow_and_update().clone();
-                    open && self.adopt(update, &applier)
-                }
-                Some(demand) = demands.recv() => self.demand(demand),
+            let found = tokio::select! {
+                Ok(()) = self.source.changed() => return self.adopt(),
+                Some(demand) = self.demands.recv() => self.demand(demand),
                 Some((finder, report)) = self.reported.recv() => self.report(&finder, report),
-                _ = sweep.tick() => self.sweep(&core),
+                _ = self.sweep.tick() => self.sweep(core),
             };
-            if changed {
-                let _ = applier.send_replace(Ok(self.config()));
+            if found {
+                // Whoever else is here already: one update serves them all.
+                while let Ok(demand) = self.demands.try_recv() {
+                    self.demand(demand);
+                }
+                while let Ok((finder, report)) = self.reported.try_recv() {
+                    self.report(&finder, report);
+                }
+                return News::Found;
             }
         }
     }
 
-    /// Takes over what the source says; returns whether that is a configuration.
-    fn adopt(&mut self, update: Update, applier: &watch::Sender<Update>) -> bool {
-        let checked = update.and_then(|config| self.sources.check(&config).map(|()| config).map_err(Arc::new));
-        match checked {
+    /// Takes over what the source says.
+    fn adopt(&mut self) -> News {
+        let update = self.source.borrow_and_update().clone();
+        match update.and_then(|config| self.sources.check(&config).map(|()| config).map_err(Arc::new)) {
             Ok(config) => {
-                self.sources.dns.configure(config.settings.dns);
-                let remake = config.settings.defaults != self.base.settings.defaults;
-                self.base = config;
-                if remake {
-                    self.remake();
-                }
-                self.watch();
-                true
+                let before = self.follow(config);
+                self.last_good.get_or_insert(before);
+                News::Source
             }
-            Err(error) => {
-                let _ = applier.send_replace(Err(error));
-                false
-            }
+            Err(error) => News::Unreadable(error),
         }
+    }
+
+    /// The configuration of the source can be used.
+    pub(crate) fn keep(&mut self) {
+        self.last_good = None;
+        self.forget();
+    }
+
+    /// The configuration of the source cannot be used: the one before it is followed again.
+    pub(crate) fn revert(&mut self) {
+        if let Some(config) = self.last_good.take() {
+            self.follow(config);
+            self.forget();
+        }
+    }
+
+    /// Finds what `config` asks for too; returns the configuration before. What that asks for is not let go of yet: it may
+    /// be needed again.
+    fn follow(&mut self, config: Arc<Config>) -> Arc<Config> {
+        let before = std::mem::replace(&mut self.base, config);
+        self.sources.dns.configure(self.base.settings.dns);
+        if self.base.settings.defaults != before.settings.defaults {
+            self.remake();
+        }
+        self.watch();
+        before
     }
 
     /// Makes the demanded services anew: the defaults they are made of are others now.
@@ -280,19 +326,20 @@ impl Discover {
         drop(snapshot);
         let changed = self.demanded.len() < before;
         if changed {
-            self.watch();
+            self.forget();
         }
         changed
     }
 
-    /// Watches exactly what is asked for.
+    /// What is asked for.
+    fn wanted(&self) -> HashSet<Finder> {
+        let backends = self.base.backends.values().chain(self.demanded.values().map(|demanded| &demanded.backend));
+        backends.filter_map(|backend| Some(backend.discovery.as_ref()?.of.clone())).collect()
+    }
+
+    /// Watches all that is asked for.
     fn watch(&mut self) {
-        let wanted: HashMap<Finder, ()> = {
-            let backends = self.base.backends.values().chain(self.demanded.values().map(|demanded| &demanded.backend));
-            backends.filter_map(|backend| Some((backend.discovery.as_ref()?.of.clone(), ()))).collect()
-        };
-        self.forget(|finder| !wanted.contains_key(finder));
-        for (finder, ()) in wanted {
+        for finder in self.wanted() {
             if let hash_map::Entry::Vacant(place) = self.watches.entry(finder) {
                 let task = find(&self.tasks, &self.sources, place.key().clone(), self.reports.clone());
                 place.insert(Watch { task, endpoints: Vec::new(), found: Discovered::Pending });
@@ -300,13 +347,15 @@ impl Discover {
         }
     }
 
-    fn forget(&mut self, gone: impl Fn(&Finder) -> bool) {
+    /// Lets go of what is no longer asked for.
+    fn forget(&mut self) {
+        let wanted = self.wanted();
         self.watches.retain(|finder, watch| {
-            let gone = gone(finder);
-            if gone {
+            let wanted = wanted.contains(finder);
+            if !wanted {
                 watch.task.abort();
             }
-            !gone
+            wanted
         });
     }
 }

@@ -37,7 +37,7 @@ mod net;
 mod options;
 mod source;
 pub mod telemetry;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(feature = "test-util")]
 pub mod testing;
 
 pub use builder::Builder;

@@ -68,7 +68,8 @@ pub(crate) struct Core {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ConfigStatus {
-    /// The version in force, counted from 1.
+    /// The version in force, counted from 1. It also counts changes of endpoints that were found, and services that were
+    /// made on demand or let go.
     pub version: u64,
     /// Why the newest configuration is not in force; `None` if it is.
     pub error: Option<Arc<BuildError>>,
@@ -202,19 +203,27 @@ impl Core {
         }
     }
 
-    /// Puts `update` into force. `refused`: why a newer one is not.
-    pub(crate) fn publish(&self, update: snapshot::Update<Net>, source: &str, refused: Option<Arc<BuildError>>) {
+    /// Puts `update` into force. `source`: where a new configuration came from, if there is one in it. `refused`: why a
+    /// newer one is not in force.
+    pub(crate) fn publish(
+        &self,
+        update: snapshot::Update<Net>,
+        source: Option<&str>,
+        refused: Option<Arc<BuildError>>,
+    ) {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
         self.readings.published(update.snapshot.settings());
         update.removed.iter().for_each(|endpoint| pool::close(endpoint));
         for backend in touched(&update) {
             if let Some(wanted) = backend.transport().used() {
-                pool::connect_all(backend.picker().endpoints(), wanted);
+                pool::connect(backend.picker(), wanted);
             }
             backend.transport().queue.wake();
         }
-        self.shared.observers.config(version, source, None);
+        if let Some(source) = source {
+            self.shared.observers.config(version, source, None);
+        }
         self.status.send_replace(ConfigStatus { version, error: refused });
         if self.shared.tasks.is_stopping() {
             self.stop();

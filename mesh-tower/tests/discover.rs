@@ -111,6 +111,33 @@ async fn a_source_that_fails_keeps_what_it_found_and_says_why_it_never_did() {
     mesh.end().await;
 }
 
+/// CF-03: what cannot be used changes nothing, not even that the last good configuration is followed.
+#[tokio::test]
+async fn cf_03_a_configuration_that_is_refused_does_not_stop_the_one_in_force() {
+    let (first, second, registry) = (Server::saying("1").await, Server::saying("2").await, Registry::default());
+    let (sender, configs) = watch::channel(Arc::new(discovered("greeter")));
+    let mesh = Mesh::builder().configs(configs).endpoint_source("registry", registry.clone()).build().await.unwrap();
+    let mesh = TestMesh::from(mesh);
+    let found = registry.asked("greeter").await;
+    found.endpoints(endpoints(&[first.address]));
+    assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "1");
+
+    // One that the compiler refuses, and that knows nothing of the registry any more.
+    let host = |name| VirtualHost::new(name, vec![HostPattern::Exact("twice".into())]);
+    sender.send_replace(Arc::new(Config::new().with_virtual_host(host("a")).with_virtual_host(host("b"))));
+    let mut status = mesh.config_status();
+    let refused = status.wait_for(|status| status.error.is_some()).await.unwrap().clone();
+
+    found.endpoints(endpoints(&[second.address]));
+    let after = status.wait_for(|status| status.version > refused.version).await.unwrap().clone();
+    assert!(after.error.is_some(), "the newest word of the source is still refused");
+    assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "2");
+
+    sender.send_replace(Arc::new(discovered("greeter")));
+    status.wait_for(|status| status.error.is_none()).await.unwrap();
+    mesh.end().await;
+}
+
 #[tokio::test]
 async fn endpoints_that_stay_keep_their_connections() {
     let (first, second, registry) = (Server::saying("1").await, Server::saying("2").await, Registry::default());
@@ -211,10 +238,17 @@ async fn names_that_others_make_up_do_not_fill_the_memory() {
     let nobody = |_: &Address| async { Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)) };
     let mesh: TestMesh = Mesh::builder().config(on_demand()).connector(nobody).build().await.unwrap().into();
     let client = mesh.http_client();
-    for number in 0..1_000_u32 {
-        let [_, _, high, low] = number.to_be_bytes();
-        let error = client.get(format!("http://192.0.{high}.{low}:1/")).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint, "{error}");
+    for batch in 0..20_u32 {
+        let requests: Vec<_> = (0..50_u32)
+            .map(|number| {
+                let ([_, _, high, low], client) = ((batch * 50 + number).to_be_bytes(), client.clone());
+                tokio::spawn(async move { client.get(format!("http://192.0.{high}.{low}:1/")).await.unwrap_err() })
+            })
+            .collect();
+        for request in requests {
+            let error = request.await.unwrap();
+            assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint, "{error}");
+        }
     }
     let error = client.get("http://192.0.77.1:1/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overflow);

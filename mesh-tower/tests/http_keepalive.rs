@@ -127,8 +127,9 @@ async fn re_15_a_post_on_a_connection_that_dies_under_it_fails() {
 async fn a_connection_known_to_be_closed_is_not_used() {
     let (server, requests) = closes_after_one(Close::AtOnce).await;
     let mesh = Greeter::at(&[server.address]).mesh().await;
+    let idle = mesh.live_tasks();
     assert_eq!(text(mesh.http_client().get("http://greeter/1").await.unwrap()).await, "ok");
-    until("the mesh sees the connection close", || mesh.live_tasks() == 0).await;
+    until("the mesh sees the connection close", || mesh.live_tasks() == idle).await;
     assert_eq!(text(mesh.http_client().post("http://greeter/2", "x").await.unwrap()).await, "ok");
     assert_eq!((server.accepts(), requests.load(Ordering::SeqCst)), (2, 2));
     mesh.end().await;
@@ -244,10 +245,11 @@ async fn an_unread_response_costs_its_connection_and_nothing_else() {
     })
     .await;
     let mesh = Greeter::at(&[server.address]).mesh().await;
+    let idle = mesh.live_tasks();
     let mut response = mesh.http_client().get("http://greeter/").await.unwrap();
     response.body_mut().frame().await.unwrap().unwrap();
     drop(response);
-    until("the mesh closes the connection", || mesh.live_tasks() == 0).await;
+    until("the mesh closes the connection", || mesh.live_tasks() == idle).await;
     assert_eq!(text(mesh.http_client().post("http://greeter/", "").await.unwrap()).await, "ok");
     assert_eq!(server.accepts(), 2);
     mesh.end().await;

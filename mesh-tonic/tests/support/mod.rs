@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,6 +50,9 @@ pub async fn mesh_to(address: SocketAddr, route: &str, backend: &str) -> TestMes
     ))
     .await
 }
+
+/// How long the answer to a `bomb` is. Compressed it is small.
+pub const BOMB: usize = 20 << 20;
 
 /// What the greeter does with a call: `Err` is its status.
 type Script = Arc<dyn Fn(usize, &MetadataMap) -> Result<(), Status> + Send + Sync>;
@@ -95,6 +99,9 @@ impl Greeter for TestGreeter {
         if request.get_ref().name == "nobody" {
             let _gone = OnDrop(self.gone.clone());
             std::future::pending::<()>().await;
+        }
+        if request.get_ref().name == "bomb" {
+            return Ok(Response::new(reply("x".repeat(BOMB))));
         }
         let mut response = Response::new(reply(format!("hello {}", request.get_ref().name)));
         for name in ["x-text", "x-data-bin"] {
@@ -167,7 +174,8 @@ impl Server {
         let calls = Arc::default();
         let (told, gone) = mpsc::channel(1024);
         let greeter = TestGreeter { script: Arc::new(script), calls: Arc::clone(&calls), gone: told };
-        let router = tonic::service::Routes::new(GreeterServer::new(greeter));
+        let router =
+            tonic::service::Routes::new(GreeterServer::new(greeter).send_compressed(CompressionEncoding::Gzip));
         Self::serving(router, calls, gone).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_core::balance::{InFlight, Pick, PickRequest};
+use mesh_core::balance::{InFlight, Pick, PickRequest, State};
 use mesh_core::model::{Discovered, Discovery};
 
 use super::context::Context;
@@ -146,7 +146,7 @@ fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Resul
         Pick::Empty => Err(empty(context, backend)),
         // Wait, and whatever a later balancer says that means as much.
         _ => {
-            pool::connect_all(backend.picker().endpoints(), wanted);
+            pool::connect(backend.picker(), wanted);
             Ok(Look::Wait)
         }
     }
@@ -184,7 +184,9 @@ fn look_further(
 }
 
 fn nobody_speaks_http2(backend: &Backend) -> bool {
-    backend.picker().endpoints().iter().all(|endpoint| pool::refuses_http2(endpoint))
+    // Pick first asks nobody else while one endpoint is there.
+    let stands_by = |endpoint: &Endpoint| backend.picker().connects_in_order() && endpoint.state() == State::Idle;
+    backend.picker().endpoints().iter().all(|endpoint| pool::refuses_http2(endpoint) || stands_by(endpoint))
 }
 
 /// The backend as it is now.

@@ -74,6 +74,8 @@ pub(crate) struct Cluster {
     pub(crate) queue: Arc<Queue>,
     /// Woken at each change of an endpoint's state.
     pub(crate) changed: Notify,
+    /// In which order endpoints are connected, where that is one after the other.
+    order: pool::Order,
     pub(crate) shared: Arc<Shared>,
     /// Who used it so far: [`HTTP`], [`GRPC`] or both; and [`RECENT`].
     users: AtomicU8,
@@ -179,6 +181,7 @@ impl Transport for Net {
             // Who waits keeps their place when the settings change.
             queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
             changed: Notify::new(),
+            order: pool::Order::default(),
             shared: Arc::clone(&self.shared),
             users: AtomicU8::new(previous.map_or(0, |previous| previous.users())),
         })

@@ -12,6 +12,7 @@ mod flood;
 mod goaway;
 mod limits;
 mod phases;
+mod pick_first;
 mod shutdown;
 mod support;
 mod update;

@@ -74,6 +74,18 @@ async fn what_cannot_be_done_in_time_is_not_begun() {
     assert!(layer(Some(LIMIT)).layer(world.mock()).oneshot(request).await.is_ok());
 }
 
+/// An inner service that knows the deadline may notice first, and call it what it likes.
+#[tokio::test(start_paused = true)]
+async fn an_error_when_the_time_is_up_is_the_deadlines() {
+    for (after, late) in [(LIMIT, true), (LIMIT - Duration::from_millis(5), false)] {
+        let world = World::new(1, move |_, _| Answer::error("expired").after(after));
+        let error = layer(Some(LIMIT)).layer(world.mock()).oneshot(get("http://catalog/")).await.unwrap_err();
+        assert_eq!(find_error(&*error).map(|error| error.kind()), late.then_some(ErrorKind::DeadlineExceeded));
+        let cause = if late { error.source().map(ToString::to_string) } else { Some(error.to_string()) };
+        assert_eq!(cause.as_deref(), Some("expired"));
+    }
+}
+
 async fn given(body: Script) -> Response<mesh_tower::layer::DeadlineBody<Script>> {
     let body = std::sync::Mutex::new(Some(body));
     let world = World::new(1, move |_, _| Answer::response(Response::new(body.lock().unwrap().take().unwrap())));

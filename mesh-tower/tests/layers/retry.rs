@@ -36,33 +36,27 @@ fn unavailable() -> Answer {
 /// RE-01, RE-08, RE-09, RE-15: conditions, methods and the number of attempts are those of the policy.
 #[tokio::test(start_paused = true)]
 async fn what_is_tried_again_is_decided_by_the_policy() {
-    type Make = fn() -> Answer;
-    let io = |kind| move || Answer::error(std::io::Error::from(kind));
-    fn refused() -> Answer {
-        Answer::error(Error::new(ErrorKind::Refused, "refused"))
-    }
-    let (connect, reset) = (io(std::io::ErrorKind::ConnectionRefused), io(std::io::ErrorKind::ConnectionReset));
+    type Case = (&'static str, Request<Full<Bytes>>, RetryOn, fn() -> Answer, usize);
     let all = RetryOn::SERVER_ERROR;
-    let cases: Vec<(&str, Request<Full<Bytes>>, RetryOn, Box<dyn Fn() -> Answer + Send + Sync>, usize)> = vec![
-        ("a condition that holds", get("http://x/"), all, Box::new(|| Answer::status(503)), 4),
-        ("another status", get("http://x/"), RetryOn::GATEWAY_ERROR, Box::new(|| Answer::status(500)), 1),
-        ("success", get("http://x/"), all, Box::new(Answer::ok), 1),
-        ("a method that may not be sent again", post("http://x/", "a"), all, Box::new(|| Answer::status(503)), 1),
-        ("no connection", post("http://x/", "a"), RetryOn::CONNECT_FAILURE, Box::new(connect), 4),
-        ("no connection, and no condition", post("http://x/", "a"), RetryOn::RETRIABLE_4XX, Box::new(connect), 1),
-        ("a broken connection", get("http://x/"), RetryOn::RESET, Box::new(reset), 4),
-        ("a broken connection under a POST", post("http://x/", "a"), RetryOn::RESET, Box::new(reset), 1),
-        ("refused: once at once, then the policy", post("http://x/", "a"), RetryOn::none(), Box::new(refused), 2),
-        ("an error nobody knows", get("http://x/"), all, Box::new(|| Answer::error("no key")), 1),
-        ("gRPC", call(None), RetryOn::UNAVAILABLE, Box::new(unavailable as Make), 4),
-        ("another code", call(None), RetryOn::UNAVAILABLE, Box::new(|| Answer::grpc(5)), 1),
-        (
-            "pushback: stop",
-            call(None),
-            RetryOn::UNAVAILABLE,
-            Box::new(|| unavailable().header("grpc-retry-pushback-ms", "-1")),
-            1,
-        ),
+    let busy: fn() -> Answer = || Answer::status(503);
+    let no_connection: fn() -> Answer = || Answer::error(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+    let broken: fn() -> Answer = || Answer::error(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let refused: fn() -> Answer = || Answer::error(Error::new(ErrorKind::Refused, "refused"));
+    let stop: fn() -> Answer = || unavailable().header("grpc-retry-pushback-ms", "-1");
+    let cases: [Case; 13] = [
+        ("a condition that holds", get("http://x/"), all, busy, 4),
+        ("another status", get("http://x/"), RetryOn::GATEWAY_ERROR, || Answer::status(500), 1),
+        ("success", get("http://x/"), all, Answer::ok, 1),
+        ("a method that may not be sent again", post("http://x/", "a"), all, busy, 1),
+        ("no connection", post("http://x/", "a"), RetryOn::CONNECT_FAILURE, no_connection, 4),
+        ("no connection, and no condition", post("http://x/", "a"), RetryOn::RETRIABLE_4XX, no_connection, 1),
+        ("a broken connection", get("http://x/"), RetryOn::RESET, broken, 4),
+        ("a broken connection under a POST", post("http://x/", "a"), RetryOn::RESET, broken, 1),
+        ("refused: once at once, whatever the policy", post("http://x/", "a"), RetryOn::none(), refused, 2),
+        ("an error nobody knows", get("http://x/"), all, || Answer::error("no key"), 1),
+        ("gRPC", call(None), RetryOn::UNAVAILABLE, unavailable, 4),
+        ("another code", call(None), RetryOn::UNAVAILABLE, || Answer::grpc(5), 1),
+        ("pushback: stop", call(None), RetryOn::UNAVAILABLE, stop, 1),
     ];
     for (case, request, on, answer, calls) in cases {
         let world = world(move |_| answer());
@@ -180,6 +174,14 @@ async fn attempts_are_bounded_by_themselves() {
     let error = mesh_error(&error);
     assert_eq!((error.kind(), error.attempts(), silent.held()), (ErrorKind::PerTryTimeout, 2, 0), "{error}");
 
+    // An inner service that notices first may call it what it likes.
+    let knowing = world(|number| match number {
+        0 => Answer::error("expired").after(Duration::from_secs(1)),
+        _ => Answer::ok(),
+    });
+    let response = retry(policy.clone()).layer(knowing.mock()).oneshot(get("http://x/")).await.unwrap();
+    assert_eq!((response.status().as_u16(), knowing.calls()), (200, 2));
+
     // The deadline's, where it left no time for another attempt.
     let late = world(|_| Answer::silence());
     let error = retry(policy).layer(late.mock()).oneshot(call(Some("1500m"))).await.unwrap_err();
@@ -253,6 +255,30 @@ async fn retries_under_way_are_bounded() {
     let before = world.calls();
     none.layer(world.mock()).oneshot(get("http://x/")).await.unwrap();
     assert_eq!(world.calls(), before + 1);
+}
+
+/// A request gives back the place of one retry before it takes that of the next, and who is put off makes no room for
+/// others.
+#[tokio::test(start_paused = true)]
+async fn places_in_the_budget_are_not_kept() {
+    let one = world(|_| Answer::status(503));
+    let budget = RetryBudget { percent: 0.0, min_concurrent: 1 };
+    let service = retry(policy(RetryOn::SERVER_ERROR, 3)).with_budget(budget).layer(one.mock());
+    let began = Instant::now();
+    service.oneshot(get("http://x/")).await.unwrap();
+    assert_eq!(one.calls(), 4);
+    // 100 ms, 200 ms and 400 ms; who is put off waits twice.
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+
+    // A retry for each other request in flight, of which there is none.
+    let two = world(|_| Answer::status(503));
+    let budget = RetryBudget { percent: 100.0, min_concurrent: 0 };
+    let service = retry(policy(RetryOn::SERVER_ERROR, 3)).with_budget(budget).layer(two.mock());
+    let mut first = Box::pin(service.clone().oneshot(get("http://x/")));
+    assert!(poll_once(first.as_mut()).await.is_pending(), "put off");
+    service.oneshot(get("http://x/")).await.unwrap();
+    first.await.unwrap();
+    assert_eq!(two.calls(), 2, "no retry");
 }
 
 /// RE-04 (gRFC A6): while most calls fail there are no retries; a call that succeeds, trailers included, counts.

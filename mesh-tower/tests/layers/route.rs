@@ -209,7 +209,7 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// CF-08: the last good one stays, and a warning says why.
+/// The last good one stays, and a warning says why.
 #[tokio::test]
 async fn a_refused_update_is_told() {
     let warnings: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -38,7 +38,8 @@ use crate::net::after;
 /// [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) (504, gRPC's DEADLINE_EXCEEDED) that names the service and the
 /// backend if they are known. Whatever runs for the request is cancelled; the peer may have processed it. A deadline
 /// that has passed before the call fails at once, without a call of the inner service, and a `grpc-timeout` that is none
-/// as [`InvalidRequest`](ErrorKind::InvalidRequest). Errors of the inner service come through unchanged.
+/// as [`InvalidRequest`](ErrorKind::InvalidRequest). Errors of the inner service come through unchanged, except that one
+/// that comes when the time is up is the source of the deadline's.
 ///
 /// # Order
 /// Inside of [`RouteLayer`](super::RouteLayer), whose timeouts it enforces, and outside of
@@ -237,8 +238,15 @@ where
             }
             StateProj::Sent { inner, sleep } => {
                 if let Poll::Ready(result) = inner.poll(cx) {
-                    let response = result.map_err(Into::into)?;
-                    return Poll::Ready(Ok(response.map(|body| DeadlineBody::new(body, this.bound.take()))));
+                    let bound = this.bound.take();
+                    return Poll::Ready(match (result, bound) {
+                        (Ok(response), bound) => Ok(response.map(|body| DeadlineBody::new(body, bound))),
+                        // A client that knows the deadline, as tonic's does, may notice first.
+                        (Err(error), Some(bound)) if Instant::now() >= bound.at => {
+                            Err(bound.exceeded("before its head").with_source(error).into())
+                        }
+                        (Err(error), _) => Err(error.into()),
+                    });
                 }
                 let Some(sleep) = sleep.as_pin_mut() else { return Poll::Pending };
                 ready!(sleep.poll(cx));

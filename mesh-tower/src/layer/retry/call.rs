@@ -185,12 +185,16 @@ where
         Some(at.saturating_duration_since(Instant::now()))
     }
 
-    /// The error of an attempt that took too long.
-    pub(super) fn late(&self) -> BoxError {
+    /// The error of an attempt that took too long; `source` is what the inner service had to say by then.
+    pub(super) fn late(&self, source: Option<BoxError>) -> BoxError {
         let place = crate::layer::from_place(self.routed.as_ref());
         let limit = self.per_try_timeout().unwrap_or_default();
         let text = format!("no response{place} within the per-try timeout of {limit:?}");
-        Error::new(ErrorKind::PerTryTimeout, text).with_attempts(self.attempts).into()
+        let error = Error::new(ErrorKind::PerTryTimeout, text).with_attempts(self.attempts);
+        match source {
+            Some(source) => error.with_source(source).into(),
+            None => error.into(),
+        }
     }
 
     /// The last attempt's outcome, as the caller gets it.

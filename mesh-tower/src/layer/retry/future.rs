@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use pin_project::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::body::{ReplayBody, RetryBody};
@@ -87,8 +87,9 @@ impl<F, RB> State<F, RB> {
         B::Error: Into<BoxError>,
         C: ClassifyFailure,
     {
-        let response = inner.call(call.request());
-        Self::Attempt { response, limit: call.per_try_timeout().map(tokio::time::sleep) }
+        // Before the call, so that no clock of the inner service began earlier.
+        let limit = call.per_try_timeout().map(tokio::time::sleep);
+        Self::Attempt { response: inner.call(call.request()), limit }
     }
 
     fn pause(delay: Duration, outcome: Outcome<RB>) -> Self {
@@ -118,11 +119,15 @@ where
                 },
                 StateProj::Attempt { response, limit } => {
                     let outcome = match response.poll(cx) {
+                        // A client that knows the timeout from `grpc-timeout`, as tonic's does, may notice first.
+                        Poll::Ready(Err(error)) if limit.as_ref().get_ref().as_ref().is_some_and(is_over) => {
+                            Err(this.call.late(Some(error.into())))
+                        }
                         Poll::Ready(result) => result.map_err(Into::into),
                         Poll::Pending => {
                             let Some(limit) = limit.as_pin_mut() else { return Poll::Pending };
                             ready!(limit.poll(cx));
-                            Err(this.call.late())
+                            Err(this.call.late(None))
                         }
                     };
                     match this.call.next(&outcome) {
@@ -155,6 +160,10 @@ where
             this.state.set(next);
         }
     }
+}
+
+fn is_over(limit: &Sleep) -> bool {
+    Instant::now() >= limit.deadline()
 }
 
 /// Resolves when `body` is read to its end, or enough of it.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use mesh_core::balance::State;
 use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::leasing::give_back;
-use super::{MAX_H2_CONNECTIONS, answer_all, closed, remove_h2, retire, set_state};
+use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, remove_h2, retire, set_state};
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
 
@@ -37,18 +38,31 @@ impl Pause {
 pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let pool = endpoint.transport();
     let tasks = &pool.cluster.shared.tasks;
+    let token = CancellationToken::new();
     {
         let mut inner = pool.lock();
         let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
-        if inner.connecting || inner.closed || full || tasks.is_stopping() {
+        if inner.connecting.is_some() || inner.closed || full || tasks.is_stopping() {
             return;
         }
-        inner.connecting = true;
+        inner.connecting = Some(token.clone());
     }
-    tasks.spawn_until_stop(connect_loop(Arc::clone(endpoint), wanted, pause));
+    let connect = connect_loop(Arc::clone(endpoint), wanted, pause, token.clone());
+    tasks.spawn_until_stop(async move { token.run_until_cancelled(connect).await.unwrap_or_default() });
 }
 
-async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
+impl Inner {
+    /// Ends the connect loop of `token`; returns false if it was cancelled, and what it brings is not wanted any more.
+    fn end_loop(&mut self, token: &CancellationToken) -> bool {
+        let counts = !token.is_cancelled();
+        if counts {
+            self.connecting = None;
+        }
+        counts
+    }
+}
+
+async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, token: CancellationToken) {
     let pool = endpoint.transport();
     let mut backoff = ConnectBackoffState::new();
     let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
@@ -64,7 +78,7 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
             break;
         }
         let error = match open(&endpoint, wanted).await {
-            Ok(connection) => return install(&endpoint, connection, true),
+            Ok(connection) => return install(&endpoint, connection, Some(&token)),
             Err(error) => error,
         };
         {
@@ -73,28 +87,35 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause) {
             if !pool.h2.load().is_empty() {
                 // It was to be one more; those that are there go on.
                 inner.grow_after = Some(Instant::now() + delay());
-                inner.connecting = false;
+                inner.end_loop(&token);
                 return;
             }
         }
         match error {
-            ConnectError::Http2 { .. } if pool.cluster.speaks_both() => fail_http2(&endpoint, error),
-            error => fail(&endpoint, error),
+            ConnectError::Http2 { .. } if pool.cluster.speaks_both() => fail_http2(&endpoint, error, &token),
+            error => fail(&endpoint, error, Some(&token)),
         }
         pause = true;
     }
-    pool.lock().connecting = false;
+    pool.lock().end_loop(&token);
 }
 
 /// The peer is there, and does not speak HTTP/2: that is a failure for those who need it, and for nobody else.
-fn fail_http2(endpoint: &Endpoint, error: ConnectError) {
+fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToken) {
     let pool = endpoint.transport();
-    {
+    let state = if pool.cluster.serves_http1() { State::Ready } else { State::Failing };
+    let changed = {
         let mut inner = pool.lock();
+        if token.is_cancelled() {
+            return;
+        }
         inner.error = None;
         inner.http2_error = Some(error);
+        endpoint.set_state(state) != state
+    };
+    if changed {
+        announce(endpoint, state);
     }
-    set_state(endpoint, if pool.cluster.serves_http1() { State::Ready } else { State::Failing });
     pool.cluster.queue.wake();
 }
 
@@ -110,15 +131,21 @@ pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
     lacking.map(|endpoint| set_state(endpoint, State::Ready)).count() > 0
 }
 
-pub(super) fn fail(endpoint: &Endpoint, error: ConnectError) {
+/// `looped`: the connect loop failed, and says so only if it still counts.
+pub(super) fn fail(endpoint: &Endpoint, error: ConnectError, looped: Option<&CancellationToken>) {
     let pool = endpoint.transport();
-    let waiting = {
+    let (waiting, changed) = {
         let mut inner = pool.lock();
+        if looped.is_some_and(CancellationToken::is_cancelled) {
+            return;
+        }
         inner.error = Some(error.clone());
         inner.http2_error = None;
-        std::mem::take(&mut inner.waiting)
+        (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Failing) != State::Failing)
     };
-    set_state(endpoint, State::Failing);
+    if changed {
+        announce(endpoint, State::Failing);
+    }
     answer_all(waiting, &error);
 }
 
@@ -155,16 +182,15 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, 
 }
 
 /// Puts a new connection to use. `looped`: the connect loop made it, and ends with that.
-pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
+pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&CancellationToken>) {
     let pool = endpoint.transport();
     let tasks = &pool.cluster.shared.tasks;
     match opened {
         Opened::H2(conn, driver) => {
             let conn = Arc::new(conn);
-            let waiting = {
+            let (waiting, changed) = {
                 let mut inner = pool.lock();
-                inner.connecting &= !looped;
-                if inner.closed {
+                if looped.is_some_and(|token| !inner.end_loop(token)) || inner.closed {
                     return;
                 }
                 inner.error = None;
@@ -177,7 +203,7 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
                     all.push(Arc::clone(&conn));
                     all
                 });
-                std::mem::take(&mut inner.waiting)
+                (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Ready) != State::Ready)
             };
             // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
             answer_all(waiting, &closed(endpoint));
@@ -197,11 +223,15 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: bool) {
                     remove_h2(&endpoint, &conn);
                 }
             });
-            set_state(endpoint, State::Ready);
+            if changed {
+                announce(endpoint, State::Ready);
+            }
             pool.cluster.queue.wake();
         }
         Opened::H1(conn, driver) => {
-            pool.lock().connecting &= !looped;
+            if looped.is_some_and(|token| !pool.lock().end_loop(token)) {
+                return;
+            }
             drive_h1(endpoint, driver);
             give_back(endpoint, conn);
         }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::balance::State;
 use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connecting::{Opened, Pause, drive_h1, fail, install, open, run};
-use super::{Inner, Pool, closed};
+use super::{Inner, Pool, closed, in_order};
 use crate::net::{ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, h1};
 
 /// The most idle HTTP/1.1 connections kept for one endpoint.
@@ -36,7 +37,8 @@ impl Inner {
 pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     let pool = endpoint.transport();
     let mut inner = pool.lock();
-    if inner.closed || conn.send.is_closed() {
+    // Idle: it stands by while another endpoint serves.
+    if inner.closed || conn.send.is_closed() || endpoint.state() == State::Idle {
         return;
     }
     while let Some(waiter) = inner.waiting.pop_front() {
@@ -141,12 +143,11 @@ async fn open_for_waiters(endpoint: Arc<Endpoint>) {
         match result {
             Ok(opened) => {
                 pool.lock().opening -= 1;
-                install(&endpoint, opened, false);
+                install(&endpoint, opened, None);
             }
             Err(error) if pool.lock().live_h1 == 0 => {
                 pool.lock().opening -= 1;
-                fail(&endpoint, error);
-                return run(&endpoint, wanted, Pause::Yes);
+                return lose(&endpoint, error, wanted);
             }
             Err(_) => {
                 // It was to be one more; those that are there go on, and serve who waits.
@@ -161,6 +162,13 @@ async fn open_for_waiters(endpoint: Arc<Endpoint>) {
     }
 }
 
+/// There is no connection any more, and none can be made.
+fn lose(endpoint: &Arc<Endpoint>, error: ConnectError, wanted: Wanted) {
+    fail(endpoint, error, None);
+    run(endpoint, wanted, Pause::Yes);
+    in_order::resume(&endpoint.transport().cluster, wanted);
+}
+
 /// Opens a connection for one request alone. It goes on if the request is cancelled, and the next one finds it.
 fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, ConnectError>> {
     let (sender, receiver) = oneshot::channel();
@@ -173,13 +181,12 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
                 Ok(conn)
             }
             Ok(opened) => {
-                install(&at, opened, false);
+                install(&at, opened, None);
                 Err(closed(&at))
             }
             Err(error) => {
                 if at.transport().lock().live_h1 == 0 {
-                    fail(&at, error.clone());
-                    run(&at, wanted, Pause::Yes);
+                    lose(&at, error.clone(), wanted);
                 }
                 Err(error)
             }

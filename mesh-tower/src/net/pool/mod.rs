@@ -1,7 +1,7 @@
 //! The connections of one endpoint, and with them its state.
 //!
 //! ```text
-//!  connect_all ───> connect loop ── ok ──> install ──> Ready
+//!  connect     ───> connect loop ── ok ──> install ──> Ready
 //!                     ^     │                            │ last HTTP/2 connection lost:
 //!                     │     └─ error ─> Failing, backoff │ connect again at once, after a pause if it
 //!                     └────────────────<──────────────<──┘ never served anything
@@ -11,6 +11,7 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 mod connecting;
+mod in_order;
 mod leasing;
 
 use std::collections::VecDeque;
@@ -20,9 +21,11 @@ use arc_swap::ArcSwap;
 use mesh_core::balance::State;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::connecting::{Pause, run};
 pub(crate) use self::connecting::{allow_http1, refuses_http2};
+pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease};
 use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
@@ -42,8 +45,8 @@ pub(crate) struct Pool {
 struct Inner {
     /// No longer in use: nothing is connected any more.
     closed: bool,
-    /// The connect loop runs.
-    connecting: bool,
+    /// Ends the connect loop, which runs.
+    connecting: Option<CancellationToken>,
     /// The last failure, for error texts; none after a success.
     error: Option<ConnectError>,
     /// Why there is no HTTP/2 although the peer is there; HTTP/1.1 may go on.
@@ -142,7 +145,7 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
 }
 
 /// Connects every idle endpoint of `endpoints`.
-pub(crate) fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
+fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.state() == State::Idle) {
         start(endpoint, wanted);
     }
@@ -151,19 +154,42 @@ pub(crate) fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
 /// Takes the endpoint out of use: idle connections close, busy ones after their last request.
 pub(crate) fn close(endpoint: &Endpoint) {
     let pool = endpoint.transport();
-    let (idle, waiting) = {
-        let mut inner = pool.lock();
-        inner.closed = true;
-        (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting))
-    };
-    for conn in pool.h2.swap(Arc::default()).iter() {
-        conn.drain();
+    let mut inner = pool.lock();
+    inner.closed = true;
+    let_go(endpoint, inner);
+    pool.closed.notify_one();
+    pool.cluster.changed.notify_waiters();
+    pool.cluster.queue.wake();
+}
+
+/// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
+fn stand_by(endpoint: &Endpoint) {
+    let mut inner = endpoint.transport().lock();
+    if inner.closed {
+        return;
     }
+    // Cancelled under the lock: the loop asks under the same lock whether it still counts.
+    if let Some(connecting) = inner.connecting.take() {
+        connecting.cancel();
+    }
+    if let_go(endpoint, inner) != State::Idle {
+        announce(endpoint, State::Idle);
+    }
+}
+
+/// Makes the endpoint idle and returns the state before.
+fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
+    let pool = endpoint.transport();
+    let (idle, waiting) = (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting));
+    let connections = pool.h2.swap(Arc::default());
+    let before = endpoint.set_state(State::Idle);
+    drop(inner);
+    connections.iter().for_each(|conn| {
+        conn.drain();
+    });
     drop(idle);
     answer_all(waiting, &closed(endpoint));
-    endpoint.set_state(State::Idle);
-    pool.closed.notify_one();
-    pool.cluster.queue.wake();
+    before
 }
 
 /// A connection of the endpoint said that it takes no more requests.
@@ -186,18 +212,25 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
         let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
         let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
         let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
-        run(endpoint, pool.cluster.used().unwrap_or(wanted), pause);
+        let wanted = pool.cluster.used().unwrap_or(wanted);
+        run(endpoint, wanted, pause);
+        in_order::resume(&pool.cluster, wanted);
     }
     pool.cluster.queue.wake();
 }
 
 fn set_state(endpoint: &Endpoint, state: State) {
     if endpoint.set_state(state) != state {
-        let cluster = &endpoint.transport().cluster;
-        cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
-        cluster.changed.notify_waiters();
-        cluster.queue.wake();
+        announce(endpoint, state);
     }
+}
+
+/// Tells that the state changed.
+fn announce(endpoint: &Endpoint, state: State) {
+    let cluster = &endpoint.transport().cluster;
+    cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
+    cluster.changed.notify_waiters();
+    cluster.queue.wake();
 }
 
 /// Starts the connect loop unless it runs.
