@@ -24,6 +24,8 @@ mod status;
 pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
 pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use mesh_tower;
+#[cfg(feature = "test-util")]
+pub use mesh_tower::testing;
 pub use mesh_tower::{Mesh, core};
 pub use status::to_status;
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use examples::greeter::HelloRequest;
 use examples::greeter::greeter_client::GreeterClient;
 use mesh_tonic::prelude::*;
+use mesh_tonic::testing::TestMesh;
 use mesh_tonic::{Channel, mesh_tower};
 use mesh_tower::ErrorKind;
-use support::{BOMB, Server, TestMesh, mesh_to, named, requests};
+use support::{BOMB, Server, mesh_to, named, requests};
 use tokio_stream::StreamExt;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -199,7 +200,7 @@ async fn a_call_that_is_let_go_ends_at_the_server() {
 async fn a_retry_is_the_meshs_business() {
     let server =
         Server::scripted(|number, _| if number < 3 { Err(Status::unavailable("not yet")) } else { Ok(()) }).await;
-    let retry = "retry: { on: [unavailable], num_retries: 3, backoff: { base: 1ms } },";
+    let retry = "retry: { on: [unavailable], num_retries: 3, backoff: { base: 1ms } }";
     let mesh = mesh_to(server.address, retry, "").await;
     let mut client = GreeterClient::new(mesh.channel("greeter").unwrap());
     assert_eq!(client.say_hello(named("ada")).await.unwrap().into_inner().message, "hello ada");
@@ -242,14 +243,14 @@ fn assert_ours(status: &Status, code: Code, kind: ErrorKind, words: &[&str]) {
 #[tokio::test]
 async fn failures_of_the_mesh_are_statuses_with_the_right_code() {
     let gone = Server::start().await.address;
-    let route = "matches: [{ path: { prefix: /greeter.v1.Greeter } }],";
+    let route = "matches: [{ path: { prefix: /greeter.v1.Greeter } }]";
     let place = "backend v1 of service greeter";
     for (route, backend, code, kind, words) in [
         ("", "", Code::Unavailable, ErrorKind::NoHealthyEndpoint, &[place, "refused", "127.0.0.1"][..]),
-        ("", "protocol: http1,", Code::Internal, ErrorKind::Protocol, &[place, "gRPC needs HTTP/2"]),
+        ("", "protocol: http1", Code::Internal, ErrorKind::Protocol, &[place, "gRPC needs HTTP/2"]),
         (route, "", Code::Unavailable, ErrorKind::NoHealthyEndpoint, &[place]),
         (
-            "matches: [{ path: { prefix: /other } }],",
+            "matches: [{ path: { prefix: /other } }]",
             "",
             Code::Unavailable,
             ErrorKind::NoRoute,
@@ -342,7 +343,7 @@ async fn after_a_shutdown_calls_are_unavailable_and_those_under_way_may_end() {
 async fn grpc_and_http_share_a_connection() {
     let (mesh, mut client, server) = {
         let server = Server::start().await;
-        let mesh = mesh_to(server.address, "", "protocol: http2,").await;
+        let mesh = mesh_to(server.address, "", "protocol: http2").await;
         let client = GreeterClient::new(mesh.channel("greeter").unwrap());
         (mesh, client, server)
     };

@@ -13,6 +13,7 @@ use mesh_core::config::{File, Reader};
 use mesh_core::model::Config;
 use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Compiler;
+use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ use crate::source::env::Environment;
 use crate::source::reading::{Reading, Readings};
 use crate::source::{BuildError, file};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::{self, Metrics};
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
 
 enum Source {
@@ -48,6 +52,11 @@ pub struct Builder {
     connector: Option<Arc<dyn Connect>>,
     provider: Option<Arc<CryptoProvider>>,
     spans: Option<Spans>,
+    meter: Option<Meter>,
+    /// Whether metrics are kept for pages of our own.
+    pages: bool,
+    /// Whether nothing is told to OpenTelemetry's global providers either.
+    quiet: bool,
     classifier: Option<Arc<dyn RetryClassifier>>,
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
@@ -158,6 +167,39 @@ impl Builder {
         self
     }
 
+    /// Tells metrics to `provider`; [`telemetry`](crate::telemetry) lists them. Default: the global provider, if one is
+    /// installed when the mesh is built.
+    #[must_use]
+    pub fn meter_provider(mut self, provider: &impl MeterProvider) -> Self {
+        self.meter = Some(metrics::meter(provider));
+        self
+    }
+
+    /// Keeps metrics for [`Mesh::prometheus_text`]. Works beside a meter provider, and without one.
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub fn prometheus(mut self) -> Self {
+        self.pages = true;
+        self
+    }
+
+    /// Tells traces and metrics to the collector that `otlp` was made for, or to nobody if it was told to do nothing.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn telemetry(self, otlp: &Otlp) -> Self {
+        if !otlp.is_enabled() {
+            return self.quiet();
+        }
+        self.tracer_provider(otlp.tracer_provider()).meter_provider(otlp.meter_provider())
+    }
+
+    /// Tells nothing to OpenTelemetry's global providers.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
@@ -208,11 +250,14 @@ impl Builder {
                 first
             }
         };
+        let global = !self.quiet;
+        let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
+        let metrics = (meter.is_some() || self.pages).then(|| Metrics::new(meter.as_ref(), self.pages));
         let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let shared = Arc::new(Shared {
             tasks: Tasks::new(),
-            observers: Observers::new(self.observer),
-            telemetry: Telemetry { spans: self.spans.or_else(Spans::global), metrics: None },
+            observers: Observers::new(self.observer).with_metrics(metrics.clone()),
+            telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
             classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
@@ -231,6 +276,9 @@ impl Builder {
         let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config), updates, demanded);
         let first = compiler.compile(&Snapshot::empty(), &discover.config(), &mut rand::rng())?;
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
+        if let Some(metrics) = &shared.telemetry.metrics {
+            metrics.attach(&core);
+        }
         core.publish(first, Some(&name), None);
         settings::announce(&name, &config, shared.telemetry.spans.is_some());
         let applier = Applier { core: Arc::clone(&core), compiler, discover, source: name, refused: None };

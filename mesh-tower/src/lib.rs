@@ -25,6 +25,9 @@
 pub mod guide;
 pub mod layer;
 pub mod observe;
+pub mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 mod apply;
 mod builder;
@@ -37,9 +40,6 @@ mod mesh;
 mod net;
 mod options;
 mod source;
-pub mod telemetry;
-#[cfg(feature = "test-util")]
-pub mod testing;
 
 pub use builder::Builder;
 pub use client::Body;

@@ -14,27 +14,37 @@ pub use mesh_core::observe::{
     Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Pick, Request,
 };
 
+use crate::telemetry::metrics::Metrics;
+
 pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
 
 /// The target of every `tracing` event of a mesh.
 pub(crate) const TARGET: &str = "mesh";
 
-/// The installed observer, if any, and `tracing`.
+/// The installed observer, if any, and `tracing`; and the metrics of what nobody else tells them.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Option<Arc<dyn Observer>>);
+pub(crate) struct Observers {
+    observer: Option<Arc<dyn Observer>>,
+    metrics: Option<Arc<Metrics>>,
+}
 
 impl Observers {
     pub(crate) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
-        Self(observer)
+        Self { observer, metrics: None }
+    }
+
+    pub(crate) fn with_metrics(mut self, metrics: Option<Arc<Metrics>>) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Whether anybody wants to know about single requests.
     pub(crate) fn watches_requests(&self) -> bool {
-        self.0.is_some() || tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+        self.observer.is_some() || tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
     }
 
     fn tell(&self, event: &Event<'_>) {
-        if let Some(observer) = &self.0 {
+        if let Some(observer) = &self.observer {
             observer.event(event);
         }
     }
@@ -69,7 +79,7 @@ impl Observers {
     }
 
     pub(crate) fn pick(&self, backend: &BackendId, endpoint: Option<&Address>) {
-        if let Some(observer) = &self.0 {
+        if let Some(observer) = &self.observer {
             observer.event(&Event::Pick(Pick::new(backend, endpoint)));
         }
     }
@@ -125,7 +135,10 @@ impl Observers {
             ?duration,
             "lookup"
         );
-        if let Some(observer) = &self.0 {
+        if let Some(metrics) = &self.metrics {
+            metrics.lookup(result.is_ok());
+        }
+        if let Some(observer) = &self.observer {
             let error = result.err().map(ToString::to_string);
             let mut event = Lookup::new(finder, result.unwrap_or(0), duration);
             event.error = error.as_deref();

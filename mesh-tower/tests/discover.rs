@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Request, Response};
-use http_support::{Server, TestMesh, empty, grpc, text, until};
+use http_support::{grpc, serve, text, until};
 use mesh_tower::core::model::{
     Address, Backend, BackendId, Config, Discovery, DnsName, Endpoint, Finder, Forward, HostPattern, Route, Settings,
     UnknownServices, VirtualHost,
 };
+use mesh_tower::testing::{TestBackend, TestMesh, empty, full};
 use mesh_tower::{
     Answer, BuildError, EndpointSource, ErrorKind, Found, Mesh, RequestOptions, Resolve, ResolveError, Resolving,
 };
@@ -67,21 +68,21 @@ async fn mesh(config: Config, registry: &Registry) -> TestMesh {
 
 #[tokio::test]
 async fn a_request_waits_for_the_first_answer_of_a_source() {
-    let (server, registry) = (Server::saying("hello").await, Registry::default());
+    let (server, registry) = (TestBackend::named("hello").start(), Registry::default());
     let mesh = mesh(discovered("greeter"), &registry).await;
     let found = registry.asked("greeter").await;
     let request = tokio::spawn({
         let client = mesh.http_client();
         async move { text(client.get("http://greeter/").await.unwrap()).await }
     });
-    found.endpoints(endpoints(&[server.address]));
+    found.endpoints(endpoints(&[server.address()]));
     assert_eq!(request.await.unwrap(), "hello");
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn a_source_that_fails_keeps_what_it_found_and_says_why_it_never_did() {
-    let (server, registry) = (Server::saying("hello").await, Registry::default());
+    let (server, registry) = (TestBackend::named("hello").start(), Registry::default());
     let mesh = mesh(discovered("greeter"), &registry).await;
     let found = registry.asked("greeter").await;
     found.failed("the registry is down");
@@ -95,7 +96,7 @@ async fn a_source_that_fails_keeps_what_it_found_and_says_why_it_never_did() {
     let mut request = Request::get("http://greeter/").body(String::new()).unwrap();
     request.extensions_mut().insert(RequestOptions::new().wait_for_ready());
     let waiting = tokio::spawn(mesh.http_client().oneshot(request));
-    found.endpoints(endpoints(&[server.address]));
+    found.endpoints(endpoints(&[server.address()]));
     assert_eq!(text(waiting.await.unwrap().unwrap()).await, "hello");
 
     let version = mesh.config_status().borrow().version;
@@ -114,12 +115,13 @@ async fn a_source_that_fails_keeps_what_it_found_and_says_why_it_never_did() {
 /// CF-03: what cannot be used changes nothing, not even that the last good configuration is followed.
 #[tokio::test]
 async fn cf_03_a_configuration_that_is_refused_does_not_stop_the_one_in_force() {
-    let (first, second, registry) = (Server::saying("1").await, Server::saying("2").await, Registry::default());
+    let (first, second, registry) =
+        (TestBackend::named("1").start(), TestBackend::named("2").start(), Registry::default());
     let (sender, configs) = watch::channel(Arc::new(discovered("greeter")));
     let mesh = Mesh::builder().configs(configs).endpoint_source("registry", registry.clone()).build().await.unwrap();
     let mesh = TestMesh::from(mesh);
     let found = registry.asked("greeter").await;
-    found.endpoints(endpoints(&[first.address]));
+    found.endpoints(endpoints(&[first.address()]));
     assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "1");
 
     // One that the compiler refuses, and that knows nothing of the registry any more.
@@ -128,7 +130,7 @@ async fn cf_03_a_configuration_that_is_refused_does_not_stop_the_one_in_force() 
     let mut status = mesh.config_status();
     let refused = status.wait_for(|status| status.error.is_some()).await.unwrap().clone();
 
-    found.endpoints(endpoints(&[second.address]));
+    found.endpoints(endpoints(&[second.address()]));
     let after = status.wait_for(|status| status.version > refused.version).await.unwrap().clone();
     assert!(after.error.is_some(), "the newest word of the source is still refused");
     assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "2");
@@ -140,20 +142,21 @@ async fn cf_03_a_configuration_that_is_refused_does_not_stop_the_one_in_force() 
 
 #[tokio::test]
 async fn endpoints_that_stay_keep_their_connections() {
-    let (first, second, registry) = (Server::saying("1").await, Server::saying("2").await, Registry::default());
+    let (first, second, registry) =
+        (TestBackend::named("1").start(), TestBackend::named("2").start(), Registry::default());
     let mesh = mesh(discovered("greeter"), &registry).await;
     let found = registry.asked("greeter").await;
-    found.endpoints(endpoints(&[first.address]));
+    found.endpoints(endpoints(&[first.address()]));
     assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "1");
     let mut status = mesh.config_status();
     let version = status.borrow_and_update().version;
-    found.endpoints(endpoints(&[second.address, first.address]));
+    found.endpoints(endpoints(&[second.address(), first.address()]));
     status.wait_for(|status| status.version > version).await.unwrap();
     for _ in 0..6 {
         text(mesh.http_client().get("http://greeter/").await.unwrap()).await;
     }
-    assert_eq!(first.accepts(), 1, "the connection of the endpoint that stayed is the one it had");
-    assert!(second.accepts() > 0);
+    assert_eq!(first.connections(), 1, "the connection of the endpoint that stayed is the one it had");
+    assert!(second.connections() > 0);
     mesh.end().await;
 }
 
@@ -181,28 +184,28 @@ async fn a_source_that_is_not_registered_is_refused_by_name() {
 
 #[tokio::test]
 async fn an_address_needs_no_configuration_where_unknown_services_are_allowed() {
-    let (first, second) = (Server::saying("1").await, Server::saying("2").await);
+    let (first, second) = (TestBackend::named("1").start(), TestBackend::named("2").start());
     let mesh = mesh(on_demand(), &Registry::default()).await;
     let client = mesh.http_client();
     for (server, said) in [(&first, "1"), (&second, "2"), (&first, "1")] {
-        let uri = format!("http://{}/", server.address);
+        let uri = format!("http://{}/", server.address());
         assert_eq!(text(client.get(uri.as_str()).await.unwrap()).await, said);
     }
-    assert_eq!(first.accepts(), 1);
+    assert_eq!(first.connections(), 1);
 
     // The same place over gRPC, by a channel's target.
-    let service = mesh.service(&format!("http://{}", second.address)).unwrap();
-    let response = service.oneshot(grpc("http://ignored/a.B/C").body(http_support::empty()).unwrap()).await.unwrap();
+    let service = mesh.service(&format!("http://{}", second.address())).unwrap();
+    let response = service.oneshot(grpc("http://ignored/a.B/C").body(empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn many_first_requests_at_once_make_one_service() {
-    let server = Server::saying("hello").await;
+    let server = TestBackend::named("hello").start();
     let mesh = mesh(on_demand(), &Registry::default()).await;
     let version = mesh.config_status().borrow().version;
-    let uri = format!("http://{}/", server.address);
+    let uri = format!("http://{}/", server.address());
     let requests = (0..50).map(|_| {
         let (client, uri) = (mesh.http_client(), uri.clone());
         tokio::spawn(async move { text(client.get(uri.as_str()).await.unwrap()).await })
@@ -225,9 +228,9 @@ async fn without_leave_an_unknown_name_is_an_error_at_once() {
 
 #[tokio::test]
 async fn a_target_that_names_its_finder_needs_no_leave() {
-    let server = Server::saying("hello").await;
+    let server = TestBackend::named("hello").start();
     let mesh = mesh(discovered("greeter"), &Registry::default()).await;
-    let service = mesh.service(&format!("dns:///{}", server.address)).unwrap();
+    let service = mesh.service(&format!("dns:///{}", server.address())).unwrap();
     let response = service.oneshot(Request::get("http://ignored/").body(empty()).unwrap()).await.unwrap();
     assert_eq!(text(response).await, "hello");
     mesh.end().await;
@@ -267,14 +270,13 @@ async fn an_unreadable_host_is_told_at_once() {
 /// The peer is told who is called, whatever finds it.
 #[tokio::test]
 async fn the_host_is_what_the_caller_wrote() {
-    let server = Server::start(|request| async move {
+    let server = serve(|request| async move {
         let host = request.headers()["host"].to_str().unwrap().to_owned();
-        Ok(Response::new(http_support::full(host)))
-    })
-    .await;
+        Ok(Response::new(full(host)))
+    });
     let mesh = mesh(on_demand(), &Registry::default()).await;
-    let uri = format!("http://{}/", server.address);
-    assert_eq!(text(mesh.http_client().get(uri.as_str()).await.unwrap()).await, server.address.to_string());
+    let uri = format!("http://{}/", server.address());
+    assert_eq!(text(mesh.http_client().get(uri.as_str()).await.unwrap()).await, server.address().to_string());
     mesh.end().await;
 }
 
@@ -295,12 +297,12 @@ impl Resolve for OneName {
 
 #[tokio::test]
 async fn cf_15_a_name_is_all_that_is_needed() {
-    let server = Server::saying("hello").await;
-    let builder = Mesh::builder().config(on_demand()).resolver(OneName(server.address));
+    let server = TestBackend::named("hello").start();
+    let builder = Mesh::builder().config(on_demand()).resolver(OneName(server.address()));
     let mesh: TestMesh = builder.build().await.unwrap().into();
     assert_eq!(text(mesh.http_client().get("http://Greeter.test:8080/").await.unwrap()).await, "hello");
     assert_eq!(text(mesh.http_client().get("http://greeter.test:8080/").await.unwrap()).await, "hello");
-    assert_eq!(server.accepts(), 1, "case makes no difference");
+    assert_eq!(server.connections(), 1, "case makes no difference");
 
     let error = mesh.http_client().get("http://nobody.test/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);

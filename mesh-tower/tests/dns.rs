@@ -9,37 +9,37 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Response;
-use http_support::{Server, TestMesh, full, text};
+use http_support::text;
 use mesh_tower::core::model::{
     Address, Backend, BackendId, Config, Discovery, DnsName, Finder, Forward, HostPattern, LoadBalancer, Route,
     Settings, VirtualHost,
 };
 use mesh_tower::observe::{Event, Observer};
-use mesh_tower::testing::ScriptedResolver;
+use mesh_tower::testing::{MemoryNetwork, ScriptedResolver, TestBackend, TestMesh};
 use mesh_tower::{Connect, Connecting, ErrorKind, Mesh};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A network in memory: every address answers with itself, and counts its connections.
 #[derive(Clone, Default)]
-struct Network(Arc<Mutex<BTreeMap<Address, Server>>>);
+struct Network {
+    memory: MemoryNetwork,
+    servers: Arc<Mutex<BTreeMap<SocketAddr, TestBackend>>>,
+}
 
 impl Network {
     fn accepts(&self, address: SocketAddr) -> usize {
-        self.0.lock().unwrap().get(&Address::from(address)).map_or(0, Server::accepts)
+        self.memory.connects_to(address)
     }
 }
 
 impl Connect for Network {
     fn connect(&self, address: &Address) -> Connecting {
-        let answer = address.to_string();
-        let say = move |_| {
-            let answer = answer.clone();
-            async move { Ok(Response::new(full(answer))) }
-        };
-        let mut servers = self.0.lock().unwrap();
-        servers.entry(address.clone()).or_insert_with(|| Server::in_memory(say)).connector()(address)
+        if let Address::Socket(at) = address {
+            let start = || TestBackend::named(at.to_string()).at(*at).start_in(&self.memory);
+            self.servers.lock().unwrap().entry(*at).or_insert_with(start);
+        }
+        Connect::connect(&self.memory, address)
     }
 }
 
@@ -165,14 +165,14 @@ async fn the_systems_resolver_is_the_default() {
             }
         }
     }
-    let server = Server::saying("hello").await;
+    let server = TestBackend::named("hello").start();
     let lookups = Arc::new(Lookups::default());
-    let name = DnsName::Host { host: "localhost".into(), port: server.address.port() };
+    let name = DnsName::Host { host: "localhost".into(), port: server.address().port() };
     let config = config(LoadBalancer::PickFirst { shuffle: false }, name);
     let builder = Mesh::builder().config(config).observer(Arc::clone(&lookups));
     let mesh = TestMesh::from(builder.build().await.unwrap());
     assert_eq!(get(&mesh).await, "hello");
-    assert_eq!(*lookups.0.lock().unwrap(), [format!("dns:localhost:{} None", server.address.port())]);
+    assert_eq!(*lookups.0.lock().unwrap(), [format!("dns:localhost:{} None", server.address().port())]);
     mesh.end().await;
 }
 

@@ -8,11 +8,12 @@ use std::error::Error as _;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use http_support::{Greeter, Raw, Server, TestMesh, empty, full, grpc, nowhere, text};
+use http_support::{Raw, gone, greeter, grpc, in_memory, nowhere, serve, text};
 use mesh_tower::core::grpc::Code;
 use mesh_tower::core::model::{
     Backend, BackendId, Config, Endpoint, Forward, Route, RouteAction, VirtualHost, WeightedBackend,
 };
+use mesh_tower::testing::{At, Fault, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Error, ErrorKind, Mesh};
 use tower::ServiceExt;
 
@@ -47,7 +48,7 @@ async fn fails(mesh: &Mesh, request: impl Fn() -> http::request::Builder, expect
 
 #[tokio::test]
 async fn requests_that_no_mesh_can_send_are_refused_with_the_way_out() {
-    let mesh = Greeter::at(&[nowhere()]).mesh().await;
+    let mesh = greeter(&[nowhere()]).mesh().await;
     let invalid = |words| Expected(ErrorKind::InvalidRequest, 400, Code::Internal, words);
     for (uri, expected) in [
         ("/items?x=1", invalid(&["names no service", "http://SERVICE/items"])),
@@ -68,7 +69,7 @@ async fn requests_that_no_mesh_can_send_are_refused_with_the_way_out() {
 
 #[tokio::test]
 async fn upgrades_and_connect_are_refused() {
-    let mesh = Greeter::at(&[nowhere()]).mesh().await;
+    let mesh = greeter(&[nowhere()]).mesh().await;
     let refused = Expected(ErrorKind::UpgradeRefused, 501, Code::Unimplemented, &["connect to the server directly"]);
     let upgrade = || Request::get("http://greeter/").header("connection", "upgrade").header("upgrade", "websocket");
     let error = fails(&mesh, upgrade, &refused).await;
@@ -87,17 +88,17 @@ async fn a_server_that_switches_protocols_unasked_broke_the_protocol() {
         client.closed().await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).route("retry: { on: [5xx, reset] }").mesh().await;
+    let mesh = greeter(&[server.address()]).route("retry: { on: [5xx, reset] }").mesh().await;
     let expected = Expected(ErrorKind::Protocol, 502, Code::Internal, &["101", "backend v1 of service greeter"]);
     let error = mesh.http_client().get("http://greeter/").await.unwrap_err();
     check(&error, &expected);
-    assert_eq!((error.attempts(), server.accepts()), (2, 2), "it is tried again, like other nonsense");
+    assert_eq!((error.attempts(), server.connections()), (2, 2), "it is tried again, like other nonsense");
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn an_unknown_service_is_told_with_its_neighbour() {
-    let mesh = Greeter::at(&[nowhere()]).mesh().await;
+    let mesh = greeter(&[nowhere()]).mesh().await;
     let expected = Expected(
         ErrorKind::UnknownService,
         404,
@@ -117,7 +118,7 @@ async fn an_unknown_service_is_told_with_its_neighbour() {
 
 #[tokio::test]
 async fn rt_10_no_route_is_404() {
-    let mesh = Greeter::at(&[nowhere()]).route("matches: [{ path: { prefix: /v1 } }]").mesh().await;
+    let mesh = greeter(&[nowhere()]).route("matches: [{ path: { prefix: /v1 } }]").mesh().await;
     let words = &["service greeter", "GET /v2", "`matches`"];
     fails(&mesh, || Request::get("http://greeter/v2?q"), &Expected(ErrorKind::NoRoute, 404, Code::Unavailable, words))
         .await;
@@ -135,11 +136,11 @@ fn model(routes: Vec<Route>, backends: Vec<Backend>) -> Config {
 }
 
 async fn mesh_of(config: Config) -> TestMesh {
-    Mesh::builder().config(config).build().await.unwrap().into()
+    TestMesh::start(Mesh::builder().config(config)).await
 }
 
-fn backend(name: &str, server: Option<&Server>) -> Backend {
-    let endpoints = server.into_iter().map(|server| Endpoint::new(server.address)).collect();
+fn backend(name: &str, server: Option<&TestBackend>) -> Backend {
+    let endpoints = server.into_iter().map(|server| Endpoint::new(server.address())).collect();
     Backend::new(BackendId::new("greeter", name), endpoints)
 }
 
@@ -156,7 +157,7 @@ async fn an_unsupported_action_is_told() {
 /// 25 % of 2000 requests: sigma is 19.4, five of them are 97.
 #[tokio::test]
 async fn rt_11_a_missing_backend_fails_its_share_with_500() {
-    let server = Server::saying("ok").await;
+    let server = TestBackend::named("ok").start();
     let weighted = |name, weight| WeightedBackend::new(BackendId::new("greeter", name), weight);
     let split = Forward::split(vec![weighted("v1", 3), weighted("gone", 1)]);
     let mesh = mesh_of(model(vec![Route::new(split)], vec![backend("v1", Some(&server))])).await;
@@ -175,7 +176,7 @@ async fn rt_11_a_missing_backend_fails_its_share_with_500() {
         }
     }
     assert!((403..=597).contains(&missing), "{missing} of 2000");
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 
     let mesh = mesh_of(model(vec![Route::new(Forward::to(BackendId::new("greeter", "gone")))], vec![])).await;
@@ -186,7 +187,7 @@ async fn rt_11_a_missing_backend_fails_its_share_with_500() {
 
 #[tokio::test]
 async fn rt_11_a_backend_without_endpoints_is_503() {
-    let mesh = Greeter::at(&[]).mesh().await;
+    let mesh = greeter(&[]).mesh().await;
     let words = &["backend v1 of service greeter", "no endpoints", "`endpoints`"];
     let expected = Expected(ErrorKind::NoEndpoint, 503, Code::Unavailable, words);
     fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -197,8 +198,8 @@ async fn rt_11_a_backend_without_endpoints_is_503() {
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_is_named() {
     // The port of a server that is gone.
-    let address = Server::saying("").await.address;
-    let mesh = Greeter::at(&[address]).mesh().await;
+    let address = gone();
+    let mesh = greeter(&[address]).mesh().await;
     let words = &["backend v1 of service greeter", "127.0.0.1", "refused"];
     let expected = Expected(ErrorKind::NoHealthyEndpoint, 503, Code::Unavailable, words);
     let error = fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -215,10 +216,10 @@ async fn an_endpoint_that_refuses_connections_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_route_timeout_is_504() {
-    let server = Server::in_memory(|_| std::future::pending());
+    let (network, _server) = in_memory(|_| std::future::pending());
     for protocol in ["http1", "http2"] {
-        let greeter = Greeter::at(&[nowhere()]).route("timeout: 2s").backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
+        let greeter = greeter(&[nowhere()]).route("timeout: 2s").backend(&format!("protocol: {protocol}"));
+        let mesh = greeter.mesh_over(&network).await;
         let words = &["backend v1 of service greeter", "2s", "first attempt"];
         let expected = Expected(ErrorKind::DeadlineExceeded, 504, Code::DeadlineExceeded, words);
         let error = fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -230,9 +231,9 @@ async fn a_route_timeout_is_504() {
 
 #[tokio::test(start_paused = true)]
 async fn a_per_try_timeout_is_504_for_http_and_unavailable_for_grpc() {
-    let server = Server::in_memory(|_| std::future::pending());
-    let greeter = Greeter::at(&[nowhere()]).route("retry: { on: [connect-failure], per_try_timeout: 200ms }");
-    let mesh = greeter.mesh_over(&server).await;
+    let (network, _server) = in_memory(|_| std::future::pending());
+    let greeter = greeter(&[nowhere()]).route("retry: { on: [connect-failure], per_try_timeout: 200ms }");
+    let mesh = greeter.mesh_over(&network).await;
     let words = &["backend v1 of service greeter", "per-try timeout of 200ms"];
     let expected = Expected(ErrorKind::PerTryTimeout, 504, Code::Unavailable, words);
     assert!(fails(&mesh, || Request::get("http://greeter/"), &expected).await.is_timeout());
@@ -241,7 +242,7 @@ async fn a_per_try_timeout_is_504_for_http_and_unavailable_for_grpc() {
 
 #[tokio::test]
 async fn grpc_to_a_backend_of_http1_is_told() {
-    let mesh = Greeter::at(&[nowhere()]).backend("protocol: http1").mesh().await;
+    let mesh = greeter(&[nowhere()]).backend("protocol: http1").mesh().await;
     let words = &["gRPC needs HTTP/2", "backend v1 of service greeter", "protocol: http1"];
     let expected = Expected(ErrorKind::Protocol, 502, Code::Internal, words);
     fails(&mesh, || grpc("http://greeter/s/m"), &expected).await;
@@ -264,7 +265,7 @@ async fn a_malformed_response_is_502() {
             client.closed().await;
         })
         .await;
-        let mesh = Greeter::at(&[server.address]).mesh().await;
+        let mesh = greeter(&[server.address()]).mesh().await;
         let words = &["backend v1 of service greeter", "not HTTP/1.1"];
         let expected = Expected(ErrorKind::Protocol, 502, Code::Internal, words);
         let error = fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -280,7 +281,7 @@ async fn a_connection_that_breaks_is_503() {
         client.write("HTTP/1.1 200 O").await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let words = &["backend v1 of service greeter", "broke before a response"];
     let expected = Expected(ErrorKind::Reset, 503, Code::Unavailable, words);
     let error = fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -298,8 +299,9 @@ async fn a_reset_stream_is_told_by_its_reason() {
         (h2::Reason::INADEQUATE_SECURITY, ErrorKind::Reset, Code::PermissionDenied),
         (h2::Reason::REFUSED_STREAM, ErrorKind::Refused, Code::Unavailable),
     ] {
-        let server = Server::start(move |_| async move { Err(reason.into()) }).await;
-        let mesh = Greeter::at(&[server.address]).mesh().await;
+        let server = TestBackend::named("v1").start();
+        server.set(Fault::Reset(At::BeforeHead, reason));
+        let mesh = greeter(&[server.address()]).mesh().await;
         let expected = Expected(kind, 503, code, &["backend v1 of service greeter"]);
         let error = fails(&mesh, || grpc("http://greeter/s/m"), &expected).await;
         let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
@@ -315,7 +317,7 @@ async fn an_http1_server_asked_for_http2_is_told_as_such() {
         client.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).http2().mesh().await;
+    let mesh = greeter(&[server.address()]).backend("protocol: http2").mesh().await;
     let words = &["backend v1 of service greeter", "HTTP/2", "is it an HTTP/2 server?"];
     let expected = Expected(ErrorKind::NoHealthyEndpoint, 503, Code::Unavailable, words);
     fails(&mesh, || Request::get("http://greeter/"), &expected).await;
@@ -336,7 +338,7 @@ async fn a_grpc_call_to_an_http1_server_harms_nobody_else() {
             }
         })
         .await;
-        let mesh = Greeter::at(&[server.address]).mesh().await;
+        let mesh = greeter(&[server.address()]).mesh().await;
         let refused = Expected(
             ErrorKind::NoHealthyEndpoint,
             503,
@@ -366,8 +368,8 @@ async fn grpc_passes_over_an_endpoint_of_http1() {
         }
     })
     .await;
-    let new = Server::saying("new").await;
-    let mesh = Greeter::at(&[old.address, new.address]).mesh().await;
+    let new = TestBackend::named("new").start();
+    let mesh = greeter(&[old.address(), new.address()]).mesh().await;
     let mut old_answers = 0;
     for _ in 0..10 {
         old_answers += usize::from(text(mesh.http_client().get("http://greeter/").await.unwrap()).await == "old");
@@ -380,8 +382,8 @@ async fn grpc_passes_over_an_endpoint_of_http1() {
 
 #[tokio::test]
 async fn after_a_shutdown_nothing_is_sent() {
-    let server = Server::saying("ok").await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let server = TestBackend::named("ok").start();
+    let mesh = greeter(&[server.address()]).mesh().await;
     let client = mesh.http_client();
     assert_eq!(text(client.get("http://greeter/").await.unwrap()).await, "ok");
     mesh.shutdown().await;
@@ -392,13 +394,12 @@ async fn after_a_shutdown_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_response_that_is_an_error_of_the_peer_stays_a_response() {
-    let server = Server::start(|request| async move {
+    let server = serve(|request| async move {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
         Ok(Response::builder().status(status).body(full("mine")).unwrap())
-    })
-    .await;
+    });
     for protocol in ["http1", "http2"] {
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
         for status in [400, 404, 418, 429, 500, 502, 503, 504, 599] {
             let response = mesh.http_client().get(format!("http://greeter/{status}")).await.unwrap();
             assert_eq!(response.status(), status);

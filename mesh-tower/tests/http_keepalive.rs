@@ -9,24 +9,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use http_support::{Greeter, Pieces, Raw, Seen, Server, empty, feed, full, text, until};
+use http_support::{Raw, greeter, serve, text, until};
 use mesh_tower::ErrorKind;
+use mesh_tower::testing::{Feed, Pieces, empty, full};
 use tokio::sync::{Barrier, mpsc};
 use tower::ServiceExt;
 
 #[tokio::test]
 async fn a_hundred_requests_in_turn_need_one_connection() {
-    let server = Server::start(|request| async move {
+    let server = serve(|request| async move {
         let body = request.into_body().collect().await?.to_bytes();
         Ok(Response::new(full(body)))
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    });
+    let mesh = greeter(&[server.address()]).mesh().await;
     for n in 0..100 {
         let response = mesh.http_client().post("http://greeter/", n.to_string()).await.unwrap();
         assert_eq!(text(response).await, n.to_string());
     }
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }
 
@@ -34,15 +34,14 @@ async fn a_hundred_requests_in_turn_need_one_connection() {
 async fn requests_at_once_have_a_connection_each() {
     const AT_ONCE: usize = 10;
     let barrier = Arc::new(Barrier::new(AT_ONCE));
-    let server = Server::start(move |_| {
+    let server = serve(move |_| {
         let barrier = Arc::clone(&barrier);
         async move {
             barrier.wait().await;
             Ok(Response::new(full("ok")))
         }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    });
+    let mesh = greeter(&[server.address()]).mesh().await;
     for _ in 0..3 {
         let calls: Vec<_> = (0..AT_ONCE)
             .map(|_| {
@@ -54,7 +53,7 @@ async fn requests_at_once_have_a_connection_each() {
             assert_eq!(call.await.unwrap(), "ok");
         }
     }
-    assert_eq!(server.accepts(), AT_ONCE, "and they are kept");
+    assert_eq!(server.connections(), AT_ONCE, "and they are kept");
     mesh.end().await;
 }
 
@@ -99,10 +98,10 @@ enum Close {
 async fn a_get_on_a_connection_that_dies_under_it_is_sent_again() {
     for reset in [false, true] {
         let (server, requests) = closes_after_one(Close::WhenWritten { reset }).await;
-        let mesh = Greeter::at(&[server.address]).mesh().await;
+        let mesh = greeter(&[server.address()]).mesh().await;
         assert_eq!(text(mesh.http_client().get("http://greeter/1").await.unwrap()).await, "ok");
         assert_eq!(text(mesh.http_client().get("http://greeter/2").await.unwrap()).await, "ok", "without any policy");
-        assert_eq!((server.accepts(), requests.load(Ordering::SeqCst)), (2, 3));
+        assert_eq!((server.connections(), requests.load(Ordering::SeqCst)), (2, 3));
         mesh.end().await;
     }
 }
@@ -112,11 +111,11 @@ async fn a_get_on_a_connection_that_dies_under_it_is_sent_again() {
 async fn re_15_a_post_on_a_connection_that_dies_under_it_fails() {
     for reset in [false, true] {
         let (server, requests) = closes_after_one(Close::WhenWritten { reset }).await;
-        let mesh = Greeter::at(&[server.address]).route("retry: { on: [5xx, reset, gateway-error] }").mesh().await;
+        let mesh = greeter(&[server.address()]).route("retry: { on: [5xx, reset, gateway-error] }").mesh().await;
         assert_eq!(text(mesh.http_client().get("http://greeter/1").await.unwrap()).await, "ok");
         let error = mesh.http_client().post("http://greeter/2", "").await.unwrap_err();
         assert_eq!((error.kind(), error.attempts()), (ErrorKind::Reset, 1), "{error:?}");
-        assert_eq!((server.accepts(), requests.load(Ordering::SeqCst)), (1, 2));
+        assert_eq!((server.connections(), requests.load(Ordering::SeqCst)), (1, 2));
         let after = mesh.http_client().post("http://greeter/3", "").await.unwrap();
         assert_eq!(text(after).await, "ok");
         mesh.end().await;
@@ -126,12 +125,12 @@ async fn re_15_a_post_on_a_connection_that_dies_under_it_fails() {
 #[tokio::test]
 async fn a_connection_known_to_be_closed_is_not_used() {
     let (server, requests) = closes_after_one(Close::AtOnce).await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let idle = mesh.live_tasks();
     assert_eq!(text(mesh.http_client().get("http://greeter/1").await.unwrap()).await, "ok");
     until("the mesh sees the connection close", || mesh.live_tasks() == idle).await;
     assert_eq!(text(mesh.http_client().post("http://greeter/2", "x").await.unwrap()).await, "ok");
-    assert_eq!((server.accepts(), requests.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!((server.connections(), requests.load(Ordering::SeqCst)), (2, 2));
     mesh.end().await;
 }
 
@@ -143,7 +142,7 @@ async fn a_get_is_saved_however_the_close_races() {
         client.answer("ok").await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for n in 0..300 {
         for _ in 0..n % 7 {
             tokio::task::yield_now().await;
@@ -158,9 +157,9 @@ async fn a_get_is_saved_however_the_close_races() {
 #[tokio::test]
 async fn a_fresh_connection_that_breaks_is_no_reason_to_send_again() {
     let server = Raw::start(|_, mut client| async move { drop(client.head().await) }).await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let error = mesh.http_client().get("http://greeter/").await.unwrap_err();
-    assert_eq!((error.kind(), error.attempts(), server.accepts()), (ErrorKind::Reset, 1, 1));
+    assert_eq!((error.kind(), error.attempts(), server.connections()), (ErrorKind::Reset, 1, 1));
     mesh.end().await;
 }
 
@@ -172,11 +171,11 @@ async fn connection_close_is_obeyed() {
         client.closed().await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for n in 1..=3 {
         let response = mesh.http_client().post("http://greeter/", "x").await.unwrap();
         assert_eq!(text(response).await, "ok");
-        assert_eq!(server.accepts(), n);
+        assert_eq!(server.connections(), n);
     }
     mesh.end().await;
 }
@@ -189,10 +188,10 @@ async fn a_response_without_a_length_ends_with_its_connection() {
         client.write("of it").await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for n in 1..=3 {
         assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "all of it");
-        assert_eq!(server.accepts(), n);
+        assert_eq!(server.connections(), n);
     }
     mesh.end().await;
 }
@@ -204,7 +203,7 @@ async fn an_http_1_0_response_is_understood() {
         client.write("HTTP/1.0 200 OK\r\nserver: old\r\n\r\nold").await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for _ in 0..2 {
         assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "old");
     }
@@ -223,7 +222,7 @@ async fn what_follows_a_response_unasked_never_answers_the_next_request() {
             }
         })
         .await;
-        let mesh = Greeter::at(&[server.address]).mesh().await;
+        let mesh = greeter(&[server.address()]).mesh().await;
         for n in 0..20 {
             let response = mesh.http_client().get("http://greeter/").await.unwrap();
             assert_eq!(text(response).await, "good", "request {n} after {garbage:?}");
@@ -244,14 +243,14 @@ async fn an_unread_response_costs_its_connection_and_nothing_else() {
         client.closed().await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let idle = mesh.live_tasks();
     let mut response = mesh.http_client().get("http://greeter/").await.unwrap();
     response.body_mut().frame().await.unwrap().unwrap();
     drop(response);
     until("the mesh closes the connection", || mesh.live_tasks() == idle).await;
     assert_eq!(text(mesh.http_client().post("http://greeter/", "").await.unwrap()).await, "ok");
-    assert_eq!(server.accepts(), 2);
+    assert_eq!(server.connections(), 2);
     mesh.end().await;
 }
 
@@ -263,13 +262,13 @@ async fn a_response_that_breaks_off_is_an_error_of_the_body() {
             client.write(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n3\r\nabc\r\n")).await;
         })
         .await;
-        let mesh = Greeter::at(&[server.address]).route("retry: { on: [5xx, reset], num_retries: 3 }").mesh().await;
+        let mesh = greeter(&[server.address()]).route("retry: { on: [5xx, reset], num_retries: 3 }").mesh().await;
         let response = mesh.http_client().get("http://greeter/").await.unwrap();
         let error = response.into_body().bytes().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Reset);
         assert!(error.to_string().contains("backend v1 of service greeter"), "{error}");
         assert!(std::error::Error::source(&error).is_some());
-        assert_eq!(server.accepts(), 1, "RE-07: committed");
+        assert_eq!(server.connections(), 1, "RE-07: committed");
         mesh.end().await;
     }
 }
@@ -278,18 +277,17 @@ async fn a_response_that_breaks_off_is_an_error_of_the_body() {
 #[tokio::test]
 async fn a_replaced_response_keeps_its_connection() {
     let failures = AtomicUsize::new(3);
-    let server = Server::start(move |_| {
+    let server = serve(move |_| {
         let fails = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         async move {
             let pieces = Pieces::new(["not ", "now"]).boxed_unsync();
             Ok(if fails { Response::builder().status(503).body(pieces).unwrap() } else { Response::new(full("ok")) })
         }
-    })
-    .await;
+    });
     let route = "retry: { on: [gateway-error], num_retries: 3, backoff: { base: 100ms, max: 100ms } }";
-    let mesh = Greeter::at(&[server.address]).route(route).mesh().await;
+    let mesh = greeter(&[server.address()]).route(route).mesh().await;
     assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "ok");
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }
 
@@ -308,22 +306,18 @@ async fn an_attempt_given_up_in_the_middle_of_its_body_closes_its_connection() {
         }
     })
     .await;
-    let seen = Seen::default();
-    let kept = seen.clone();
     let (asked, mut has_head) = mpsc::channel(1024);
-    let serving = Server::start(move |request| {
-        let kept = kept.clone();
+    let serving = serve(move |request| {
         asked.try_send(()).unwrap();
         async move {
-            kept.take(request).await;
+            request.into_body().collect().await?;
             Ok(Response::new(full("ok")))
         }
-    })
-    .await;
+    });
     let route = "retry: { on: [gateway-error], methods: all, num_retries: 3, backoff: { base: 1ms } }";
-    let mesh = Greeter::at(&[refusing.address, serving.address]).route(route).mesh().await;
+    let mesh = greeter(&[refusing.address(), serving.address()]).route(route).mesh().await;
     for n in 0..4 {
-        let (sender, body) = feed();
+        let (sender, body) = Feed::new();
         sender.data("first ");
         let call = tokio::spawn(mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()));
         has_head.recv().await.unwrap();
@@ -331,13 +325,13 @@ async fn an_attempt_given_up_in_the_middle_of_its_body_closes_its_connection() {
         drop(sender);
         assert_eq!(text(call.await.unwrap().unwrap()).await, "ok", "request {n}");
     }
-    for (_, body) in seen.all() {
-        assert_eq!(body.data, "first second");
+    for request in serving.requests() {
+        assert_eq!(request.body, "first second");
     }
-    for _ in 0..refusing.accepts() {
+    for _ in 0..refusing.connections() {
         told.recv().await.unwrap();
     }
-    assert!(refusing.accepts() > 0, "round robin");
+    assert!(refusing.connections() > 0, "round robin");
     mesh.end().await;
 }
 
@@ -360,14 +354,14 @@ async fn an_attempt_that_timed_out_closes_its_connection() {
     })
     .await;
     let route = "retry: { on: [gateway-error], methods: all, per_try_timeout: 200ms, backoff: { base: 1ms } }";
-    let mesh = Greeter::at(&[server.address]).route(route).mesh().await;
-    let (sender, body) = feed();
+    let mesh = greeter(&[server.address()]).route(route).mesh().await;
+    let (sender, body) = Feed::new();
     sender.data("first");
     let call = tokio::spawn(mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()));
     told.recv().await.unwrap();
     drop(sender);
     assert_eq!(text(call.await.unwrap().unwrap()).await, "ok");
-    assert_eq!(server.accepts(), 2);
+    assert_eq!(server.connections(), 2);
     mesh.end().await;
 }
 
@@ -389,7 +383,7 @@ async fn a_cancelled_request_closes_its_connection() {
         }
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let call = tokio::spawn(mesh.http_client().oneshot(Request::get("http://greeter/").body(empty()).unwrap()));
     assert_eq!(told.recv().await, Some("asked"));
     call.abort();

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_support::{Greeter, Raw, Server, TestMesh, full, text, until};
+use http_support::{Raw, greeter, in_memory, serve, text, until};
 use mesh_tower::core::model::{
     Address, Backend, BackendId, Config, Endpoint, Forward, HostPattern, Route, RoutePolicy, VirtualHost,
 };
-use mesh_tower::{Connecting, ErrorKind, Mesh};
+use mesh_tower::testing::{TestBackend, TestMesh, full};
+use mesh_tower::{Connect, Connecting, ErrorKind, Mesh};
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Notify};
 use tower::ServiceExt;
@@ -45,7 +46,7 @@ async fn a_resend_takes_a_connection_that_has_not_idled() {
         }
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let at_once = (0..IDLE).map(|_| {
         let client = mesh.http_client();
         tokio::spawn(async move { text(client.get("http://greeter/").await.unwrap()).await })
@@ -63,7 +64,7 @@ async fn a_resend_takes_a_connection_that_has_not_idled() {
 #[tokio::test]
 async fn connections_that_work_outlive_one_that_cannot_be_made() {
     let (started, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let server = Server::in_memory({
+    let (network, server) = in_memory({
         let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
         move |request| {
             let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
@@ -77,14 +78,14 @@ async fn connections_that_work_outlive_one_that_cannot_be_made() {
         }
     });
     let refusing = Arc::new(AtomicBool::new(false));
-    let (connect, refuse) = (server.connector(), Arc::clone(&refusing));
+    let refuse = Arc::clone(&refusing);
     let connector = move |address: &Address| -> Connecting {
         if refuse.load(Ordering::SeqCst) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
         }
-        connect(address)
+        Connect::connect(&network, address)
     };
-    let yaml = Greeter::at(&[http_support::nowhere()]).backend("connect_backoff: { base: 10ms, max: 20ms }").yaml();
+    let yaml = greeter(&[http_support::nowhere()]).backend("connect_backoff: { base: 10ms, max: 20ms }").yaml();
     let mesh = TestMesh::from(Mesh::builder().text(yaml).connector(connector).build().await.unwrap());
     let get = |path: &'static str| {
         let client = mesh.http_client();
@@ -99,15 +100,15 @@ async fn connections_that_work_outlive_one_that_cannot_be_made() {
     for call in others {
         assert_eq!(call.await.unwrap(), "ok");
     }
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn durations_that_no_clock_reaches_are_as_good_as_none() {
-    let server = Server::saying("ok").await;
+    let server = TestBackend::named("ok").start();
     let id = BackendId::new("greeter", "v1");
-    let mut backend = Backend::new(id.clone(), vec![Endpoint::new(server.address)]);
+    let mut backend = Backend::new(id.clone(), vec![Endpoint::new(server.address())]);
     backend.connect_timeout = Duration::MAX;
     let mut policy = RoutePolicy::default();
     policy.timeout = Some(Duration::MAX);
@@ -133,7 +134,7 @@ async fn an_upload_that_nobody_reads_ends_with_the_deadline() {
             unread.push((request, respond));
         }
     });
-    let mesh = Greeter::at(&[address]).http2().route("timeout: 300ms").mesh().await;
+    let mesh = greeter(&[address]).backend("protocol: http2").route("timeout: 300ms").mesh().await;
     assert_eq!(text(mesh.http_client().post("http://greeter/", "first").await.unwrap()).await, "");
     let idle = mesh.live_tasks();
     for _ in 0..3 {
@@ -149,15 +150,14 @@ async fn an_upload_that_nobody_reads_ends_with_the_deadline() {
 async fn a_request_that_the_shutdown_breaks_says_so() {
     for fields in ["protocol: http1", "protocol: http2"] {
         let arrived = Arc::new(Notify::new());
-        let server = Server::start({
+        let server = serve({
             let arrived = Arc::clone(&arrived);
             move |_| {
                 arrived.notify_one();
                 std::future::pending()
             }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(fields).mesh().await;
+        });
+        let mesh = greeter(&[server.address()]).backend(fields).mesh().await;
         let client = mesh.http_client();
         let call = tokio::spawn(async move { client.get("http://greeter/").await.map(drop) });
         arrived.notified().await;
@@ -168,8 +168,8 @@ async fn a_request_that_the_shutdown_breaks_says_so() {
 
 #[tokio::test]
 async fn a_content_length_that_is_not_the_bodys_is_refused() {
-    let server = Server::saying("ok").await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let server = TestBackend::named("ok").start();
+    let mesh = greeter(&[server.address()]).mesh().await;
     for (stated, right) in [("3", true), ("1", false), ("100", false), ("three", false)] {
         let request = Request::post("http://greeter/").header("content-length", stated).body(full("abc")).unwrap();
         let result = mesh.http_client().oneshot(request).await;

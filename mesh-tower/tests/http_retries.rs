@@ -11,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
-use http_support::{
-    Answer, Feed, Greeter, Payload, Pieces, Raw, Seen, Server, empty, feed, full, grpc, nowhere, text, whole,
-};
+use http_support::{Answer, gone, greeter, grpc, headers, in_memory, nowhere, serve, silent, text, whole};
 use mesh_tower::ErrorKind;
 use mesh_tower::core::grpc::Code;
+use mesh_tower::testing::{
+    self, At, Feed, MemoryNetwork, Payload, Pieces, Reason, Reply, RequestBody, TestBackend, empty, full,
+};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -30,6 +31,10 @@ fn status(code: u32, extra: &[(&str, &str)]) -> Response<Payload> {
     response
 }
 
+fn not_now() -> Response<Payload> {
+    Response::builder().status(503).body(full("not now")).unwrap()
+}
+
 /// How a server fails.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -39,37 +44,32 @@ enum Fault {
 }
 
 impl Fault {
-    fn answer(self) -> Answer {
+    fn answer(self) -> Reply {
         match self {
-            Self::Http503 => Ok(Response::builder().status(503).body(full("not now")).unwrap()),
-            Self::GrpcUnavailable => Ok(status(14, &[])),
-            Self::Reset => Err(h2::Reason::INTERNAL_ERROR.into()),
+            Self::Http503 => not_now().into(),
+            Self::GrpcUnavailable => status(14, &[]).into(),
+            Self::Reset => testing::Fault::Reset(At::BeforeHead, Reason::INTERNAL_ERROR).into(),
         }
     }
 }
 
-/// Keeps what it is sent; the first `failures` requests fail.
-fn failing(
-    failures: usize,
-    fault: Fault,
-    seen: &Seen,
-) -> impl Fn(Request<hyper::body::Incoming>) -> AnswerFuture + use<> {
-    let seen = seen.clone();
-    let count = Arc::new(AtomicUsize::new(0));
-    move |request| {
-        let (seen, number) = (seen.clone(), count.fetch_add(1, Ordering::SeqCst));
-        Box::pin(async move {
+/// A server whose first `failures` requests fail, once they are read.
+fn failing(failures: usize, fault: Fault) -> TestBackend {
+    let count = AtomicUsize::new(0);
+    let handler = move |request: Request<RequestBody>| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move {
             let is_grpc = request.headers().get("content-type").is_some();
-            seen.take(request).await;
-            if number < failures {
-                return fault.answer();
+            request.into_body().collect().await.unwrap();
+            match is_grpc {
+                _ if number < failures => fault.answer(),
+                true => status(0, &[]).into(),
+                false => "ok".into(),
             }
-            Ok(if is_grpc { status(0, &[]) } else { Response::new(full("ok")) })
-        })
-    }
+        }
+    };
+    TestBackend::handling(handler).start()
 }
-
-type AnswerFuture = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 #[tokio::test]
 async fn re_01_http_attempts_stop_at_the_first_success_and_at_the_limit() {
@@ -77,9 +77,8 @@ async fn re_01_http_attempts_stop_at_the_first_success_and_at_the_limit() {
         [("http1", Fault::Http503), ("http2", Fault::Http503), ("http2", Fault::Reset), ("http1", Fault::Reset)]
     {
         for (failures, attempts, succeeds) in [(0, 1, true), (2, 3, true), (3, 4, true), (4, 4, false), (9, 4, false)] {
-            let seen = Seen::default();
-            let server = Server::start(failing(failures, fault, &seen)).await;
-            let mesh = Greeter::at(&[server.address])
+            let server = failing(failures, fault);
+            let mesh = greeter(&[server.address()])
                 .route("retry: { on: [5xx], num_retries: 3, backoff: { base: 1ms } }")
                 .backend(&format!("protocol: {protocol}, retry_budget: {{ min_concurrent: 9 }}"))
                 .mesh()
@@ -96,7 +95,7 @@ async fn re_01_http_attempts_stop_at_the_first_success_and_at_the_limit() {
                 }
                 (_, _, result) => panic!("{protocol} {fault:?} {failures}: {result:?}"),
             }
-            assert_eq!(seen.len(), attempts as usize, "{protocol} {fault:?} {failures}");
+            assert_eq!(server.request_count(), attempts as usize, "{protocol} {fault:?} {failures}");
             mesh.end().await;
         }
     }
@@ -106,9 +105,8 @@ async fn re_01_http_attempts_stop_at_the_first_success_and_at_the_limit() {
 async fn re_01_grpc_retries_say_how_many_attempts_came_before() {
     for fault in [Fault::GrpcUnavailable, Fault::Http503] {
         for (failures, retries, code) in [(3, 3, 0), (4, 3, 14), (9, 10, 14)] {
-            let seen = Seen::default();
-            let server = Server::start(failing(failures, fault, &seen)).await;
-            let mesh = Greeter::at(&[server.address])
+            let server = failing(failures, fault);
+            let mesh = greeter(&[server.address()])
                 .route(&format!("retry: {{ on: [unavailable], num_retries: {retries}, backoff: {{ base: 1ms }} }}"))
                 .mesh()
                 .await;
@@ -121,8 +119,8 @@ async fn re_01_grpc_retries_say_how_many_attempts_came_before() {
             // gRFC A44: never more than 5.
             let attempts = (failures + 1).min(retries + 1).min(5);
             let told: Vec<_> = (0..attempts).map(|n| (n > 0).then(|| n.to_string())).collect();
-            assert_eq!(seen.header("grpc-previous-rpc-attempts"), told, "{fault:?}");
-            assert!(seen.all().iter().all(|(_, body)| body.data == "m"));
+            assert_eq!(headers(&server, "grpc-previous-rpc-attempts"), told, "{fault:?}");
+            assert!(server.requests().iter().all(|request| request.body == "m"));
             mesh.end().await;
         }
     }
@@ -130,18 +128,17 @@ async fn re_01_grpc_retries_say_how_many_attempts_came_before() {
 
 #[tokio::test]
 async fn a_retry_goes_to_another_endpoint() {
-    let (bad, good) = (Seen::default(), Seen::default());
-    let broken = Server::start(failing(usize::MAX, Fault::Http503, &bad)).await;
-    let sound = Server::start(failing(0, Fault::Http503, &good)).await;
-    let mesh = Greeter::at(&[broken.address, sound.address])
+    let broken = failing(usize::MAX, Fault::Http503);
+    let sound = failing(0, Fault::Http503);
+    let mesh = greeter(&[broken.address(), sound.address()])
         .route("retry: { on: [5xx], num_retries: 1, backoff: { base: 1ms } }")
         .mesh()
         .await;
     for _ in 0..10 {
         assert_eq!(mesh.http_client().get("http://greeter/").await.unwrap().status(), 200);
     }
-    assert_eq!(good.len(), 10);
-    assert!(bad.len() > 0, "round robin");
+    assert_eq!(sound.request_count(), 10);
+    assert!(broken.request_count() > 0, "round robin");
     mesh.end().await;
 }
 
@@ -153,9 +150,8 @@ fn trailers() -> HeaderMap {
 async fn re_06_a_body_is_replayed_to_the_byte_with_its_trailers() {
     let pieces = || Pieces::new(["", "one", "", "two", "\u{0}\u{ff}"]).with_trailers(trailers()).boxed_unsync();
     for protocol in ["http1", "http2"] {
-        let seen = Seen::default();
-        let server = Server::start(failing(3, Fault::Http503, &seen)).await;
-        let mesh = Greeter::at(&[server.address])
+        let server = failing(3, Fault::Http503);
+        let mesh = greeter(&[server.address()])
             .route("retry: { on: [5xx], num_retries: 3, backoff: { base: 1ms } }")
             .backend(&format!("protocol: {protocol}"))
             .mesh()
@@ -163,13 +159,14 @@ async fn re_06_a_body_is_replayed_to_the_byte_with_its_trailers() {
         let request = Request::put("http://greeter/a?b").header("trailer", "x-sum").header("x-mine", "1");
         let response = mesh.http_client().oneshot(request.body(pieces()).unwrap()).await.unwrap();
         assert_eq!(text(response).await, "ok");
-        let all = seen.all();
+        let all = server.requests();
         assert_eq!(all.len(), 4);
-        for (parts, body) in &all {
+        for request in &all {
+            let parts = &request.head;
             assert_eq!((&parts.method, parts.uri.path_and_query().unwrap().as_str()), (&Method::PUT, "/a?b"));
             assert_eq!(parts.headers["x-mine"], "1");
-            assert_eq!(body.data, "onetwo\u{0}\u{ff}", "{protocol}");
-            assert_eq!(body.trailers, Some(trailers()), "{protocol}");
+            assert_eq!(request.body, "onetwo\u{0}\u{ff}", "{protocol}");
+            assert_eq!(request.trailers, Some(trailers()), "{protocol}");
         }
         mesh.end().await;
     }
@@ -178,9 +175,8 @@ async fn re_06_a_body_is_replayed_to_the_byte_with_its_trailers() {
 #[tokio::test]
 async fn re_06_the_length_is_told_again() {
     for protocol in ["http1", "http2"] {
-        let seen = Seen::default();
-        let server = Server::start(failing(1, Fault::Http503, &seen)).await;
-        let mesh = Greeter::at(&[server.address])
+        let server = failing(1, Fault::Http503);
+        let mesh = greeter(&[server.address()])
             .route("retry: { on: [5xx], backoff: { base: 1ms } }")
             .backend(&format!("protocol: {protocol}"))
             .mesh()
@@ -188,8 +184,8 @@ async fn re_06_the_length_is_told_again() {
         let request = Request::put("http://greeter/").body(full(vec![7; 64 * 1024])).unwrap();
         mesh.http_client().oneshot(request).await.unwrap();
         let length = Some("65536".to_owned());
-        assert_eq!(seen.header("content-length"), [length.clone(), length], "{protocol}: the cap itself is kept");
-        assert!(seen.all().iter().all(|(_, body)| body.data == vec![7; 64 * 1024]));
+        assert_eq!(headers(&server, "content-length"), [length.clone(), length], "{protocol}: the cap itself is kept");
+        assert!(server.requests().iter().all(|request| request.body == vec![7; 64 * 1024]));
         mesh.end().await;
     }
 }
@@ -206,9 +202,8 @@ async fn re_06_a_body_beyond_the_cap_is_sent_once() {
                 [full(vec![1; size]), Pieces::new(["12345", "67890", "1"]).boxed_unsync()]
             };
             for body in bodies {
-                let seen = Seen::default();
-                let server = Server::start(failing(1, Fault::Http503, &seen)).await;
-                let mesh = Greeter::at(&[server.address])
+                let server = failing(1, Fault::Http503);
+                let mesh = greeter(&[server.address()])
                     .route(&format!("retry: {{ on: [5xx], num_retries: 3, backoff: {{ base: 1ms }}{route} }}"))
                     .backend(&format!("protocol: {protocol}"))
                     .mesh()
@@ -217,8 +212,7 @@ async fn re_06_a_body_beyond_the_cap_is_sent_once() {
                 let response = mesh.http_client().oneshot(request).await.unwrap();
                 assert_eq!(response.status(), 503, "{protocol}");
                 assert_eq!(text(response).await, "not now", "the original answer");
-                let (_, body) = seen.only();
-                assert_eq!(body.data.len(), size);
+                assert_eq!(server.only_request().body.len(), size);
                 mesh.end().await;
             }
         }
@@ -231,26 +225,25 @@ async fn re_06_a_body_still_being_written_is_replayed_and_goes_on() {
     for protocol in ["http1", "http2"] {
         let (told, mut attempts) = tokio::sync::mpsc::channel(1024);
         let count = AtomicUsize::new(0);
-        let server = Server::start(move |request| {
+        let server = serve(move |request| {
             let (number, told) = (count.fetch_add(1, Ordering::SeqCst), told.clone());
             async move {
                 let mut body = request.into_body();
                 let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
                 told.try_send(first.clone()).unwrap();
                 if number == 0 {
-                    return Fault::Http503.answer();
+                    return Ok(not_now());
                 }
                 let rest = body.collect().await?.to_bytes();
                 Ok(Response::new(full([first, rest].concat())))
             }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address])
+        });
+        let mesh = greeter(&[server.address()])
             .route("retry: { on: [5xx], methods: all, backoff: { base: 1ms } }")
             .backend(&format!("protocol: {protocol}"))
             .mesh()
             .await;
-        let (sender, body): (Feed, Payload) = feed();
+        let (sender, body): (Feed, Payload) = Feed::new();
         let call = tokio::spawn(mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()));
         sender.data("first ");
         assert_eq!(attempts.recv().await.unwrap(), "first ");
@@ -265,23 +258,20 @@ async fn re_06_a_body_still_being_written_is_replayed_and_goes_on() {
 /// RE-07: a head is a promise.
 #[tokio::test]
 async fn re_07_after_response_headers_nothing_is_sent_again() {
-    let seen = Seen::default();
-    let kept = seen.clone();
     let (feeds, mut answers) = tokio::sync::mpsc::channel(1024);
-    let server = Server::start(move |request| {
-        let (kept, feeds) = (kept.clone(), feeds.clone());
+    let server = serve(move |request| {
+        let feeds = feeds.clone();
         async move {
-            kept.take(request).await;
-            let (sender, body) = feed();
+            request.into_body().collect().await?;
+            let (sender, body) = Feed::new();
             sender.data("some");
             feeds.try_send(sender).unwrap();
             let mut response = Response::new(body);
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             Ok(response)
         }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address])
+    });
+    let mesh = greeter(&[server.address()])
         .route("retry: { on: [unavailable, internal, cancelled, 5xx, reset], num_retries: 3 }")
         .mesh()
         .await;
@@ -291,45 +281,38 @@ async fn re_07_after_response_headers_nothing_is_sent_again() {
     let error = response.into_body().bytes().await.unwrap_err();
     assert_eq!((error.kind(), error.grpc_code()), (ErrorKind::Reset, Code::Internal), "{error:?}");
     assert!(error.to_string().contains("backend v1 of service greeter"));
-    assert_eq!(seen.len(), 1);
+    assert_eq!(server.request_count(), 1);
     mesh.end().await;
 }
 
 /// gRFC A6: a call whose initial metadata came is committed, whatever its status.
 #[tokio::test]
 async fn re_07_a_status_in_trailers_behind_a_head_is_not_retried() {
-    let seen = Seen::default();
-    let kept = seen.clone();
-    let server = Server::start(move |request| {
-        let kept = kept.clone();
-        async move {
-            kept.take(request).await;
-            let trailers =
-                HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("14"))]);
-            let body = Pieces::new([""; 0]).with_trailers(trailers).boxed_unsync();
-            Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
-        }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).route("retry: { on: [unavailable], num_retries: 3 }").mesh().await;
+    let server = serve(move |request| async move {
+        request.into_body().collect().await?;
+        let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("14"))]);
+        let body = Pieces::new([""; 0]).with_trailers(trailers).boxed_unsync();
+        Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+    });
+    let mesh = greeter(&[server.address()]).route("retry: { on: [unavailable], num_retries: 3 }").mesh().await;
     let response = mesh.http_client().oneshot(grpc("http://greeter/s/m").body(empty()).unwrap()).await.unwrap();
     let (_, body) = whole(response).await;
     assert_eq!(body.trailers.unwrap()["grpc-status"], "14");
-    assert_eq!(seen.len(), 1);
+    assert_eq!(server.request_count(), 1);
     mesh.end().await;
 }
 
 /// A server that notes when it is asked; the answers are for the requests in turn, the last for all that follow.
-fn timed(answers: Vec<fn() -> Answer>) -> (Server, Arc<Mutex<Vec<Instant>>>) {
+fn timed(answers: Vec<fn() -> Answer>) -> (MemoryNetwork, TestBackend, Arc<Mutex<Vec<Instant>>>) {
     let times = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&times);
-    let server = Server::in_memory(move |_| {
+    let (network, server) = in_memory(move |_| {
         let mut noted = noted.lock().unwrap();
         noted.push(Instant::now());
         let answer = answers[(noted.len() - 1).min(answers.len() - 1)]();
         async move { answer }
     });
-    (server, times)
+    (network, server, times)
 }
 
 /// The pauses between the requests, in milliseconds.
@@ -348,9 +331,9 @@ async fn re_08_pushback_says_when_and_whether() {
         (|| Ok(status(14, &[("grpc-retry-pushback-ms", "")])), None),
     ];
     for (answer, pause) in cases {
-        let (server, times) = timed(vec![answer, || Ok(status(0, &[]))]);
-        let greeter = Greeter::at(&[nowhere()]).route("retry: { on: [unavailable], backoff: { base: 10s } }");
-        let mesh = greeter.mesh_over(&server).await;
+        let (network, _server, times) = timed(vec![answer, || Ok(status(0, &[]))]);
+        let greeter = greeter(&[nowhere()]).route("retry: { on: [unavailable], backoff: { base: 10s } }");
+        let mesh = greeter.mesh_over(&network).await;
         let response = mesh.http_client().oneshot(grpc("http://greeter/s/m").body(empty()).unwrap()).await.unwrap();
         let expected = if pause.is_some() { "0" } else { "14" };
         assert_eq!(response.headers()["grpc-status"], expected);
@@ -377,9 +360,9 @@ async fn retry_after_is_honoured_up_to_half_a_minute() {
         (|| later("31"), None),
     ];
     for (answer, pause) in cases {
-        let (server, times) = timed(vec![answer, || Ok(Response::new(full("ok")))]);
-        let greeter = Greeter::at(&[nowhere()]).route("retry: { on: [gateway-error] }");
-        let mesh = greeter.mesh_over(&server).await;
+        let (network, _server, times) = timed(vec![answer, || Ok(Response::new(full("ok")))]);
+        let greeter = greeter(&[nowhere()]).route("retry: { on: [gateway-error] }");
+        let mesh = greeter.mesh_over(&network).await;
         let response = mesh.http_client().get("http://greeter/").await.unwrap();
         let told = pauses(&times);
         match pause {
@@ -399,10 +382,10 @@ async fn retry_after_is_honoured_up_to_half_a_minute() {
 /// RE-03 in outline: each pause lies within 20 % of its step; the statistics are a matter of mesh-core's tests.
 #[tokio::test(start_paused = true)]
 async fn re_03_pauses_grow_to_their_bound() {
-    let (server, times) = timed(vec![|| Fault::Http503.answer()]);
+    let (network, _server, times) = timed(vec![|| Ok(not_now())]);
     let greeter =
-        Greeter::at(&[nowhere()]).route("retry: { on: [5xx], num_retries: 5, backoff: { base: 100ms, max: 400ms } }");
-    let mesh = greeter.mesh_over(&server).await;
+        greeter(&[nowhere()]).route("retry: { on: [5xx], num_retries: 5, backoff: { base: 100ms, max: 400ms } }");
+    let mesh = greeter.mesh_over(&network).await;
     assert_eq!(mesh.http_client().get("http://greeter/").await.unwrap().status(), 503);
     let pauses = pauses(&times);
     assert_eq!(pauses.len(), 5);
@@ -416,20 +399,9 @@ async fn re_03_pauses_grow_to_their_bound() {
 #[tokio::test]
 async fn re_09_a_refused_stream_is_sent_again_once_without_a_policy() {
     for (refusals, succeeds) in [(1, true), (2, false)] {
-        let seen = Seen::default();
-        let (kept, count) = (seen.clone(), AtomicUsize::new(0));
-        let server = Server::start(move |request| {
-            let (kept, number) = (kept.clone(), count.fetch_add(1, Ordering::SeqCst));
-            async move {
-                kept.take_head(&request);
-                if number < refusals {
-                    return Err(h2::Reason::REFUSED_STREAM.into());
-                }
-                Ok(Response::new(full(request.into_body().collect().await?.to_bytes())))
-            }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).http2().mesh().await;
+        let server = serve(|request| async move { Ok(Response::new(full(request.into_body().bytes().await?))) });
+        server.fail_next(refusals, testing::Fault::Reset(At::BeforeHead, Reason::REFUSED_STREAM));
+        let mesh = greeter(&[server.address()]).backend("protocol: http2").mesh().await;
         let result = mesh.http_client().post("http://greeter/", "body").await;
         if succeeds {
             assert_eq!(text(result.unwrap()).await, "body");
@@ -437,8 +409,8 @@ async fn re_09_a_refused_stream_is_sent_again_once_without_a_policy() {
             let error = result.unwrap_err();
             assert_eq!((error.kind(), error.attempts()), (ErrorKind::Refused, 2));
         }
-        assert_eq!(seen.len(), 2);
-        assert!(seen.header("grpc-previous-rpc-attempts").iter().all(Option::is_none), "not a retry");
+        assert_eq!(server.request_count(), 2);
+        assert!(headers(&server, "grpc-previous-rpc-attempts").iter().all(Option::is_none), "not a retry");
         mesh.end().await;
     }
 }
@@ -466,7 +438,7 @@ async fn re_09_a_goaway_says_which_requests_were_not_processed() {
             });
         }
     });
-    let mesh = Greeter::at(&[address]).http2().mesh().await;
+    let mesh = greeter(&[address]).backend("protocol: http2").mesh().await;
     let response = mesh.http_client().post("http://greeter/", "once more").await.unwrap();
     assert_eq!(text(response).await, "once more");
     mesh.end().await;
@@ -478,7 +450,7 @@ async fn re_09_a_goaway_says_which_requests_were_not_processed() {
         let (mut stream, _) = listener.accept().await.unwrap();
         raw_goaway(&mut stream, 1).await;
     });
-    let mesh = Greeter::at(&[address]).http2().mesh().await;
+    let mesh = greeter(&[address]).backend("protocol: http2").mesh().await;
     let error = mesh.http_client().post("http://greeter/", "only once").await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::Reset, 1), "{error:?}");
     server.await.unwrap();
@@ -516,19 +488,19 @@ async fn raw_goaway(stream: &mut tokio::net::TcpStream, last: u32) {
 async fn re_11_tries_end_with_the_deadline() {
     let times = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&times);
-    let server = Server::in_memory(move |_| {
+    let (network, _server) = in_memory(move |_| {
         noted.lock().unwrap().push(Instant::now());
         std::future::pending()
     });
     for protocol in ["http1", "http2"] {
         times.lock().unwrap().clear();
-        let greeter = Greeter::at(&[nowhere()])
+        let greeter = greeter(&[nowhere()])
             .route(
                 "timeout: 1s, retry: { on: [gateway-error], num_retries: 10, per_try_timeout: 300ms, \
                  backoff: { base: 1ms, max: 1ms } }",
             )
             .backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
+        let mesh = greeter.mesh_over(&network).await;
         let began = Instant::now();
         let error = mesh.http_client().get("http://greeter/").await.unwrap_err();
         let elapsed = began.elapsed().as_millis();
@@ -565,26 +537,21 @@ async fn re_12_the_callers_deadline_is_enforced_and_told_to_each_attempt() {
         ("10S", "timeout: 1s, ", 1000, 1000),
         ("1000000u", "timeout: 1s, ", 1000, 1000),
     ] {
-        let seen = Seen::default();
-        let kept = seen.clone();
-        let server = Server::in_memory(move |request| {
-            kept.take_head(&request);
-            async {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(status(14, &[]))
-            }
+        let (network, server) = in_memory(|_| async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Ok(status(14, &[]))
         });
-        let greeter = Greeter::at(&[nowhere()]).route(&format!(
+        let greeter = greeter(&[nowhere()]).route(&format!(
             "{route}retry: {{ on: [unavailable], num_retries: 10, backoff: {{ base: 1ms, max: 1ms }} }}"
         ));
-        let mesh = greeter.mesh_over(&server).await;
+        let mesh = greeter.mesh_over(&network).await;
         let began = Instant::now();
         let request = grpc("http://greeter/s/m").header("grpc-timeout", header).body(empty()).unwrap();
         let error = mesh.http_client().oneshot(request).await.unwrap_err();
         assert_eq!((error.kind(), error.grpc_code()), (ErrorKind::DeadlineExceeded, Code::DeadlineExceeded));
         let waited = began.elapsed().as_millis();
         assert!((elapsed..=elapsed + 20).contains(&waited), "{waited}");
-        let told: Vec<_> = seen.header("grpc-timeout").into_iter().map(|value| millis(&value.unwrap())).collect();
+        let told: Vec<_> = headers(&server, "grpc-timeout").into_iter().map(|value| millis(&value.unwrap())).collect();
         assert_eq!(told.len(), 4, "{told:?}");
         assert!(told[0] <= told_first && told[0] > told_first - 20, "{told:?}");
         assert!(told.windows(2).all(|pair| pair[1] <= pair[0] - 300), "{told:?}");
@@ -594,7 +561,7 @@ async fn re_12_the_callers_deadline_is_enforced_and_told_to_each_attempt() {
 
 #[tokio::test]
 async fn a_grpc_timeout_that_is_none_is_refused() {
-    let mesh = Greeter::at(&[nowhere()]).mesh().await;
+    let mesh = greeter(&[nowhere()]).mesh().await;
     for value in ["", "1", "S", "1X", "-1S", "123456789S", "1 S", "1s"] {
         let request = grpc("http://greeter/s/m").header("grpc-timeout", value).body(empty()).unwrap();
         let error = mesh.http_client().oneshot(request).await.unwrap_err();
@@ -619,9 +586,8 @@ async fn re_15_a_post_is_retried_only_if_the_route_says_so() {
                 (", methods: [POST]", Method::POST, 2),
                 (", methods: [PATCH]", Method::POST, 1),
             ] {
-                let seen = Seen::default();
-                let server = Server::start(failing(1, fault, &seen)).await;
-                let mesh = Greeter::at(&[server.address])
+                let server = failing(1, fault);
+                let mesh = greeter(&[server.address()])
                     .route(&format!("retry: {{ on: [5xx, reset], backoff: {{ base: 1ms }}{methods} }}"))
                     .backend(&format!("protocol: {protocol}"))
                     .mesh()
@@ -630,7 +596,7 @@ async fn re_15_a_post_is_retried_only_if_the_route_says_so() {
                 let result = mesh.http_client().oneshot(request).await;
                 let succeeded = result.is_ok_and(|response| response.status() == 200);
                 assert_eq!(succeeded, attempts == 2, "{protocol} {fault:?} {method}{methods}");
-                assert_eq!(seen.len(), attempts, "{protocol} {fault:?} {method}{methods}");
+                assert_eq!(server.request_count(), attempts, "{protocol} {fault:?} {method}{methods}");
                 mesh.end().await;
             }
         }
@@ -639,16 +605,15 @@ async fn re_15_a_post_is_retried_only_if_the_route_says_so() {
 
 #[tokio::test]
 async fn re_05_without_a_place_in_the_budget_the_original_answer_is_returned() {
-    let seen = Seen::default();
-    let server = Server::start(failing(usize::MAX, Fault::Http503, &seen)).await;
-    let mesh = Greeter::at(&[server.address])
+    let server = failing(usize::MAX, Fault::Http503);
+    let mesh = greeter(&[server.address()])
         .route("retry: { on: [5xx], num_retries: 3, backoff: { base: 1ms } }")
         .backend("retry_budget: { percent: 0, min_concurrent: 0 }")
         .mesh()
         .await;
     let response = mesh.http_client().get("http://greeter/").await.unwrap();
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (503, "not now"));
-    assert_eq!(seen.len(), 1);
+    assert_eq!(server.request_count(), 1);
     mesh.end().await;
 }
 
@@ -656,27 +621,25 @@ async fn re_05_without_a_place_in_the_budget_the_original_answer_is_returned() {
 #[tokio::test]
 async fn re_04_throttling_stops_retries_and_lets_them_begin_again() {
     let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let seen = Seen::default();
-    let (kept, fails) = (seen.clone(), Arc::clone(&failing));
-    let server = Server::start(move |request| {
-        let (kept, fails) = (kept.clone(), fails.load(Ordering::SeqCst));
+    let fails = Arc::clone(&failing);
+    let server = serve(move |request| {
+        let fails = fails.load(Ordering::SeqCst);
         async move {
-            kept.take(request).await;
+            request.into_body().collect().await?;
             Ok(status(if fails { 14 } else { 0 }, &[]))
         }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address])
+    });
+    let mesh = greeter(&[server.address()])
         .service("retry_throttling: { max_tokens: 4, token_ratio: 0.5 }")
         .route("retry: { on: [unavailable], num_retries: 1, backoff: { base: 1ms } }")
         .mesh()
         .await;
     let mut attempts = 0;
     let mut call = async || {
-        let before = seen.len();
+        let before = server.request_count();
         let response = mesh.http_client().oneshot(grpc("http://greeter/s/m").body(empty()).unwrap()).await.unwrap();
         drop(response);
-        attempts = seen.len() - before;
+        attempts = server.request_count() - before;
         attempts
     };
     assert_eq!(call().await, 2, "4 tokens: one goes, 3 are more than half, the retry's failure takes one more");
@@ -695,10 +658,8 @@ async fn re_04_throttling_stops_retries_and_lets_them_begin_again() {
 /// RE-14: what the mesh itself refuses is nothing that another attempt could change.
 #[tokio::test]
 async fn re_14_a_local_refusal_is_not_retried() {
-    let mesh = Greeter::at(&[])
-        .route("retry: { on: [5xx, connect-failure, unavailable, reset], num_retries: 10 }")
-        .mesh()
-        .await;
+    let mesh =
+        greeter(&[]).route("retry: { on: [5xx, connect-failure, unavailable, reset], num_retries: 10 }").mesh().await;
     let error = mesh.http_client().get("http://greeter/").await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::NoEndpoint, 0));
     mesh.end().await;
@@ -708,17 +669,13 @@ async fn re_14_a_local_refusal_is_not_retried() {
 #[tokio::test]
 async fn a_failed_request_body_is_not_retried() {
     for protocol in ["http1", "http2"] {
-        let server = Server::start(|request| async move {
-            request.into_body().collect().await?;
-            Ok(Response::new(empty()))
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address])
+        let server = silent();
+        let mesh = greeter(&[server.address()])
             .route("retry: { on: [5xx, reset], methods: all, num_retries: 3, backoff: { base: 1ms } }")
             .backend(&format!("protocol: {protocol}"))
             .mesh()
             .await;
-        let (sender, body) = feed();
+        let (sender, body) = Feed::new();
         sender.data("x");
         sender.fail("no more");
         let error = mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()).await.unwrap_err();
@@ -730,16 +687,15 @@ async fn a_failed_request_body_is_not_retried() {
 /// Connections that cannot be made are retried like anything else; the request itself was never sent.
 #[tokio::test]
 async fn a_connect_failure_is_retried_until_the_server_is_there() {
-    let gone = Raw::start(|_, _| async {}).await.address;
-    let seen = Seen::default();
-    let server = Server::start(failing(0, Fault::Reset, &seen)).await;
-    let mesh = Greeter::at(&[gone, server.address])
+    let gone = gone();
+    let server = failing(0, Fault::Reset);
+    let mesh = greeter(&[gone, server.address()])
         .route("retry: { on: [connect-failure], num_retries: 2, backoff: { base: 1ms } }")
         .mesh()
         .await;
     for _ in 0..4 {
         assert_eq!(text(mesh.http_client().post("http://greeter/", "x").await.unwrap()).await, "ok");
     }
-    assert_eq!(seen.len(), 4);
+    assert_eq!(server.request_count(), 4);
     mesh.end().await;
 }

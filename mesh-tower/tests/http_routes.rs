@@ -5,24 +5,25 @@
 mod http_support;
 
 use http::{Method, Request, Response};
-use http_support::{Server, TestMesh, empty, full, mesh, text};
+use http_support::{mesh, serve, text};
+use mesh_tower::testing::{TestBackend, TestMesh, empty};
 use tower::ServiceExt;
 
 /// A server that answers with its name.
-async fn named(name: &'static str) -> Server {
-    Server::start(move |_| async move { Ok(Response::new(full(name))) }).await
+fn named(name: &str) -> TestBackend {
+    TestBackend::named(name).start()
 }
 
 /// A service `greeter` with these routes (in YAML) and two backends, `a` and `b`, that answer with their names.
 struct Two {
     mesh: TestMesh,
-    _servers: [Server; 2],
+    _servers: [TestBackend; 2],
 }
 
 impl Two {
     async fn with(service: &str) -> Self {
-        let servers = [named("a").await, named("b").await];
-        let [a, b] = servers.each_ref().map(|server| server.address);
+        let servers = [named("a"), named("b")];
+        let [a, b] = servers.each_ref().map(|server| server.address());
         let backends = format!("backends: {{ a: {{ endpoints: [{a}] }}, b: {{ endpoints: [{b}] }} }}");
         let mesh = mesh(format!("services: {{ greeter: {{ {service}, {backends} }} }}")).await;
         Self { mesh, _servers: servers }
@@ -49,9 +50,8 @@ async fn matching(matches: &str) -> Two {
 
 #[tokio::test]
 async fn rt_01_hosts() {
-    let servers =
-        [named("exact").await, named("suffix").await, named("longer").await, named("prefix").await, named("any").await];
-    let [exact, suffix, longer, prefix, any] = servers.each_ref().map(|server| server.address);
+    let servers = [named("exact"), named("suffix"), named("longer"), named("prefix"), named("any")];
+    let [exact, suffix, longer, prefix, any] = servers.each_ref().map(|server| server.address());
     let service = |name: &str, host: &str, address| {
         format!("{name}: {{ hosts: [\"{host}\"], backends: {{ v1: {{ endpoints: [{address}] }} }} }}")
     };
@@ -197,15 +197,14 @@ async fn a_backend_of_the_route_has_a_retry_policy_of_its_own() {
     {
         let count = std::sync::Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        let server = Server::start(move |_| {
+        let server = serve(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
             async { Ok(Response::builder().status(503).body(empty()).unwrap()) }
-        })
-        .await;
+        });
         let mesh = mesh(format!(
             "services: {{ greeter: {{ routes: [{{ retry: {{ on: [5xx], backoff: {{ base: 1ms }} }}, \
              backends: [{{ name: v1{own} }}] }}], backends: {{ v1: {{ endpoints: [{}] }} }} }} }}",
-            server.address
+            server.address()
         ))
         .await;
         assert_eq!(mesh.http_client().get("http://greeter/").await.unwrap().status(), 503);

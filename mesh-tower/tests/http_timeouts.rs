@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
-use http_support::{Answer, Feed, Greeter, Server, empty, feed, grpc, nowhere, text};
+use http_support::{Answer, greeter, grpc, in_memory, nowhere, text};
 use mesh_tower::core::grpc::Code;
+use mesh_tower::testing::{Feed, MemoryNetwork, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Error, ErrorKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,14 +20,14 @@ use tower::ServiceExt;
 const PROTOCOLS: [&str; 2] = ["http1", "http2"];
 
 /// A server in memory whose responses the test writes.
-fn streaming() -> (Server, mpsc::Receiver<Feed>) {
+fn streaming() -> (MemoryNetwork, TestBackend, mpsc::Receiver<Feed>) {
     let (feeds, receiver) = mpsc::channel(1024);
-    let server = Server::in_memory(move |_| {
-        let (sender, body) = feed();
+    let (network, server) = in_memory(move |_| {
+        let (sender, body) = Feed::new();
         feeds.try_send(sender).unwrap();
         async move { Ok(Response::new(body)) as Answer }
     });
-    (server, receiver)
+    (network, server, receiver)
 }
 
 fn assert_deadline(error: &Error) {
@@ -37,9 +38,9 @@ fn assert_deadline(error: &Error) {
 #[tokio::test(start_paused = true)]
 async fn the_time_ends_in_the_middle_of_the_body_and_the_server_learns_it() {
     for protocol in PROTOCOLS {
-        let (server, mut feeds) = streaming();
-        let greeter = Greeter::at(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
+        let (network, _server, mut feeds) = streaming();
+        let greeter = greeter(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
+        let mesh = greeter.mesh_over(&network).await;
         let began = Instant::now();
         let mut response = mesh.http_client().get("http://greeter/").await.unwrap();
         let sender = feeds.recv().await.unwrap();
@@ -59,9 +60,9 @@ async fn the_time_ends_in_the_middle_of_the_body_and_the_server_learns_it() {
 #[tokio::test(start_paused = true)]
 async fn the_time_ends_for_a_slow_reader_too() {
     for protocol in PROTOCOLS {
-        let (server, mut feeds) = streaming();
-        let greeter = Greeter::at(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
+        let (network, _server, mut feeds) = streaming();
+        let greeter = greeter(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
+        let mesh = greeter.mesh_over(&network).await;
         let began = Instant::now();
         let mut response = mesh.http_client().get("http://greeter/").await.unwrap();
         let sender = feeds.recv().await.unwrap();
@@ -85,9 +86,9 @@ async fn the_time_ends_for_a_slow_reader_too() {
 #[tokio::test(start_paused = true)]
 async fn a_response_that_came_in_time_can_be_read_later() {
     for protocol in PROTOCOLS {
-        let server = Server::in_memory(|_| async { Ok(Response::new(http_support::full("in time"))) });
-        let greeter = Greeter::at(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
+        let (network, _server) = in_memory(|_| async { Ok(Response::new(full("in time"))) });
+        let greeter = greeter(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
+        let mesh = greeter.mesh_over(&network).await;
         let response = mesh.http_client().get("http://greeter/").await.unwrap();
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(text(response).await, "in time", "{protocol}");
@@ -99,13 +100,13 @@ async fn a_response_that_came_in_time_can_be_read_later() {
 #[tokio::test(start_paused = true)]
 async fn the_time_ends_while_the_request_is_still_sent() {
     for protocol in PROTOCOLS {
-        let server = Server::in_memory(|request| async move {
+        let (network, _server) = in_memory(|request| async move {
             request.into_body().collect().await?;
             Ok(Response::new(empty()))
         });
-        let greeter = Greeter::at(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
-        let mesh = greeter.mesh_over(&server).await;
-        let (sender, body) = feed();
+        let greeter = greeter(&[nowhere()]).route("timeout: 1s").backend(&format!("protocol: {protocol}"));
+        let mesh = greeter.mesh_over(&network).await;
+        let (sender, body) = Feed::new();
         sender.data("some");
         let request = Request::post("http://greeter/").body(body).unwrap();
         assert_deadline(&mesh.http_client().oneshot(request).await.unwrap_err());
@@ -117,7 +118,7 @@ async fn the_time_ends_while_the_request_is_still_sent() {
 #[tokio::test(start_paused = true)]
 async fn the_time_to_connect_counts() {
     let mesh = mesh_tower::Mesh::builder()
-        .text(Greeter::at(&[nowhere()]).route("timeout: 1s").yaml())
+        .text(greeter(&[nowhere()]).route("timeout: 1s").yaml())
         .connector(|_: &mesh_tower::core::model::Address| std::future::pending())
         .build()
         .await
@@ -128,32 +129,33 @@ async fn the_time_to_connect_counts() {
     assert!(error.to_string().contains("waiting for an endpoint"), "{error}");
     assert_eq!(error.attempts(), 0);
     assert!((1000..=1020).contains(&began.elapsed().as_millis()));
-    http_support::TestMesh::from(mesh).end().await;
+    TestMesh::from(mesh).end().await;
 }
 
 /// gRPC: a deadline that has passed already reaches no server.
 #[tokio::test(start_paused = true)]
 async fn no_time_at_all_is_no_request() {
-    let server = Server::in_memory(|_| async { Ok(Response::new(empty())) });
-    let mesh = Greeter::at(&[nowhere()]).mesh_over(&server).await;
+    let (network, server) = in_memory(|_| async { Ok(Response::new(empty())) });
+    let mesh = greeter(&[nowhere()]).mesh_over(&network).await;
     let request = grpc("http://greeter/s/m").header("grpc-timeout", "0n").body(empty()).unwrap();
     assert_deadline(&mesh.http_client().oneshot(request).await.unwrap_err());
+    assert_eq!(server.request_count(), 0);
     mesh.end().await;
 }
 
 /// A policy of the backend replaces the route's, and `0s` takes it away.
 #[tokio::test(start_paused = true)]
 async fn a_backend_of_the_route_may_have_a_time_of_its_own() {
-    let server = Server::in_memory(|_| async {
+    let (network, _server) = in_memory(|_| async {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        Ok(Response::new(http_support::full("late")))
+        Ok(Response::new(full("late")))
     });
     for (own, waits) in [("", Some(1000)), (", timeout: 3s", Some(3000)), (", timeout: 0s", None)] {
         let yaml = format!(
             "services: {{ greeter: {{ routes: [{{ timeout: 1s, backends: [{{ name: v1{own} }}] }}], \
              backends: {{ v1: {{ endpoints: [192.0.2.1:80] }} }} }} }}"
         );
-        let mesh = mesh_tower::Mesh::builder().text(yaml).connector(server.connector()).build().await.unwrap();
+        let mesh = mesh_tower::Mesh::builder().text(yaml).connector(network.clone()).build().await.unwrap();
         let began = Instant::now();
         let result = mesh.http_client().get("http://greeter/").await;
         match waits {
@@ -164,25 +166,25 @@ async fn a_backend_of_the_route_may_have_a_time_of_its_own() {
             }
             None => assert_eq!(text(result.unwrap()).await, "late"),
         }
-        http_support::TestMesh::from(mesh).end().await;
+        TestMesh::from(mesh).end().await;
     }
 }
 
 /// The trailers of a call may come in time while its reader waits.
 #[tokio::test(start_paused = true)]
 async fn a_grpc_stream_is_cut_by_the_callers_deadline() {
-    let (server, feeds) = {
+    let (network, _server, feeds) = {
         let (feeds, receiver) = mpsc::channel(1024);
-        let server = Server::in_memory(move |_| {
-            let (sender, body) = feed();
+        let (network, server) = in_memory(move |_| {
+            let (sender, body) = Feed::new();
             feeds.try_send(sender).unwrap();
             let mut response = Response::new(body);
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             async move { Ok(response) as Answer }
         });
-        (server, Mutex::new(receiver))
+        (network, server, Mutex::new(receiver))
     };
-    let mesh = Greeter::at(&[nowhere()]).mesh_over(&server).await;
+    let mesh = greeter(&[nowhere()]).mesh_over(&network).await;
     let request = grpc("http://greeter/s/m").header("grpc-timeout", "500m").body(empty()).unwrap();
     let response = mesh.http_client().oneshot(request).await.unwrap();
     let sender = feeds.lock().unwrap().try_recv().unwrap();

@@ -6,13 +6,11 @@ mod http_support;
 
 use std::sync::{Arc, Mutex};
 
-use http::{Request, Response, Version};
-use http_support::{Greeter, Server, TestMesh, empty, full, grpc, text};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use http::{Request, Version};
+use http_support::{greeter, grpc, text};
 use mesh_tower::ErrorKind;
 use mesh_tower::core::grpc::Code;
+use mesh_tower::testing::{MemoryNetwork, RequestBody, TestBackend, TestMesh, empty};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -76,6 +74,12 @@ struct TlsServer {
 
 impl TlsServer {
     async fn start(config: ServerConfig) -> Self {
+        let answer = |request: Request<RequestBody>| async move {
+            let scheme = request.uri().scheme_str().unwrap_or("-");
+            let version = if request.version() == Version::HTTP_2 { "h2" } else { "h1" };
+            format!("{version} {scheme}")
+        };
+        let backend = Arc::new(TestBackend::handling(answer).start_in(&MemoryNetwork::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let handshakes = Arc::new(Mutex::new(Handshakes::default()));
@@ -85,19 +89,13 @@ impl TlsServer {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 seen.lock().unwrap().accepts += 1;
-                let (seen, acceptor) = (Arc::clone(&seen), acceptor.clone());
+                let (seen, acceptor, backend) = (Arc::clone(&seen), acceptor.clone(), Arc::clone(&backend));
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let session = stream.get_ref().1;
                     let alpn = session.alpn_protocol().map(|alpn| String::from_utf8(alpn.to_vec()).unwrap());
                     seen.lock().unwrap().done.push((session.server_name().map(str::to_owned), alpn));
-                    let answer = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                        let scheme = request.uri().scheme_str().unwrap_or("-");
-                        let version = if request.version() == Version::HTTP_2 { "h2" } else { "h1" };
-                        Ok::<_, std::convert::Infallible>(Response::new(full(format!("{version} {scheme}"))))
-                    });
-                    let _ =
-                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
+                    backend.serve(stream);
                 });
             }
         };
@@ -123,7 +121,7 @@ impl Drop for TlsServer {
 }
 
 async fn mesh_to(server: &TlsServer, backend: &str) -> TestMesh {
-    Greeter::at(&[server.address]).backend(backend).mesh().await
+    greeter(&[server.address]).backend(backend).mesh().await
 }
 
 #[tokio::test]
@@ -183,8 +181,8 @@ async fn a_peer_that_is_not_trusted_gets_nothing() {
 #[tokio::test]
 async fn a_plaintext_server_asked_for_tls_is_told_as_such() {
     let authority = Authority::new();
-    let server = http_support::Server::saying("plain").await;
-    let mesh = Greeter::at(&[server.address]).backend(&authority.section("")).mesh().await;
+    let server = TestBackend::named("plain").start();
+    let mesh = greeter(&[server.address()]).backend(&authority.section("")).mesh().await;
     let error = mesh.http_client().get("https://greeter/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
     assert!(error.report().contains("TLS handshake"), "{}", error.report());
@@ -244,7 +242,7 @@ async fn authorities_that_cannot_be_read_are_told_at_once() {
     let file = directory.path().join("ca.pem");
     let missing = file.display().to_string();
     let yaml = |path: &str| {
-        Greeter::at(&[http_support::nowhere()])
+        greeter(&[http_support::nowhere()])
             .backend(&format!("tls: {{ mode: simple, ca_certificates: \"{path}\" }}"))
             .yaml()
     };
@@ -260,12 +258,12 @@ async fn authorities_that_cannot_be_read_are_told_at_once() {
 async fn weight_moves_from_plaintext_to_tls() {
     let authority = Authority::new();
     let secure = TlsServer::start(authority.server(&["greeter"], &[b"h2", b"http/1.1"])).await;
-    let plain = Server::saying("plain").await;
+    let plain = TestBackend::named("plain").start();
     let config = |old: u32, new: u32| {
         let yaml = format!(
             "services: {{ greeter: {{ routes: [{{ backends: [{{ name: old, weight: {old} }}, {{ name: new, weight: {new} }}] }}], \
              backends: {{ old: {{ endpoints: [{}] }}, new: {{ endpoints: [{}], {} }} }} }} }}",
-            plain.address,
+            plain.address(),
             secure.address,
             authority.section("")
         );

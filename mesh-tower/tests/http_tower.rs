@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use http_support::{Greeter, Seen, Server, TestMesh, empty, text};
+use http_support::{gone, greeter, serve, text};
+use mesh_tower::testing::{TestBackend, TestMesh, empty};
 use mesh_tower::{Body, BoxError, Error, HttpClient, ResponseFuture, ServiceClient};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -36,18 +37,9 @@ fn the_clients_and_what_they_give_are_what_tower_wants() {
     is_owned::<Response<Body>>();
 }
 
-async fn given() -> (TestMesh, Server, Seen) {
-    let seen = Seen::default();
-    let kept = seen.clone();
-    let server = Server::start(move |request| {
-        let kept = kept.clone();
-        async move {
-            kept.take(request).await;
-            Ok(Response::new(http_support::full("ok")))
-        }
-    })
-    .await;
-    (Greeter::at(&[server.address]).mesh().await, server, seen)
+async fn given() -> (TestMesh, TestBackend) {
+    let server = TestBackend::named("ok").start();
+    (greeter(&[server.address()]).mesh().await, server)
 }
 
 fn get() -> Request<Empty<Bytes>> {
@@ -55,7 +47,7 @@ fn get() -> Request<Empty<Bytes>> {
 }
 
 /// Every law, for one kind of client.
-async fn obeys_the_laws<S>(client: S, seen: &Seen, server: &Server)
+async fn obeys_the_laws<S>(client: S, server: &TestBackend)
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<Body>, Error = Error> + Clone + Send + 'static,
     S::Future: Send,
@@ -70,7 +62,7 @@ where
     // Nothing is sent before the first poll, and a future that is dropped leaves no trace.
     drop(one.call(get()));
     tokio::task::yield_now().await;
-    assert_eq!((server.accepts(), seen.len()), (0, 0));
+    assert_eq!((server.connections(), server.request_count()), (0, 0));
     // A call without a poll_ready works, several from one instance at once, in any order.
     let (first, second) = (one.call(get()), one.call(get()));
     assert_eq!(text(second.await.unwrap()).await, "ok");
@@ -79,35 +71,35 @@ where
     // A clone is independent.
     let response = tokio::spawn(two.call(get())).await.unwrap().unwrap();
     assert_eq!(text(response).await, "ok");
-    assert_eq!(seen.len(), 3);
+    assert_eq!(server.request_count(), 3);
 }
 
 #[tokio::test]
 async fn rl_13_http_client() {
-    let (mesh, server, seen) = given().await;
-    obeys_the_laws(mesh.http_client(), &seen, &server).await;
+    let (mesh, server) = given().await;
+    obeys_the_laws(mesh.http_client(), &server).await;
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn rl_13_http_client_with_errors_as_responses() {
-    let (mesh, server, seen) = given().await;
-    obeys_the_laws(mesh.http_client().errors_as_responses(), &seen, &server).await;
+    let (mesh, server) = given().await;
+    obeys_the_laws(mesh.http_client().errors_as_responses(), &server).await;
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn rl_13_service_client() {
-    let (mesh, server, seen) = given().await;
+    let (mesh, server) = given().await;
     let client = mesh.service("greeter").unwrap();
     assert_eq!(client.authority(), "greeter");
-    obeys_the_laws(client, &seen, &server).await;
+    obeys_the_laws(client, &server).await;
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn rl_13_a_future_dropped_after_its_first_poll_leaves_nothing_behind() {
-    let (mesh, _server, _seen) = given().await;
+    let (mesh, _server) = given().await;
     for polls in 1..6 {
         let mut future = mesh.http_client().oneshot(get());
         for _ in 0..polls {
@@ -126,7 +118,7 @@ async fn rl_13_a_future_dropped_after_its_first_poll_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn rl_13_works_under_the_layers_of_tower() {
-    let (mesh, _server, _seen) = given().await;
+    let (mesh, _server) = given().await;
     let service = ServiceBuilder::new()
         .map_request(|path: &str| Request::get(format!("http://greeter{path}")).body(Empty::<Bytes>::new()).unwrap())
         .map_response(|response: Response<Body>| response.status())
@@ -139,8 +131,8 @@ async fn rl_13_works_under_the_layers_of_tower() {
 
 #[tokio::test]
 async fn rl_13_errors_keep_their_sources() {
-    let gone = Server::saying("").await.address;
-    let mesh = Greeter::at(&[gone]).mesh().await;
+    let gone = gone();
+    let mesh = greeter(&[gone]).mesh().await;
     let error: BoxError = mesh.http_client().oneshot(get()).await.unwrap_err().into();
     let error = error.downcast::<Error>().expect("the error is found again");
     let source = error.source().and_then(|source| source.downcast_ref::<mesh_tower::ConnectError>()).expect("why");
@@ -152,14 +144,13 @@ async fn rl_13_errors_keep_their_sources() {
 #[tokio::test]
 async fn clients_of_every_kind_share_one_connection() {
     for (protocol, request) in [("http1", 6), ("http2", 6)] {
-        let (server, seen) = (Server::saying("ok").await, Seen::default());
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let server = TestBackend::named("ok").start();
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
         for _ in 0..request / 2 {
             assert_eq!(text(mesh.http_client().oneshot(get()).await.unwrap()).await, "ok");
             assert_eq!(text(mesh.service("greeter").unwrap().oneshot(get()).await.unwrap()).await, "ok");
         }
-        assert_eq!(server.accepts(), 1, "{protocol}");
-        assert_eq!(seen.len(), 0);
+        assert_eq!(server.connections(), 1, "{protocol}");
         mesh.end().await;
     }
 }
@@ -167,19 +158,18 @@ async fn clients_of_every_kind_share_one_connection() {
 #[tokio::test]
 async fn a_shared_http2_connection_carries_requests_at_once() {
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(20));
-    let server = Server::start(move |_| {
+    let server = serve(move |_| {
         let barrier = barrier.clone();
         async move {
             barrier.wait().await;
             Ok(Response::new(empty()))
         }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).http2().mesh().await;
+    });
+    let mesh = greeter(&[server.address()]).backend("protocol: http2").mesh().await;
     let calls: Vec<_> = (0..20).map(|_| tokio::spawn(mesh.http_client().oneshot(get()))).collect();
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }

@@ -10,35 +10,27 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use http_support::{Greeter, Pieces, Raw, Seen, Server, TestMesh, Whole, empty, feed, full, text, until, whole};
+use http_support::{Raw, greeter, in_memory, serve, silent, text, until, whole};
+use mesh_tower::testing::{Feed, Pieces, TestBackend, TestMesh, empty, full};
 use tower::ServiceExt;
 
 /// Both protocols of a plaintext backend.
 const PROTOCOLS: [(&str, Version); 2] = [("http1", Version::HTTP_11), ("http2", Version::HTTP_2)];
 
 /// A server that keeps what it is sent and answers 200, and a mesh that speaks `protocol` to it.
-async fn echo_head(protocol: &str) -> (TestMesh, Server, Seen) {
-    let seen = Seen::default();
-    let kept = seen.clone();
-    let server = Server::start(move |request| {
-        let kept = kept.clone();
-        async move {
-            kept.take(request).await;
-            Ok(Response::new(empty()))
-        }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
-    (mesh, server, seen)
+async fn echo_head(protocol: &str) -> (TestMesh, TestBackend) {
+    let server = silent();
+    let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
+    (mesh, server)
 }
 
 /// What the server is sent for `request`.
 async fn sent(protocol: &str, request: http::request::Builder) -> http::request::Parts {
-    let (mesh, _server, seen) = echo_head(protocol).await;
+    let (mesh, server) = echo_head(protocol).await;
     let response = mesh.http_client().oneshot(request.body(empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     mesh.end().await;
-    seen.only().0
+    server.only_request().head
 }
 
 /// The authority as the server is told it.
@@ -75,13 +67,14 @@ async fn the_authority_is_what_the_caller_wrote() {
 #[tokio::test]
 async fn a_service_client_sends_its_own_name_whatever_the_uri_says() {
     for (protocol, _) in PROTOCOLS {
-        let (mesh, _server, seen) = echo_head(protocol).await;
+        let (mesh, server) = echo_head(protocol).await;
         let client = mesh.service("greeter.default.svc:8080").unwrap();
         for uri in ["http://elsewhere/x", "/x"] {
             let request = Request::get(uri).body(full("")).unwrap();
             client.clone().oneshot(request).await.unwrap();
         }
-        for (parts, _) in seen.all() {
+        for request in server.requests() {
+            let parts = request.head;
             assert_eq!(authority(&parts), "greeter.default.svc:8080");
             assert_eq!(parts.uri.path(), "/x");
         }
@@ -112,7 +105,7 @@ async fn http1_has_the_origin_form_and_one_host() {
         client.answer(&body).await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let request = Request::get("http://greeter?q=1").header("x-a", "1").body(empty()).unwrap();
     let head = text(mesh.http_client().oneshot(request).await.unwrap()).await;
     assert!(head.starts_with("GET /?q=1 HTTP/1.1|"), "{head}");
@@ -166,7 +159,7 @@ async fn te_trailers_is_kept() {
 #[tokio::test]
 async fn the_length_of_a_body_is_told_where_it_is_known() {
     for (protocol, _) in PROTOCOLS {
-        let (mesh, _server, seen) = echo_head(protocol).await;
+        let (mesh, server) = echo_head(protocol).await;
         let client = mesh.http_client();
         for (request, expected) in [
             (Request::post("http://greeter/").body(full("12345")).unwrap(), Some("5")),
@@ -184,11 +177,10 @@ async fn the_length_of_a_body_is_told_where_it_is_known() {
                 Some("3"),
             ),
         ] {
-            let (method, before) = (request.method().clone(), seen.len());
+            let (method, before) = (request.method().clone(), server.request_count());
             client.clone().oneshot(request).await.unwrap();
-            let (parts, body) = seen.all().remove(before);
-            let length = parts.headers.get("content-length").map(|value| value.to_str().unwrap());
-            assert_eq!(length, expected, "{protocol} {method} with {:?}", body.data);
+            let sent = server.requests().remove(before);
+            assert_eq!(sent.header("content-length"), expected, "{protocol} {method} with {:?}", sent.body);
         }
         mesh.end().await;
     }
@@ -201,11 +193,11 @@ async fn a_streamed_body_reaches_the_server_with_every_method() {
         for method in
             [Method::GET, Method::DELETE, Method::POST, Method::OPTIONS, Method::from_bytes(b"QUERY").unwrap()]
         {
-            let (mesh, _server, seen) = echo_head(protocol).await;
+            let (mesh, server) = echo_head(protocol).await;
             let body = Pieces::new(["ab", "", "cd"]);
             let request = Request::builder().method(&method).uri("http://greeter/").body(body).unwrap();
             mesh.http_client().oneshot(request).await.unwrap();
-            assert_eq!(seen.only().1.data, "abcd", "{protocol} {method}");
+            assert_eq!(server.only_request().body, "abcd", "{protocol} {method}");
             mesh.end().await;
         }
     }
@@ -218,25 +210,25 @@ fn fields(all: &[(&'static str, &'static str)]) -> HeaderMap {
 #[tokio::test]
 async fn request_trailers_arrive() {
     for (protocol, _) in PROTOCOLS {
-        let (mesh, _server, seen) = echo_head(protocol).await;
+        let (mesh, server) = echo_head(protocol).await;
         let body = Pieces::new(["data"]).with_trailers(fields(&[("x-sum", "1")]));
         // HTTP/1.1 sends only what `trailer` announces (RFC 9110 6.6.2); HTTP/2 has no such rule.
         let request = Request::post("http://greeter/").header("trailer", "x-sum").body(body).unwrap();
         mesh.http_client().oneshot(request).await.unwrap();
-        let Whole { data, trailers } = seen.only().1;
-        assert_eq!(data, "data");
-        assert_eq!(trailers.expect("trailers")["x-sum"], "1", "{protocol}");
+        let sent = server.only_request();
+        assert_eq!(sent.body, "data");
+        assert_eq!(sent.trailers.expect("trailers")["x-sum"], "1", "{protocol}");
         mesh.end().await;
     }
 }
 
 #[tokio::test]
 async fn a_request_may_be_nothing_but_trailers_over_http2() {
-    let (mesh, _server, seen) = echo_head("http2").await;
+    let (mesh, server) = echo_head("http2").await;
     let body = Pieces::new([""; 0]).with_trailers(fields(&[("x-sum", "0")]));
     mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()).await.unwrap();
-    let Whole { data, trailers } = seen.only().1;
-    assert_eq!((data, trailers.unwrap()["x-sum"].clone()), (Bytes::new(), HeaderValue::from_static("0")));
+    let sent = server.only_request();
+    assert_eq!((sent.body, sent.trailers.unwrap()["x-sum"].clone()), (Bytes::new(), HeaderValue::from_static("0")));
     mesh.end().await;
 }
 
@@ -245,12 +237,11 @@ async fn response_trailers_arrive() {
     for (protocol, _) in PROTOCOLS {
         for data in [vec!["some", "data"], vec![]] {
             let expected = data.concat();
-            let server = Server::start(move |_| {
+            let server = serve(move |_| {
                 let body = Pieces::new(data.clone()).with_trailers(fields(&[("x-sum", "7")]));
                 async move { Ok(Response::builder().header("trailer", "x-sum").body(body.boxed_unsync()).unwrap()) }
-            })
-            .await;
-            let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+            });
+            let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
             let request = Request::get("http://greeter/").header("te", "trailers").body(empty()).unwrap();
             let (_, body) = whole(mesh.http_client().oneshot(request).await.unwrap()).await;
             assert_eq!(body.data, expected);
@@ -269,29 +260,28 @@ async fn http1_chunked_trailers_of_a_response_arrive_and_the_connection_is_kept(
         }
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for _ in 0..3 {
         let (parts, body) = whole(mesh.http_client().get("http://greeter/").await.unwrap()).await;
         assert!(!parts.headers.contains_key("transfer-encoding"), "a header of the hop");
         assert_eq!(body.data, "abc");
         assert_eq!(body.trailers.unwrap(), fields(&[("x-a", "1"), ("x-b", "2")]));
     }
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }
 
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
     for (protocol, _) in PROTOCOLS {
-        let server = Server::start(|request| async move {
+        let server = serve(|request| async move {
             let status: u16 = request.uri().path()[1..].parse().unwrap();
             let response = Response::builder().status(status);
             let head = request.method() == Method::HEAD;
             Ok(if head { response.header("content-length", "1234").body(empty()) } else { response.body(empty()) }
                 .unwrap())
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
         for (method, status, length) in [
             (Method::HEAD, 200, Some("1234")),
             (Method::GET, 204, None),
@@ -308,7 +298,7 @@ async fn answers_without_a_body_end_with_their_head() {
             let told = parts.headers.get("content-length").map(|value| value.to_str().unwrap());
             assert_eq!(told.filter(|_| method == Method::HEAD), length.filter(|_| method == Method::HEAD));
         }
-        assert_eq!(server.accepts(), 1, "{protocol}: none of them costs the connection");
+        assert_eq!(server.connections(), 1, "{protocol}: none of them costs the connection");
         mesh.end().await;
     }
 }
@@ -322,14 +312,14 @@ async fn http1_informational_responses_are_passed_over() {
         }
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     for _ in 0..2 {
         let response = mesh.http_client().get("http://greeter/").await.unwrap();
         assert_eq!(response.status(), 200);
         assert!(!response.headers().contains_key("link"));
         assert_eq!(text(response).await, "final");
     }
-    assert_eq!(server.accepts(), 1);
+    assert_eq!(server.connections(), 1);
     mesh.end().await;
 }
 
@@ -349,7 +339,7 @@ async fn http2_informational_responses_are_passed_over() {
             body.send_data(Bytes::from_static(b"final"), true).unwrap();
         }
     });
-    let mesh = Greeter::at(&[address]).http2().mesh().await;
+    let mesh = greeter(&[address]).backend("protocol: http2").mesh().await;
     for _ in 0..2 {
         let response = mesh.http_client().get("http://greeter/").await.unwrap();
         assert_eq!(response.status(), 200);
@@ -374,7 +364,7 @@ async fn response_headers_of_the_hop_are_removed() {
         }
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let (parts, body) = whole(mesh.http_client().get("http://greeter/").await.unwrap()).await;
     let mut expected = fields(&[("x-bar", "2"), ("content-length", "2"), ("set-cookie", "a=1")]);
     expected.append("set-cookie", HeaderValue::from_static("b=2"));
@@ -392,12 +382,11 @@ fn large() -> Vec<Bytes> {
 #[tokio::test]
 async fn sixteen_mib_travel_both_ways_within_flow_control() {
     for (protocol, _) in PROTOCOLS {
-        let server = Server::start(|request| async move {
+        let server = serve(|request| async move {
             let body = request.into_body().collect().await?.to_bytes();
             Ok(Response::new(full(body)))
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
         let expected = large().concat();
         for body in [Pieces::new(large()).boxed_unsync(), full(expected.clone())] {
             let request = Request::post("http://greeter/").body(body).unwrap();
@@ -411,12 +400,9 @@ async fn sixteen_mib_travel_both_ways_within_flow_control() {
 #[tokio::test]
 async fn http2_is_full_duplex() {
     let server =
-        Server::start(
-            |request| async move { Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync())) },
-        )
-        .await;
-    let mesh = Greeter::at(&[server.address]).http2().mesh().await;
-    let (sender, body) = feed();
+        serve(|request| async move { Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync())) });
+    let mesh = greeter(&[server.address()]).backend("protocol: http2").mesh().await;
+    let (sender, body) = Feed::new();
     // The head of the response comes before the first byte of the request.
     let response = mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()).await.unwrap();
     let mut answer = response.into_body();
@@ -438,7 +424,7 @@ async fn http2_is_full_duplex() {
 async fn a_server_may_answer_while_the_caller_still_sends() {
     for (protocol, _) in PROTOCOLS {
         let (told, mut arrived) = tokio::sync::mpsc::channel(1024);
-        let server = Server::start(move |request| {
+        let server = serve(move |request| {
             let told = told.clone();
             async move {
                 let mut upload = request.into_body();
@@ -449,10 +435,9 @@ async fn a_server_may_answer_while_the_caller_still_sends() {
                 });
                 Ok(Response::new(full(first)))
             }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
-        let (sender, body) = feed();
+        });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let (sender, body) = Feed::new();
         sender.data("first");
         let response = mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()).await.unwrap();
         assert_eq!(text(response).await, "first", "{protocol}");
@@ -473,7 +458,7 @@ async fn an_early_refusal_of_a_large_upload_arrives() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let mesh = greeter(&[server.address()]).mesh().await;
     let request = Request::post("http://greeter/").body(Pieces::new(large())).unwrap();
     let response = mesh.http_client().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
@@ -484,14 +469,13 @@ async fn an_early_refusal_of_a_large_upload_arrives() {
 #[tokio::test]
 async fn a_caller_that_lets_go_of_a_streamed_response_stops_the_server() {
     for (protocol, _) in PROTOCOLS {
-        let (sender, body) = feed();
+        let (sender, body) = Feed::new();
         let body = std::sync::Mutex::new(Some(body));
-        let server = Server::start(move |_| {
+        let server = serve(move |_| {
             let body = body.lock().unwrap().take().unwrap();
             async move { Ok(Response::new(body)) }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
+        });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
         sender.data("first");
         let mut response = mesh.http_client().get("http://greeter/").await.unwrap();
         response.body_mut().frame().await.unwrap().unwrap();
@@ -504,12 +488,10 @@ async fn a_caller_that_lets_go_of_a_streamed_response_stops_the_server() {
 #[tokio::test]
 async fn a_caller_that_lets_go_of_a_response_stops_its_own_upload() {
     for (protocol, _) in PROTOCOLS {
-        let server = Server::start(|request| async move {
-            Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync()))
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
-        let (sender, body) = feed();
+        let server =
+            serve(|request| async move { Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync())) });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let (sender, body) = Feed::new();
         sender.data("first");
         let request = Request::post("http://greeter/").body(body).unwrap();
         let mut response = mesh.http_client().oneshot(request).await.unwrap();
@@ -524,19 +506,18 @@ async fn a_caller_that_lets_go_of_a_response_stops_its_own_upload() {
 async fn a_request_body_that_fails_is_the_callers_error_and_never_a_short_body() {
     for (protocol, _) in PROTOCOLS {
         let (told, mut arrived) = tokio::sync::mpsc::channel(1024);
-        let server = Server::start(move |request| {
+        let server = serve(move |request| {
             let told = told.clone();
             async move {
                 told.try_send(request.into_body().collect().await.is_ok()).unwrap();
                 Ok(Response::new(empty()))
             }
-        })
-        .await;
-        let mesh = Greeter::at(&[server.address]).backend(&format!("protocol: {protocol}")).mesh().await;
-        let (sender, body) = feed();
+        });
+        let mesh = greeter(&[server.address()]).backend(&format!("protocol: {protocol}")).mesh().await;
+        let (sender, body) = Feed::new();
         let call = tokio::spawn(mesh.http_client().oneshot(Request::post("http://greeter/").body(body).unwrap()));
         sender.data("some");
-        until("the request is on its way", || server.accepts() == 1).await;
+        until("the request is on its way", || server.connections() == 1).await;
         sender.fail("out of paper");
         let error = call.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), mesh_tower::ErrorKind::RequestBody, "{protocol}: {error:?}");
@@ -549,9 +530,9 @@ async fn a_request_body_that_fails_is_the_callers_error_and_never_a_short_body()
 /// The mesh adds no bound of its own: a server that takes its time is waited for.
 #[tokio::test(start_paused = true)]
 async fn without_a_timeout_there_is_none() {
-    let server = Server::in_memory(|_| async {
+    let (network, _server) = in_memory(|_| async {
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        let (sender, body) = feed();
+        let (sender, body) = Feed::new();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             sender.data("late");
@@ -560,7 +541,7 @@ async fn without_a_timeout_there_is_none() {
     });
     for (protocol, _) in PROTOCOLS {
         let mesh =
-            Greeter::at(&[http_support::nowhere()]).backend(&format!("protocol: {protocol}")).mesh_over(&server).await;
+            greeter(&[http_support::nowhere()]).backend(&format!("protocol: {protocol}")).mesh_over(&network).await;
         assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "late");
         mesh.end().await;
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, Response};
-use http_support::{Answer, Greeter, Server, TestMesh, empty, grpc, text};
+use http_support::{Answer, greeter, grpc, in_memory, serve, text};
 use mesh_tower::core::balance::{Balance, Candidates, PickRequest};
 use mesh_tower::core::classify::Attempt;
 use mesh_tower::core::model::{
@@ -18,7 +18,8 @@ use mesh_tower::core::model::{
     VirtualHost,
 };
 use mesh_tower::core::resilience::retry::{Attempted, RetryClassifier, Verdict};
-use mesh_tower::{ErrorKind, Mesh, RequestOptions};
+use mesh_tower::testing::{TestBackend, TestMesh, empty, full};
+use mesh_tower::{Connect, ErrorKind, Mesh, RequestOptions};
 use tower::ServiceExt;
 
 fn with(options: RequestOptions) -> Request<String> {
@@ -29,10 +30,10 @@ fn with(options: RequestOptions) -> Request<String> {
 
 #[tokio::test]
 async fn the_shortest_of_all_timeouts_holds() {
-    let server = Server::start(|_| std::future::pending::<Answer>()).await;
+    let server = serve(|_| std::future::pending::<Answer>());
     let short = Duration::from_millis(20);
-    let by_route = Greeter::at(&[server.address]).route("timeout: 20ms").mesh().await;
-    let by_caller = Greeter::at(&[server.address]).route("timeout: 1h").mesh().await;
+    let by_route = greeter(&[server.address()]).route("timeout: 20ms").mesh().await;
+    let by_caller = greeter(&[server.address()]).route("timeout: 1h").mesh().await;
     let long = RequestOptions::new().timeout(Duration::from_secs(3600));
     let mut told = grpc("http://greeter/a.B/C").header("grpc-timeout", "20m").body(empty()).unwrap();
     told.extensions_mut().insert(long);
@@ -40,8 +41,8 @@ async fn the_shortest_of_all_timeouts_holds() {
     untold.extensions_mut().insert(RequestOptions::new().timeout(short));
 
     for (mesh, request) in [
-        (&by_route, with(long).map(http_support::full)),
-        (&by_caller, with(RequestOptions::new().timeout(short)).map(http_support::full)),
+        (&by_route, with(long).map(full)),
+        (&by_caller, with(RequestOptions::new().timeout(short)).map(full)),
         (&by_caller, told),
         (&by_caller, untold),
     ] {
@@ -57,12 +58,11 @@ async fn the_shortest_of_all_timeouts_holds() {
 async fn a_caller_may_do_without_retries() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
-    let server = Server::start(move |_| {
+    let server = serve(move |_| {
         seen.fetch_add(1, Ordering::SeqCst);
         async { Ok(Response::builder().status(503).body(empty()).unwrap()) }
-    })
-    .await;
-    let mesh = Greeter::at(&[server.address]).route("retry: { num_retries: 2, on: [5xx] }").mesh().await;
+    });
+    let mesh = greeter(&[server.address()]).route("retry: { num_retries: 2, on: [5xx] }").mesh().await;
     mesh.http_client().oneshot(with(RequestOptions::new().no_retry())).await.unwrap();
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
     mesh.http_client().oneshot(with(RequestOptions::new())).await.unwrap();
@@ -72,15 +72,15 @@ async fn a_caller_may_do_without_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_ready_outlives_the_failures_of_its_endpoint() {
-    let server = Arc::new(Server::in_memory(|_| async { Ok(Response::new(http_support::full("hello"))) }));
+    let (network, _server) = in_memory(|_| async { Ok(Response::new(full("hello"))) });
     let left = Arc::new(AtomicUsize::new(3));
-    let (over, failures) = (server.connector(), Arc::clone(&left));
+    let failures = Arc::clone(&left);
     let connector = move |address: &_| {
-        let connecting = over(address);
+        let connecting = Connect::connect(&network, address);
         let fails = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         async move { if fails { Err(std::io::ErrorKind::ConnectionRefused.into()) } else { connecting.await } }
     };
-    let yaml = Greeter::at(&[http_support::nowhere()]).yaml();
+    let yaml = greeter(&[http_support::nowhere()]).yaml();
     let mesh: TestMesh = Mesh::builder().text(yaml).connector(connector).build().await.unwrap().into();
     let error = mesh.http_client().oneshot(with(RequestOptions::new())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
@@ -93,7 +93,7 @@ async fn a_request_that_waits_for_ready_outlives_the_failures_of_its_endpoint() 
 #[tokio::test(start_paused = true)]
 async fn patience_has_an_end_and_the_error_says_what_was_waited_for() {
     let refused = |_: &_| async { Err(std::io::ErrorKind::ConnectionRefused.into()) };
-    let yaml = Greeter::at(&[http_support::nowhere()]).yaml();
+    let yaml = greeter(&[http_support::nowhere()]).yaml();
     let mesh: TestMesh = Mesh::builder().text(yaml).connector(refused).build().await.unwrap().into();
     let began = tokio::time::Instant::now();
     let error = mesh.http_client().oneshot(with(RequestOptions::new().wait_for_ready())).await.unwrap_err();
@@ -124,8 +124,8 @@ fn balanced(addresses: &[SocketAddr], hash: Vec<HashPolicy>, policy: &str) -> Co
 
 #[tokio::test]
 async fn a_balancer_of_the_application_goes_by_the_hash_of_the_request() {
-    let servers = [Server::saying("0").await, Server::saying("1").await, Server::saying("2").await];
-    let addresses = servers.each_ref().map(|server| server.address);
+    let servers = [TestBackend::named("0").start(), TestBackend::named("1").start(), TestBackend::named("2").start()];
+    let addresses = servers.each_ref().map(|server| server.address());
     let user = HashPolicy::new(HashSource::Header { name: "x-user".parse().unwrap(), rewrite: None });
     let make = |_: &Backend| Arc::new(Modulo) as Arc<dyn Balance>;
     let builder = Mesh::builder().config(balanced(&addresses, vec![user], "modulo")).load_balancer("modulo", make);
@@ -173,15 +173,14 @@ impl RetryClassifier for Again {
 async fn a_classifier_of_the_application_has_the_last_word_on_retries() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
-    let server = Server::start(move |_| {
+    let server = serve(move |_| {
         let response = match seen.fetch_add(1, Ordering::SeqCst) {
             0 => Response::builder().status(200).header("again", "yes"),
             _ => Response::builder().status(503),
         };
         async { Ok(response.body(empty()).unwrap()) }
-    })
-    .await;
-    let yaml = Greeter::at(&[server.address]).route("retry: { num_retries: 5, on: [5xx] }").yaml();
+    });
+    let yaml = greeter(&[server.address()]).route("retry: { num_retries: 5, on: [5xx] }").yaml();
     let mesh: TestMesh = Mesh::builder().text(yaml).retry_classifier(Again).build().await.unwrap().into();
     let response = mesh.http_client().get("http://greeter/").await.unwrap();
     assert_eq!((response.status().as_u16(), count.load(Ordering::SeqCst)), (503, 2));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_support::{Answer, Greeter, Server, TestMesh, empty, full, grpc, text};
+use http_support::{Answer, greeter, grpc, serve, text};
 use mesh_tower::core::model::{Propagator, RetryOn, RetryPolicy};
 use mesh_tower::layer::{ReplayBody, RetryLayer, TraceLayer};
 use mesh_tower::opentelemetry::baggage::BaggageExt;
@@ -17,6 +17,7 @@ use mesh_tower::opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
 };
 use mesh_tower::opentelemetry::{Context, KeyValue, Value};
+use mesh_tower::testing::{At, Fault, Reason, Reply, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Mesh, RequestOptions};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use tower::{Layer, Service, ServiceExt};
@@ -67,16 +68,15 @@ fn remote(sampled: bool) -> Context {
 type Heads = Arc<Mutex<Vec<HeaderMap>>>;
 
 /// Keeps the heads it is sent; answers as told by the number of the request.
-async fn server(answer: impl Fn(usize) -> Answer + Clone + Send + Sync + 'static) -> (Server, Heads) {
+fn server<R: Into<Reply> + 'static>(answer: impl Fn(usize) -> R + Send + Sync + 'static) -> (TestBackend, Heads) {
     let heads = Heads::default();
     let (kept, count) = (Arc::clone(&heads), Arc::new(AtomicUsize::new(0)));
-    let server = Server::start(move |request| {
+    let server = TestBackend::handling(move |request| {
         kept.lock().unwrap().push(request.headers().clone());
-        let number = count.fetch_add(1, Ordering::SeqCst);
-        let answer = answer.clone();
-        async move { answer(number) }
+        let reply = answer(count.fetch_add(1, Ordering::SeqCst)).into();
+        async move { reply }
     });
-    (server.await, heads)
+    (server.start(), heads)
 }
 
 /// Trace id, span id and flags of a `traceparent`.
@@ -98,8 +98,8 @@ fn grpc_status(code: u32) -> Answer {
 #[tokio::test]
 async fn tl_01_the_request_is_a_child_of_the_current_span_and_the_trace_goes_on() {
     let traces = Traces::new();
-    let (server, heads) = server(|_| Ok(Response::new(full("hello")))).await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).yaml()).await;
+    let (server, heads) = server(|_| Ok(Response::new(full("hello"))));
+    let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let request = {
         let _current = remote(true).with_baggage([KeyValue::new("user", "42")]).attach();
         mesh.http_client().call(Request::get("http://greeter/items?id=1").body(String::new()).unwrap())
@@ -129,7 +129,7 @@ async fn tl_01_the_request_is_a_child_of_the_current_span_and_the_trace_goes_on(
     assert_eq!(of("server.address"), Some("greeter".into()));
     assert_eq!(of("server.port"), Some(80.into()));
     assert_eq!(of("http.response.status_code"), Some(200.into()));
-    assert_eq!(of("network.peer.port"), Some(i64::from(server.address.port()).into()));
+    assert_eq!(of("network.peer.port"), Some(i64::from(server.address().port()).into()));
     assert_eq!(attribute(call, "mesh.service"), Some("greeter".into()));
     assert_eq!(attribute(call, "mesh.backend"), Some("v1".into()));
     assert_eq!(call.status, Status::Unset);
@@ -138,8 +138,8 @@ async fn tl_01_the_request_is_a_child_of_the_current_span_and_the_trace_goes_on(
 #[tokio::test]
 async fn tl_01_without_a_valid_parent_a_new_trace_begins() {
     let traces = Traces::new();
-    let (server, heads) = server(|_| Ok(Response::new(empty()))).await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).yaml()).await;
+    let (server, heads) = server(|_| Ok(Response::new(empty())));
+    let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let _current = Context::new().with_remote_span_context(SpanContext::NONE).attach();
     mesh.http_client().get("http://greeter/").await.unwrap();
     let (trace, _, flags) = parent(&heads.lock().unwrap()[0]);
@@ -154,9 +154,8 @@ async fn tl_01_what_is_not_sampled_is_not_recorded_and_says_so_to_the_peer() {
     let traces = Traces::new();
     let (server, heads) = server(|number| {
         Ok(Response::builder().status(if number == 0 { 503 } else { 200 }).body(full("hello")).unwrap())
-    })
-    .await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).route("retry: { on: [5xx] }").yaml()).await;
+    });
+    let mesh = traces.mesh(greeter(&[server.address()]).route("retry: { on: [5xx] }").yaml()).await;
     let response = {
         let _current = remote(false).attach();
         mesh.http_client().call(Request::get("http://greeter/").body(String::new()).unwrap())
@@ -174,8 +173,8 @@ async fn tl_01_what_is_not_sampled_is_not_recorded_and_says_so_to_the_peer() {
 #[tokio::test]
 async fn tl_03_a_retried_grpc_call_has_a_span_for_each_attempt() {
     let traces = Traces::new();
-    let (server, heads) = server(|number| grpc_status(if number < 2 { 14 } else { 5 })).await;
-    let yaml = Greeter::at(&[server.address]).route("retry: { num_retries: 3, on: [unavailable] }");
+    let (server, heads) = server(|number| grpc_status(if number < 2 { 14 } else { 5 }));
+    let yaml = greeter(&[server.address()]).route("retry: { num_retries: 3, on: [unavailable] }");
     let mesh = traces.mesh(yaml.yaml()).await;
     let request = grpc("http://greeter/greeter.v1.Greeter/SayHello").body(String::new()).unwrap();
     mesh.http_client().oneshot(request).await.unwrap();
@@ -202,11 +201,10 @@ async fn tl_03_a_retried_grpc_call_has_a_span_for_each_attempt() {
 async fn tl_03_a_resend_of_what_no_peer_processed_is_transparent() {
     let traces = Traces::new();
     let (server, _) = server(|number| match number {
-        0 => Err(h2::Reason::REFUSED_STREAM.into()),
-        _ => grpc_status(0),
-    })
-    .await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).yaml()).await;
+        0 => Reply::from(Fault::Reset(At::BeforeHead, Reason::REFUSED_STREAM)),
+        _ => grpc_status(0).into(),
+    });
+    let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let request = grpc("http://greeter/a.B/C").body(String::new()).unwrap();
     mesh.http_client().oneshot(request).await.unwrap();
     mesh.end().await;
@@ -223,8 +221,8 @@ async fn tl_03_a_resend_of_what_no_peer_processed_is_transparent() {
 #[tokio::test]
 async fn what_is_cut_off_by_the_deadline_has_ended_spans_too() {
     let traces = Traces::new();
-    let server = Server::start(|_| std::future::pending()).await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).yaml()).await;
+    let server = serve(|_| std::future::pending::<Answer>());
+    let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let mut request = Request::get("http://greeter/").body(String::new()).unwrap();
     request.extensions_mut().insert(RequestOptions::new().timeout(Duration::from_millis(50)));
     mesh.http_client().oneshot(request).await.unwrap_err();
@@ -240,7 +238,7 @@ async fn what_is_cut_off_by_the_deadline_has_ended_spans_too() {
 #[tokio::test]
 async fn a_request_that_cannot_be_routed_has_a_span() {
     let traces = Traces::new();
-    let mesh = traces.mesh(Greeter::at(&[http_support::nowhere()]).yaml()).await;
+    let mesh = traces.mesh(greeter(&[http_support::nowhere()]).yaml()).await;
     mesh.http_client().get("http://greter/").await.unwrap_err();
     mesh.end().await;
     let spans = traces.spans();
@@ -251,8 +249,8 @@ async fn a_request_that_cannot_be_routed_has_a_span() {
 #[tokio::test]
 async fn a_span_of_tracing_is_a_parent_as_good_as_any() {
     let traces = Traces::new();
-    let (server, heads) = server(|_| Ok(Response::new(empty()))).await;
-    let mesh = traces.mesh(Greeter::at(&[server.address]).yaml()).await;
+    let (server, heads) = server(|_| Ok(Response::new(empty())));
+    let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let layer = tracing_opentelemetry::layer().with_tracer(traces.provider.tracer("application"));
     let subscriber = tracing_subscriber::registry().with(layer);
     let request = tracing::subscriber::with_default(subscriber, || {
@@ -272,8 +270,8 @@ async fn a_span_of_tracing_is_a_parent_as_good_as_any() {
 /// Also TL-09's other half: nothing global is set by the library.
 #[tokio::test]
 async fn tl_09_without_a_provider_nothing_is_added() {
-    let (server, heads) = server(|_| Ok(Response::new(empty()))).await;
-    let mesh = Greeter::at(&[server.address]).mesh().await;
+    let (server, heads) = server(|_| Ok(Response::new(empty())));
+    let mesh = greeter(&[server.address()]).mesh().await;
     let _current = remote(true).attach();
     let request = Request::get("http://greeter/").header("traceparent", "the caller's own");
     mesh.http_client().oneshot(request.body(String::new()).unwrap()).await.unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
-use http_support::{TestMesh, full, text};
+use http_support::text;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -18,6 +18,7 @@ use mesh_tower::core::model::{
     Backend, BackendId, Config, Endpoint, Forward, HostPattern, LoadBalancer, Protocol, RootCertificates, Route, Tls,
     VirtualHost,
 };
+use mesh_tower::testing::{TestMesh, full};
 use mesh_tower::{ErrorKind, Io, Mesh, RequestOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
 use super::problem::{Path, shorten};
 use super::schema::SrvSection;
 use super::shape::{Context, Shape};
@@ -55,6 +57,12 @@ impl TextShape for EndpointAddress {
         let way_out = format!("write `dns: {}:{}` in place of `endpoints`", shorten(host), shorten(port));
         Err(Refusal::new("names a host, which is no address").help(way_out))
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        let ip = r"([0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]";
+        json!({ "pattern": format!("^(({ip}):[0-9]{{1,5}}|unix:.+)$") })
+    }
 }
 
 fn socket(path: &str) -> Result<Address, Refusal> {
@@ -97,6 +105,11 @@ impl Shape for DnsTarget {
     fn complete(node: &Node, defaults: &Entries) -> Node {
         SrvSection::complete(node, defaults)
     }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [HostAndPort::schema(definitions), SrvSection::schema(definitions)] })
+    }
 }
 
 /// A host to be looked up, and a port.
@@ -135,6 +148,11 @@ impl TextShape for HostAndPort {
         }
         Ok(DnsName::Host { host: host.to_ascii_lowercase().into(), port })
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": "^[A-Za-z0-9._-]{1,254}:[1-9][0-9]{0,4}$" })
+    }
 }
 
 /// The name of a service record.
@@ -153,6 +171,11 @@ impl TextShape for SrvName {
         }
         let refusal = Refusal::new(format!("is not the name of a service record: {HOST}"));
         Err(if text.contains(':') { refusal.help("without a port: the record holds it") } else { refusal })
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": "^[A-Za-z0-9._-]{1,254}$" })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
 use super::names::HttpMethod;
 use super::problem::Path;
 use super::schema::BalancerSection;
@@ -102,6 +104,12 @@ impl Shape for LoadBalancer {
     fn complete(node: &Node, defaults: &Entries) -> Node {
         BalancerSection::complete(node, defaults)
     }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        let words: Vec<_> = Balancer::WORDS.iter().map(|(word, _)| *word).filter(|word| *word != "custom").collect();
+        json!({ "anyOf": [{ "enum": words }, BalancerSection::schema(definitions)] })
+    }
 }
 
 /// A `T`, or the word `none`.
@@ -120,6 +128,11 @@ impl<T: Shape + Section> Shape for OrNone<T> {
 
     fn complete(node: &Node, defaults: &Entries) -> Node {
         T::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [{ "const": "none" }, T::schema(definitions)] })
     }
 }
 
@@ -146,6 +159,11 @@ impl Shape for Methods {
         }
         OneOrMore::<HttpMethod>::read(node, path, context).map(MethodList::Only)
     }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [{ "const": "all" }, OneOrMore::<HttpMethod>::schema(definitions)] })
+    }
 }
 
 /// Formats of the trace context, or the word `none`.
@@ -163,5 +181,12 @@ impl Shape for Propagators {
             return Some(Vec::new());
         }
         List::<Word<Propagator>>::read(node, path, context)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        let mut list = List::<Word<Propagator>>::schema(definitions);
+        list["uniqueItems"] = true.into();
+        json!({ "anyOf": [{ "const": "none" }, list] })
     }
 }

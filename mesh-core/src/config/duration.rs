@@ -11,6 +11,10 @@ const MAX_DIGITS: usize = 5;
 pub(super) const SYNTAX: &str =
     "write 1 to 4 numbers of up to 5 digits, each with a unit h, m, s or ms: 1h30m, 10s, 500ms";
 
+/// The syntax as a regular expression.
+#[cfg(test)]
+pub(super) const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+
 /// Reads a duration as the configuration writes it (GEP-2257): 1 to 4 numbers of up to 5 digits, each with a unit h, m, s
 /// or ms. `None` if `text` is anything else.
 ///

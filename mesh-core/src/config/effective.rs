@@ -31,7 +31,7 @@ use super::write::Writer;
 /// assert!(text.contains("  connect_timeout: 5s  # default\n"));
 /// # Ok::<(), mesh_core::config::ConfigError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Effective {
     /// What was said. What follows from it is made when it is asked for.
     root: Node,
@@ -130,6 +130,13 @@ fn walk(node: &Node, path: Path<'_>, visit: &mut impl FnMut(&Node, Path<'_>)) {
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Printer { file: &self.file, f }.entries(&self.complete(), 0, false)
+    }
+}
+
+/// Says nothing of what may be secret.
+impl fmt::Debug for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effective").field("file", &self.file).finish_non_exhaustive()
     }
 }
 

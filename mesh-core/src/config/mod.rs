@@ -7,6 +7,9 @@ mod choice;
 mod duration;
 mod effective;
 mod environment;
+#[cfg(test)]
+mod json_schema;
+mod lint;
 mod lower;
 mod names;
 mod number;
@@ -34,7 +37,7 @@ use self::origin::Position;
 pub use self::problem::{ConfigError, Problem};
 use self::problem::{Draft, Path, Problems};
 pub use self::reader::{File, Parsed, Reader};
-pub use self::warning::Warning;
+pub use self::warning::{WARNINGS, Warning};
 use crate::model;
 
 /// The largest file, in bytes.
@@ -75,6 +78,15 @@ const MAX_ALIASED_BYTES: usize = MAX_BYTES;
 /// ```
 pub fn parse(text: &[u8], name: &str, directory: &FsPath) -> Result<model::Config, ConfigError> {
     Reader::new().read(Some(File { text, name, directory })).map(|parsed| parsed.config)
+}
+
+/// The JSON Schema of the file (draft 2020-12), for editors: they complete fields and mark mistakes if the file begins
+/// with `# yaml-language-server: $schema=PATH`.
+///
+/// What [`parse`] takes is valid by it. What needs more than a schema can say, such as that a route names a backend that
+/// there is, only `parse` finds.
+pub fn json_schema() -> &'static str {
+    include_str!("mesh.schema.json")
 }
 
 /// The text of a file, unless it is too large, not UTF-8, or has bytes that YAML does not allow.

@@ -6,10 +6,16 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
+#[cfg(test)]
+use super::json_schema::{Schema, json};
 use super::problem::shorten;
 use super::shape::list;
 use super::text::{Refusal, TextShape};
 use crate::model::HostPattern;
+
+/// What the name of a header or a method is made of (RFC 9110 5.6.2).
+#[cfg(test)]
+const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 
 /// A pattern for an authority.
 pub(super) struct Host;
@@ -26,6 +32,11 @@ impl TextShape for Host {
             let refusal = Refusal::new(format!("is not a host: {error}"));
             if text.contains("://") || text.contains('/') { refusal.help("write the host alone") } else { refusal }
         })
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": r"^[A-Za-z0-9._:\[\]*-]{1,255}$" })
     }
 }
 
@@ -50,6 +61,11 @@ impl TextShape for UriPath {
             return Ok(text.clone());
         }
         Err(Refusal::new("is not a path: it must begin with `/`").help(format!("write `/{}`", shorten(text))))
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": r"^/[^?# \t\n]*$" })
     }
 }
 
@@ -81,6 +97,11 @@ impl TextShape for Header {
         HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| Refusal::new("is not the name of a header: write letters, digits and !#$%&'*+-.^_`|~"))
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": TOKEN })
+    }
 }
 
 /// An HTTP method.
@@ -102,6 +123,11 @@ impl TextShape for HttpMethod {
         }
         Method::from_bytes(text.as_bytes())
             .map_err(|_| Refusal::new(format!("is not an HTTP method such as {}", list(KNOWN))))
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": TOKEN })
     }
 }
 
@@ -128,6 +154,11 @@ impl TextShape for ServerName {
         }
         Err(Refusal::new("is not the name of a server: write a DNS name or an IP address, without a port"))
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": "^[A-Za-z0-9._:-]{1,254}$" })
+    }
 }
 
 /// The path of a file.
@@ -146,5 +177,10 @@ impl TextShape for FilePath {
             return Ok(text.clone());
         }
         Err(Refusal::new(format!("is not the path of a file: write 1 to {MAX} bytes")))
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "minLength": 1, "maxLength": 4096 })
     }
 }

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::duration;
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
 use super::problem::Path;
 use super::scalar::Kind;
 use super::shape::{Context, Shape};
@@ -34,6 +36,11 @@ impl Shape for Flag {
         };
         context.mismatch(node, path, &Self::form(), help);
         None
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "boolean" })
     }
 }
 
@@ -66,6 +73,11 @@ impl<T: TryFrom<i128>, const MIN: i64, const MAX: i64> Shape for Integer<T, MIN,
             None => context.mismatch(node, path, &Self::form(), unquote(node)),
         }
         value
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 }
 
@@ -102,6 +114,12 @@ impl<const MIN: u32, const MAX: u32, const DECIMALS: u32> Shape for Decimal<MIN,
         }
         Some(scaled.round() as u32)
     }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        let unit = 10_f64.powi(-(DECIMALS as i32));
+        json!({ "type": "number", "minimum": f64::from(MIN) * unit, "maximum": f64::from(MAX) * unit })
+    }
 }
 
 fn out_of_range(node: &Node, path: Path<'_>, context: &mut Context, form: &str) {
@@ -134,6 +152,11 @@ impl<const MIN: u64, const MAX: u64> Shape for Span<MIN, MAX> {
         out_of_range(node, path, context, &Self::form());
         None
     }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "string", "pattern": duration::PATTERN })
+    }
 }
 
 /// A bound on time that may be taken away: `0s` is none.
@@ -149,6 +172,11 @@ impl Shape for Timeout {
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Option<Duration>> {
         let value = span(node, path, context)?;
         Some((!value.is_zero()).then_some(value))
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "string", "pattern": duration::PATTERN })
     }
 }
 

@@ -176,6 +176,11 @@ impl Problems {
         self.found.extend_from_slice(found);
     }
 
+    /// Whether nothing was found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Who `at` is.
     pub(super) fn origin(&self, at: Position) -> Origin {
         at.origin(&self.file)

@@ -13,7 +13,7 @@ use super::text::Word;
 use super::tree::Node;
 use super::warning::Warning;
 use super::write::Writer;
-use super::{decode, lower, schema, tree};
+use super::{decode, lint, lower, schema, tree};
 use crate::model::{self, LoadBalancer, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
 
 /// Reads configurations: a file, and over it what the environment and the program say.
@@ -111,7 +111,11 @@ impl Reader {
             let file = schema::File::read(&root, Path::TOP, &mut context)?;
             let config = lower::config(&file, directory, &mut context);
             let effective = Effective::new(root, name);
-            Some(Parsed { config, effective, warnings: self.environment.warnings.clone() })
+            let mut warnings = self.environment.warnings.clone();
+            if context.problems.is_empty() {
+                warnings.extend(lint::warnings(&file, &name.into()));
+            }
+            Some(Parsed { config, effective, warnings })
         });
         context.problems.into_result(parsed)
     }

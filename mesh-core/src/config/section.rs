@@ -32,6 +32,8 @@ pub(super) struct FieldSpec {
     pub(super) form: fn() -> Cow<'static, str>,
     pub(super) presence: Presence,
     pub(super) complete: fn(&Node, &Entries) -> Node,
+    #[cfg(test)]
+    pub(super) schema: fn(&mut crate::config::json_schema::Definitions) -> crate::config::json_schema::Schema,
     /// Its meaning, in one line.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test makes the reference of it"))]
     pub(super) about: &'static str,
@@ -73,6 +75,8 @@ macro_rules! section {
                 form: <$shape as $crate::config::shape::Shape>::form,
                 presence: $presence,
                 complete: <$shape as $crate::config::shape::Shape>::complete,
+                #[cfg(test)]
+                schema: <$shape as $crate::config::shape::Shape>::schema,
                 about: $about,
             }),+];
             const NOT_YET: &'static [&'static str] = &[$(stringify!($not_yet)),*];
@@ -99,6 +103,13 @@ macro_rules! section {
                 defaults: &$crate::config::tree::Entries,
             ) -> $crate::config::tree::Node {
                 $crate::config::section::complete::<Self>(node, defaults)
+            }
+
+            #[cfg(test)]
+            fn schema(
+                definitions: &mut $crate::config::json_schema::Definitions,
+            ) -> $crate::config::json_schema::Schema {
+                definitions.section::<Self>(stringify!($section), concat!($($section_about),+))
             }
         }
     )+};

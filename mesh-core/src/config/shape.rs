@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
 use super::origin::Position;
 use super::problem::{Draft, Path, Problems, shorten};
 use super::tree::{Entries, Entry, Node, Value};
@@ -28,6 +30,10 @@ pub(super) trait Shape {
         let _ = defaults;
         node.clone()
     }
+
+    /// What a JSON Schema says of it: at most what [`read`](Self::read) refuses is refused.
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema;
 }
 
 /// What reading needs besides the tree.
@@ -162,6 +168,11 @@ impl<T: Shape> Shape for List<T> {
         let items = items.iter().map(|item| T::complete(item, defaults)).collect();
         Node { value: Value::Sequence(Arc::new(items)), at: node.at }
     }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "type": "array", "items": T::schema(definitions) })
+    }
 }
 
 /// Values in order, at least one.
@@ -185,6 +196,11 @@ impl<T: Shape> Shape for OneOrMore<T> {
 
     fn complete(node: &Node, defaults: &Entries) -> Node {
         List::<T>::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "type": "array", "items": T::schema(definitions), "minItems": 1 })
     }
 }
 
@@ -237,6 +253,16 @@ impl<T: Shape> Shape for Map<T> {
         let Value::Map(map) = &node.value else { return node.clone() };
         let complete = |entry: &Entry| Entry { value: T::complete(&entry.value, defaults), ..entry.clone() };
         Node::map(map.list.iter().map(complete), node.at)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({
+            "type": "object",
+            "additionalProperties": T::schema(definitions),
+            "propertyNames": { "pattern": format!("^[A-Za-z0-9._-]{{1,{MAX_NAME}}}$") },
+            "minProperties": 1,
+        })
     }
 }
 

@@ -5,11 +5,14 @@ use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::problem::{Path, shorten};
+#[cfg(test)]
+use super::json_schema::{Definitions, Schema, json};
+use super::problem::{Draft, Path, shorten};
 use super::scalar::Kind;
 use super::shape::{Context, NOT_YET, Shape, list};
 use super::suggest::did_you_mean;
-use super::tree::{Node, Scalar, Value};
+use super::tree::{Entries, Node, Scalar, Value};
+use super::write::Writer;
 use crate::model::Pattern;
 
 /// Why a text was refused.
@@ -38,6 +41,12 @@ pub(super) trait TextShape {
     fn form() -> Cow<'static, str>;
 
     fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal>;
+
+    /// What a JSON Schema says beyond that it is text: at most what [`parse`](Self::parse) refuses is refused.
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({})
+    }
 }
 
 impl<T: TextShape> Shape for T {
@@ -56,6 +65,13 @@ impl<T: TextShape> Shape for T {
                 None
             }
         }
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        let mut schema = T::describe();
+        schema["type"] = "string".into();
+        schema
     }
 }
 
@@ -104,6 +120,45 @@ impl TextShape for SomeText {
     fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
         if text.is_empty() { Err(Refusal::new("is not text of at least one character")) } else { Ok(text.clone()) }
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "minLength": 1 })
+    }
+}
+
+/// Text that must not be seen by who may see the rest of the file: neither a problem nor the effective configuration shows
+/// it. The path of a file that holds a secret is none.
+#[cfg_attr(not(test), expect(dead_code, reason = "no field of this version holds a secret"))]
+pub(super) struct Secret<T>(PhantomData<T>);
+
+impl<T: TextShape> Shape for Secret<T> {
+    type Value = T::Value;
+
+    fn form() -> Cow<'static, str> {
+        T::form()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
+        // What refuses a text may well repeat it.
+        let value = match &node.value {
+            Value::Scalar(Scalar { text, kind: Kind::String }) => T::parse(text).ok(),
+            _ => None,
+        };
+        if value.is_none() {
+            context.report(node.at, path, || Draft::new(format!("this is not {}", T::form())));
+        }
+        value
+    }
+
+    fn complete(node: &Node, _: &Entries) -> Node {
+        Writer(node.at).text("<redacted>")
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        <T as Shape>::schema(definitions)
+    }
 }
 
 /// One word of a few.
@@ -137,6 +192,12 @@ impl<V: Vocabulary> TextShape for Word<V> {
         let help = did_you_mean(text, words().chain(V::NOT_YET.iter().copied()));
         Err(Refusal { message: format!("is not {}: write one of {}", V::FORM, list(words())), help })
     }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        let words: Vec<_> = V::WORDS.iter().map(|(word, _)| *word).collect();
+        json!({ "enum": words })
+    }
 }
 
 /// A regular expression.
@@ -168,5 +229,10 @@ impl Shape for Regex {
                 None
             }
         }
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "string" })
     }
 }

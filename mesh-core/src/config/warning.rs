@@ -25,3 +25,21 @@ impl fmt::Display for Warning {
         write!(f, " [{}]", self.code)
     }
 }
+
+/// The [codes](Warning::code) of all warnings that there are, each with its meaning.
+pub const WARNINGS: [(&str, &str); 14] = [
+    ("no-timeout", "No route of a service has a `timeout`, and `defaults` have none."),
+    ("unreachable-route", "A route stands behind one that matches everything."),
+    ("never-matches", "A match is for a share of 0 requests."),
+    ("unused-backend", "No route of the service leads to a backend."),
+    ("no-endpoints", "A backend that is used has an empty list of endpoints."),
+    ("retry-all-methods", "`methods: all`: what is not idempotent may be carried out twice."),
+    ("per-try-timeout-too-long", "A `per_try_timeout` is no shorter than the timeout of the request."),
+    ("backoff-too-long", "The first pause before a retry is no shorter than the timeout of the request."),
+    ("empty-retry-budget", "A retry budget allows nothing."),
+    ("unused-hash-policy", "A hash policy is given, and no balancer behind the route looks at a hash."),
+    ("pick-first-of-many", "`pick_first` without `shuffle` over more than two listed endpoints."),
+    ("public-plaintext", "An endpoint with a public address is spoken to without TLS."),
+    ("unknown-variable", "A variable begins with `MESH_` and is not one of the mesh."),
+    ("unknown-propagator", "`OTEL_PROPAGATORS` names a format that only OpenTelemetry has."),
+];

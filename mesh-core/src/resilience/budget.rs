@@ -52,6 +52,15 @@ impl RetryBudgetState {
         decrement(&self.retries);
     }
 
+    /// How many retries `budget` allows at once with the requests in flight now.
+    pub fn limit(&self, budget: &RetryBudget) -> u64 {
+        // Of `r` retries among `n` requests the share is of `n - r`: the largest `r` is n * p / (1 + p).
+        let percent = budget.percent.max(0.0);
+        let share = percent * self.in_flight() as f64 / (100.0 + percent);
+        // A float that is no number becomes 0.
+        (share as u64).max(budget.min_concurrent.into())
+    }
+
     /// The requests in flight.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
@@ -101,6 +110,7 @@ mod tests {
             let state = RetryBudgetState::new();
             (0..in_flight).for_each(|_| state.enter());
             let budget = RetryBudget { percent, min_concurrent };
+            assert_eq!(state.limit(&budget), expected, "{percent} % of {in_flight}, at least {min_concurrent}");
             assert_eq!(acquired(&state, &budget), expected, "{percent} % of {in_flight}, at least {min_concurrent}");
             assert_eq!(state.retries(), expected);
         }

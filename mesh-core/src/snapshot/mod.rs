@@ -149,6 +149,11 @@ impl VirtualHost {
         self.routes.get(index as usize)?.name()
     }
 
+    /// Its routes, in the order of the configuration.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
     /// Its retry throttling, with the tokens as they stand.
     pub fn throttle(&self) -> Option<&Arc<Throttle>> {
         self.throttle.as_ref()

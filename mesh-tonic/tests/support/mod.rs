@@ -2,14 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use examples::greeter::greeter_server::{Greeter, GreeterServer};
 use examples::greeter::{HelloReply, HelloRequest};
-use mesh_tonic::Mesh;
+use mesh_tonic::testing::{ServiceConfig, TestMesh};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -19,36 +18,10 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-/// A mesh under test, whose end is checked.
-pub struct TestMesh(Mesh);
-
-impl TestMesh {
-    /// RL-12: nothing of it is left behind.
-    pub async fn end(self) {
-        self.0.shutdown().await;
-        assert_eq!(self.0.live_tasks(), 0, "tasks are left behind");
-    }
-}
-
-impl Deref for TestMesh {
-    type Target = Mesh;
-
-    fn deref(&self) -> &Mesh {
-        &self.0
-    }
-}
-
-pub async fn mesh(yaml: String) -> TestMesh {
-    TestMesh(Mesh::builder().text(yaml).build().await.expect("the configuration is valid"))
-}
-
-/// A service `greeter` at `address`; `route` and `backend` are further fields, each followed by a comma.
+/// A service `greeter` at `address`; `route` and `backend` are further fields, or empty.
 pub async fn mesh_to(address: SocketAddr, route: &str, backend: &str) -> TestMesh {
-    mesh(format!(
-        "services: {{ greeter: {{ hosts: [greeter.default.svc], routes: [{{ {route} backends: [{{ name: v1 }}] }}], \
-         backends: {{ v1: {{ {backend} endpoints: [{address}] }} }} }} }}"
-    ))
-    .await
+    let config = ServiceConfig::new("greeter", [address]).service("hosts: [greeter.default.svc]");
+    config.route(route).backend(backend).mesh().await
 }
 
 /// How long the answer to a `bomb` is. Compressed it is small.

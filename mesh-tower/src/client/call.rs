@@ -25,6 +25,7 @@ use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
 use crate::net::{Endpoint, Wanted, after};
+use crate::telemetry::metrics::Picked;
 use crate::telemetry::spans::{Caller, Sent};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
@@ -285,6 +286,7 @@ where
     let mut place = loop {
         match pick::find(context, *wanted, tried, fresh).await {
             Ok((place, waited)) => {
+                context.picked(head, if waited { Picked::Waited } else { Picked::AtOnce });
                 context.attempt_span().picked(place.in_flight.endpoint().address(), waited);
                 break place;
             }
@@ -292,9 +294,16 @@ where
                 Ok(now) => *wanted = now,
                 Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
             },
-            Err(NoPlace::Failing(error)) => return Attempted::Failed(Failed::new(Failure::Connect, error), None),
-            Err(NoPlace::Refused(error)) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
+            Err(NoPlace::Failing(error)) => {
+                context.picked(head, Picked::Failed);
+                return Attempted::Failed(Failed::new(Failure::Connect, error), None);
+            }
+            Err(NoPlace::Refused(error)) => {
+                context.picked(head, Picked::Failed);
+                return Attempted::Failed(Failed::new(Failure::Local, error), None);
+            }
             Err(NoPlace::Lost(error)) => {
+                context.picked(head, Picked::Failed);
                 let text = format!("{}: {error}", context.place());
                 let lost = Error::new(ErrorKind::NoHealthyEndpoint, text).with_source(error);
                 return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);

@@ -18,7 +18,7 @@ use crate::discover;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::{Core, Handle};
 use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
-use crate::telemetry::metrics::{Call, Series};
+use crate::telemetry::metrics::{Call, Ended, Picked, Series};
 use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
 
 /// What holds for one request from its routing to its end.
@@ -35,10 +35,12 @@ pub(crate) struct Context {
     pub(super) wait_for_ready: bool,
     /// How long it may wait for an endpoint.
     pub(super) max_wait: Duration,
+    grpc: bool,
     span: RequestSpan,
     /// The attempt that is under way.
     underway: Option<Underway>,
     series: Option<Arc<Series>>,
+    tally: Tally,
     version: u64,
     pub(super) started: Instant,
     /// Attempts that went out.
@@ -73,6 +75,9 @@ impl Context {
             }
             Err(error) => error,
         };
+        if let Some(metrics) = &telemetry.metrics {
+            metrics.unrouted(error.kind());
+        }
         let mut event = observe::Request::new(Outcome::Failed(error.kind()), started.elapsed());
         event.config_version = core.snapshot.load().version();
         span.end(&event, None);
@@ -111,9 +116,11 @@ impl Context {
             pick_request: PickRequest::new(hash),
             wait_for_ready: head.options().wait_for_ready,
             max_wait: MAX_WAIT,
+            grpc: head.is_grpc(),
             span: std::mem::take(span),
             underway: None,
             series,
+            tally: Tally::default(),
             version: snapshot.version(),
             started,
             attempts: 0,
@@ -167,8 +174,8 @@ impl Context {
 
     fn tell(&mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.finished = true;
-        // An attempt whose future was dropped, by the deadline or with the request.
-        self.tell_attempt(None, outcome, None, Next::Return);
+        // An attempt whose future was dropped, by the deadline or with the request, or one that ends with the call.
+        self.end_attempt(None, outcome, headers, Next::Return);
         let observers = &self.handle.core.shared.observers;
         let watched = observers.watches_requests();
         if !watched && self.series.is_none() && !self.span.is_recorded() {
@@ -182,7 +189,8 @@ impl Context {
         event.config_version = self.version;
         self.span.end(&event, headers);
         if let Some(series) = &self.series {
-            series.request_ended(outcome, event.duration, self.attempts);
+            let Tally { retries, resends, idle, .. } = self.tally;
+            series.request_ended(&Ended { outcome, duration: event.duration, retries, resends, idle });
         }
         if watched {
             observers.request(event);
@@ -199,11 +207,22 @@ impl Context {
 
     /// An attempt begins.
     pub(super) fn attempt_started(&mut self, head: &Head, sent: Sent) {
+        let since = Instant::now();
         if let Some(series) = &self.series {
             series.attempt_started();
+            if let Some(ended) = self.tally.ended.take() {
+                self.tally.idle += since.saturating_duration_since(ended);
+            }
         }
         let spans = self.handle.core.shared.telemetry.spans.as_ref();
-        self.underway = Some(Underway { span: self.span.attempt(spans, head, &sent), since: Instant::now() });
+        self.underway = Some(Underway { span: self.span.attempt(spans, head, &sent), since, answered: false });
+    }
+
+    /// An endpoint was asked for.
+    pub(super) fn picked(&self, head: &Head, result: Picked) {
+        if let Some(series) = &self.backend.transport().series {
+            series.picked(result, head.is_grpc());
+        }
     }
 
     /// The span of the attempt that is under way.
@@ -211,7 +230,8 @@ impl Context {
         self.underway.as_ref().map_or(AttemptSpan::NONE, |underway| &underway.span)
     }
 
-    /// The attempt ended. `headers` are those of a response that ended with its head.
+    /// The attempt ended, or has an answer whose status is still to come. `headers` are those of a response that ended
+    /// with its head.
     pub(super) fn tell_attempt(
         &mut self,
         endpoint: Option<&Arc<Endpoint>>,
@@ -219,17 +239,44 @@ impl Context {
         headers: Option<&HeaderMap>,
         next: Next,
     ) {
-        let Some(Underway { span, since }) = self.underway.take() else { return };
-        let took = since.elapsed();
+        let open = matches!(outcome, Outcome::Response { grpc: None, .. }) && headers.is_none();
+        if self.grpc && open && next == Next::Return {
+            // gRPC's status follows the messages: this attempt ends with the call.
+            if let Some(Underway { since, answered, .. }) = &mut self.underway {
+                *answered = true;
+                let since = *since;
+                self.observe_attempt(endpoint, outcome, since, next);
+            }
+            return;
+        }
+        self.end_attempt(endpoint, outcome, headers, next);
+    }
+
+    fn end_attempt(
+        &mut self,
+        endpoint: Option<&Arc<Endpoint>>,
+        outcome: Outcome,
+        headers: Option<&HeaderMap>,
+        next: Next,
+    ) {
+        let Some(Underway { span, since, answered }) = self.underway.take() else { return };
         span.end(outcome, headers);
         if let Some(series) = &self.series {
-            series.attempt_ended(outcome, took, next);
+            let now = Instant::now();
+            series.attempt_ended(outcome, now.saturating_duration_since(since), next);
+            self.tally.ended(next, now);
         }
+        if !answered {
+            self.observe_attempt(endpoint, outcome, since, next);
+        }
+    }
+
+    fn observe_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, since: Instant, next: Next) {
         let observers = &self.handle.core.shared.observers;
         if observers.watches_requests() {
             let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), self.attempts, outcome);
             event.endpoint = endpoint.map(|endpoint| endpoint.address());
-            event.duration = took;
+            event.duration = since.elapsed();
             event.next = next;
             event.config_version = self.version;
             observers.attempt(event);
@@ -237,10 +284,34 @@ impl Context {
     }
 }
 
+/// What metrics tell of a request when it ends.
+#[derive(Debug, Default)]
+struct Tally {
+    retries: u32,
+    resends: u32,
+    /// When the last attempt ended that another one follows.
+    ended: Option<Instant>,
+    /// How long no attempt was under way.
+    idle: Duration,
+}
+
+impl Tally {
+    fn ended(&mut self, next: Next, at: Instant) {
+        match next {
+            Next::Retry => self.retries += 1,
+            Next::Resend => self.resends += 1,
+            _ => return,
+        }
+        self.ended = Some(at);
+    }
+}
+
 /// An attempt that is under way.
 struct Underway {
     span: AttemptSpan,
     since: Instant,
+    /// Whether its head went to the caller, and the observers were told.
+    answered: bool,
 }
 
 impl Drop for Context {

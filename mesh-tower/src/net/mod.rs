@@ -37,6 +37,7 @@ pub(crate) use tasks::Tasks;
 
 use crate::observe::Observers;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::BackendSeries;
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -76,6 +77,8 @@ pub(crate) struct Cluster {
     pub(crate) changed: Notify,
     /// In which order endpoints are connected, where that is one after the other.
     order: pool::Order,
+    /// What is counted of it, if anything is.
+    pub(crate) series: Option<Arc<BackendSeries>>,
     pub(crate) shared: Arc<Shared>,
     /// Who used it so far: [`HTTP`], [`GRPC`] or both; and [`RECENT`].
     users: AtomicU8,
@@ -182,6 +185,7 @@ impl Transport for Net {
             queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
             changed: Notify::new(),
             order: pool::Order::default(),
+            series: self.shared.telemetry.metrics.as_ref().map(|metrics| metrics.backend(&config.id)),
             shared: Arc::clone(&self.shared),
             users: AtomicU8::new(previous.map_or(0, |previous| previous.users())),
         })

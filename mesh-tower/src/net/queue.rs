@@ -31,6 +31,11 @@ impl Queue {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// An endpoint, a stream or the configuration changed: the head looks again.
     pub(crate) fn wake(&self) {
         if !self.is_empty() {

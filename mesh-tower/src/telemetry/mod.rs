@@ -1,10 +1,49 @@
-//! Spans and metrics of the client.
+//! Traces and metrics of the client.
 //!
-//! [`Spans`](spans) ask the sampler first: of a request that is not sampled nothing is kept but the two ids that travel
-//! on. [`Metrics`](metrics::Metrics) count in atomics of their own, found once per request. What is not installed costs
-//! a branch.
+//! The library sets nothing global. It tells the providers of [OpenTelemetry](crate::opentelemetry) that the builder is
+//! given ([`tracer_provider`](crate::Builder::tracer_provider), [`meter_provider`](crate::Builder::meter_provider)), or
+//! the global ones if they are installed when the mesh is built. What is not installed costs a branch.
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | `otlp` | `telemetry::otlp::Otlp`: providers that export to a collector, from the `OTEL_*` variables |
+//! | `prometheus` | `Mesh::prometheus_text`: all metrics as a page |
+//!
+//! # Traces
+//!
+//! A span for each request and below it one for each attempt, named and described by gRPC's rules (gRFC A72) for gRPC
+//! and by OpenTelemetry's conventions for HTTP. The sampler is asked before anything is written down. Trace context
+//! travels on as `settings.telemetry.propagators` says.
+//!
+//! # Metrics
+//!
+#![doc = include_str!("metrics.md")]
+//!
+//! `mesh.client.requests` and `mesh.client.attempts` are told apart by method and outcome: `rpc.method` and
+//! `rpc.response.status_code` for gRPC, `http.request.method` and `http.response.status_code` for HTTP, and
+//! `error.type` for what failed: the status, the word of an [`ErrorKind`](crate::ErrorKind), or `cancelled`.
+//!
+//! * **Service** (`mesh.service`, `grpc.target`, `server.address`) is the name of a virtual host, never what a caller
+//!   wrote; `server.port` is not told, because a service has none. **Route** is the route's name, or `#` and its index;
+//!   never a path.
+//! * **Method** of gRPC is that of generated code (`package.Service/Method`); any other path counts as `other` (gRFC
+//!   A66). HTTP methods that nobody registered count as `_OTHER`, and status codes that nobody registered as the first
+//!   of their class (RFC 9110 15).
+//! * **At most 2,000 series** of service, route and method: what comes then counts as `other`, and a `WARN` event says so
+//!   once. OpenTelemetry's SDK has a limit of its own, 2,000 attribute sets a metric.
+//! * **What leaves the configuration** is shown until 10 minutes after it was last used. Histograms that an SDK keeps
+//!   cumulatively are not: they last as long as its provider.
+//! * The sizes of messages (`grpc.client.attempt.sent_total_compressed_message_size` of gRFC A66 and its counterpart) are
+//!   not measured: they would have to be read out of the bodies of all calls.
+//!
+//! Counters and gauges are read when somebody collects. A request pays for a look at a table, some additions, and two
+//! observations of its duration; nothing is allocated once a series exists.
 
 pub(crate) mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub(crate) mod propagate;
 pub(crate) mod spans;
 

@@ -46,7 +46,8 @@ where
     }
 }
 
-fn scope() -> InstrumentationScope {
+/// The scope of this crate's tracer and meter.
+pub(crate) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build()
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mesh_tower::core::balance::State;
@@ -12,7 +12,9 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::support::{Events, Seen, Wire, backend, config_of, finish, get, watched_paused};
+use mesh_tower::testing::{Events, Seen, watched};
+
+use crate::support::{Wire, backend, config_of, finish, get};
 
 type Answer = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
 type Script = Box<dyn FnMut(usize) -> Answer + Send>;
@@ -51,11 +53,11 @@ fn patient() -> Backend {
 async fn scripted(
     backend: Backend,
     script: impl FnMut(usize) -> Answer + Send + 'static,
-) -> (Mesh, Arc<Events>, mpsc::Receiver<Instant>) {
+) -> (Mesh, Events, mpsc::Receiver<Instant>) {
     let (sender, attempts) = mpsc::channel(1000);
     let events = Events::new();
     let connector = Scripted { script: Mutex::new((0, Box::new(script))), attempts: sender };
-    let builder = Mesh::builder().config(config_of(backend)).observer(Arc::clone(&events)).connector(connector);
+    let builder = Mesh::builder().config(config_of(backend)).observer(events.clone()).connector(connector);
     (builder.build().await.unwrap(), events, attempts)
 }
 
@@ -79,7 +81,7 @@ fn assert_grow(pauses: &[f64]) {
 
 #[tokio::test(start_paused = true)]
 async fn cl_04_pauses_grow_to_two_minutes_and_begin_anew_after_a_success() {
-    watched_paused(async {
+    watched(async {
         // Given an endpoint that refuses 15 times, then serves one request and is lost, and refuses for ever.
         let (mesh, events, mut attempts) = scripted(patient(), |number| {
             if number != 15 {
@@ -104,7 +106,7 @@ async fn cl_04_pauses_grow_to_two_minutes_and_begin_anew_after_a_success() {
         assert_grow(&grown);
         assert!(grown[14] >= 96.0, "{grown:?}");
         // When the endpoint serves again and is lost, then it is asked at once, and after that the pauses are short again.
-        events.until(|seen| matches!(seen, Seen::Endpoint { state: State::Ready, .. })).await;
+        events.wait_for(|seen| matches!(seen, Seen::Endpoint { state: State::Ready, .. })).await;
         let served = Instant::now();
         assert_eq!(get(&mesh).await.unwrap(), "once");
         let again = attempts.recv().await.unwrap();
@@ -118,7 +120,7 @@ async fn cl_04_pauses_grow_to_two_minutes_and_begin_anew_after_a_success() {
 /// A peer that dies before it served anything is not asked again at once, however soon it accepts.
 #[tokio::test(start_paused = true)]
 async fn cl_04_a_connection_that_dies_at_birth_is_followed_by_a_pause() {
-    watched_paused(async {
+    watched(async {
         let (mesh, _, mut attempts) = scripted(patient(), |_| {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             tokio::spawn(async move { drop(Wire::greet(theirs, None).await) });
@@ -145,7 +147,7 @@ async fn attempts_of(request: impl Future, attempts: &mut mpsc::Receiver<Instant
 /// A connector that never answers, and a peer that never sends SETTINGS: both end with the connect timeout.
 #[tokio::test(start_paused = true)]
 async fn cl_04_the_connect_timeout_bounds_each_attempt() {
-    watched_paused(async {
+    watched(async {
         for connects in [false, true] {
             let mut open = Vec::new();
             let (mesh, events, mut attempts) = scripted(patient(), move |_| {
@@ -181,7 +183,7 @@ async fn cl_04_the_connect_timeout_bounds_each_attempt() {
 /// No wait is unbounded: a request that nobody gave a deadline ends before an attempt that takes longer.
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_deadline_does_not_wait_for_ever() {
-    watched_paused(async {
+    watched(async {
         let mut slow = patient();
         slow.connect_timeout = Duration::from_secs(300);
         let (mesh, _, _attempts) = scripted(slow, |_| Box::pin(std::future::pending())).await;
@@ -195,7 +197,7 @@ async fn a_request_without_a_deadline_does_not_wait_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_request_leaves_its_connection_attempt_alone() {
-    watched_paused(async {
+    watched(async {
         // Given a connection attempt on its way,
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let mut released = Some(released);
@@ -218,7 +220,7 @@ async fn a_cancelled_request_leaves_its_connection_attempt_alone() {
         attempts.recv().await.unwrap();
         // then it still comes to its end and serves the next.
         release.send(()).unwrap();
-        events.until(|seen| matches!(seen, Seen::Connect { error: None, .. })).await;
+        events.wait_for(|seen| matches!(seen, Seen::Connect { error: None, .. })).await;
         assert_eq!(get(&mesh).await.unwrap(), "");
         finish(mesh).await;
     })

@@ -12,9 +12,10 @@ use mesh_tower::observe::Outcome;
 use mesh_tower::{Io, Mesh};
 use tokio::sync::{mpsc, watch};
 
+use mesh_tower::testing::{Events, Fault, Seen, TestBackend, watched};
+
 use crate::support::{
-    Events, Healthy, Seen, Server, URI, Wire, backend, config, config_of, finish, get, kind, mesh, pattern, post,
-    reason, speak_h2, watched, watched_paused,
+    Server, URI, Wire, backend, config, config_of, finish, get, kind, mesh, pattern, post, reason, speak_h2,
 };
 
 fn cancelled(events: &Events) -> usize {
@@ -183,36 +184,18 @@ async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Ou
 async fn cancelled_requests_do_not_count_as_in_flight() {
     watched(async {
         // Given an endpoint that first answers nothing, and one that answers.
-        let (answer, answering) = watch::channel(false);
-        let served = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&served);
-        let (arrive, mut arrived) = mpsc::channel(1);
-        let server = Server::start(move |_, stream| {
-            let (answering, count, arrive) = (answering.clone(), Arc::clone(&count), arrive.clone());
-            speak_h2(stream, move |_, mut respond| {
-                let (answering, count, arrive) = (answering.clone(), Arc::clone(&count), arrive.clone());
-                async move {
-                    if *answering.borrow() {
-                        count.fetch_add(1, Ordering::SeqCst);
-                        respond.send_response(http::Response::new(()), true).unwrap();
-                    } else {
-                        arrive.send(()).await.unwrap();
-                        std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap();
-                    }
-                }
-            })
-        })
-        .await;
-        let healthy = Healthy::start("healthy").await;
-        let mut both = backend("b", &[server.address, healthy.address()]);
+        let server = TestBackend::named("first").start();
+        server.set(Fault::Stall);
+        let healthy = TestBackend::named("healthy").start();
+        let mut both = backend("b", &[server.address(), healthy.address()]);
         both.load_balancer = LoadBalancer::LeastRequest { choice_count: 2 };
         let (mesh, events) = mesh(config_of(both)).await;
-        let connected = events.since(0, 2, |seen| matches!(seen, Seen::Connect { error: None, .. }));
+        let connected = events.wait_for_nth(2, |seen| matches!(seen, Seen::Connect { error: None, .. }));
         // The first request goes to whichever is connected first, and may be one of those that are not answered.
         tokio::join!(connected, async {
             tokio::select! {
                 _ = get(&mesh) => {}
-                Some(()) = arrived.recv() => {}
+                _ = server.arrived(1) => {}
             }
         });
         // When 200 requests to the first are given up,
@@ -220,16 +203,17 @@ async fn cancelled_requests_do_not_count_as_in_flight() {
         while given_up < 200 {
             tokio::select! {
                 biased;
-                Some(()) = arrived.recv() => given_up += 1,
+                _ = server.arrived(server.request_count() + 1) => given_up += 1,
                 answer = get(&mesh) => assert_eq!(answer.unwrap(), "healthy"),
             }
         }
         // then it has half of 1000 requests that follow one another, within five sigma.
-        answer.send_replace(true);
+        server.recover();
+        let before = server.request_count();
         for _ in 0..1000 {
             get(&mesh).await.unwrap();
         }
-        let share = served.load(Ordering::SeqCst);
+        let share = server.request_count() - before;
         assert!(share.abs_diff(500) < 80, "{share} of 1000");
         finish(mesh).await;
     })
@@ -328,7 +312,7 @@ async fn cl_11_answers_that_come_too_late_do_not_cost_the_connection() {
 /// A deadline gives up as a caller does.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_frees_the_stream_too() {
-    watched_paused(async {
+    watched(async {
         let (seen, mut streams) = mpsc::channel(1000);
         let connector = move |_: &Address| {
             let seen = seen.clone();

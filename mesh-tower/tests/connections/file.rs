@@ -4,12 +4,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use mesh_tower::{ConfigStatus, Mesh};
 use tempfile::TempDir;
 
-use crate::support::{Events, Healthy, Seen, finish, get, watched};
+use mesh_tower::testing::{Events, Seen, TestBackend, watched};
+
+use crate::support::{finish, get};
 
 /// Everything to `address`.
 fn yaml(address: SocketAddr) -> String {
@@ -21,9 +22,9 @@ struct Followed {
     directory: TempDir,
     path: PathBuf,
     mesh: Mesh,
-    events: Arc<Events>,
-    first: Healthy,
-    second: Healthy,
+    events: Events,
+    first: TestBackend,
+    second: TestBackend,
 }
 
 impl Followed {
@@ -37,11 +38,11 @@ impl Followed {
     }
 
     async fn start_in(lay: impl FnOnce(&Path, &str) -> PathBuf) -> Self {
-        let (first, second) = (Healthy::start("first").await, Healthy::start("second").await);
+        let (first, second) = (TestBackend::named("first").start(), TestBackend::named("second").start());
         let directory = tempfile::tempdir().unwrap();
         let path = lay(directory.path(), &yaml(first.address()));
         let events = Events::new();
-        let mesh = Mesh::builder().file(&path).observer(Arc::clone(&events)).build().await.unwrap();
+        let mesh = Mesh::builder().file(&path).observer(events.clone()).build().await.unwrap();
         let this = Self { directory, path, mesh, events, first, second };
         this.answers("first").await;
         this
@@ -87,7 +88,7 @@ async fn cf_04_a_file_that_is_renamed_over() {
         fs::rename(&next, &followed.path).unwrap();
         followed.follows(2, "second").await;
         // The endpoint that left is closed.
-        followed.first.server.deserted().await;
+        followed.first.deserted().await;
         assert_eq!(followed.refusals(), 0);
         finish(followed.mesh).await;
     })
@@ -149,7 +150,7 @@ async fn cf_04_a_file_that_goes_away_and_comes_back() {
         // As it was: the error is gone, and no connection was touched.
         fs::write(&followed.path, &same).unwrap();
         followed.follows(2, "first").await;
-        assert_eq!(followed.first.server.accepted(), 1);
+        assert_eq!(followed.first.connections(), 1);
         // A directory in its place cannot be read.
         fs::remove_file(&followed.path).unwrap();
         fs::create_dir(&followed.path).unwrap();
@@ -195,7 +196,7 @@ async fn cf_03_bad_content_keeps_the_last_good_one() {
             version += 1;
             followed.follows(version, "first").await;
         }
-        assert_eq!(followed.first.server.accepted(), 1);
+        assert_eq!(followed.first.connections(), 1);
         finish(followed.mesh).await;
     })
     .await;

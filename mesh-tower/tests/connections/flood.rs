@@ -9,7 +9,9 @@ use mesh_tower::core::model::RoutePolicy;
 use mesh_tower::{Error, ErrorKind};
 use tokio::net::TcpStream;
 
-use crate::support::{Seen, Server, URI, Wire, backend, config, config_with, finish, get, kind, mesh, watched};
+use mesh_tower::testing::{Seen, watched};
+
+use crate::support::{Server, URI, Wire, backend, config, config_with, finish, get, kind, mesh};
 
 /// What the first connection does once it has read a request.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -10,9 +10,9 @@ use mesh_tower::observe::{Next, Outcome};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Events, Healthy, Seen, Server, Wire, config, finish, get, kind, mesh, pattern, post, reason, watched,
-};
+use mesh_tower::testing::{Events, Seen, TestBackend, watched};
+
+use crate::support::{Server, Wire, config, finish, get, kind, mesh, pattern, post, reason};
 
 const MAX_ID: u32 = 0x7fff_ffff;
 
@@ -277,8 +277,9 @@ async fn other_resets_are_not_sent_again_without_a_policy() {
             assert_eq!((error.kind(), error.grpc_code()), (ErrorKind::Reset, expected), "{code}: {error:?}");
             assert_eq!(error.attempts(), 1, "{code}");
             assert_eq!(count(&events, Next::Return), 1, "{code}");
-            let told =
-                |seen: &Seen| matches!(seen, Seen::Request { outcome: Outcome::Failed(ErrorKind::Reset), attempts: 1 });
+            let told = |seen: &Seen| {
+                matches!(seen, Seen::Request { outcome: Outcome::Failed(ErrorKind::Reset), attempts: 1, .. })
+            };
             assert_eq!(events.count(told), 1, "{code}");
             assert_eq!(get(&mesh).await.unwrap(), "", "{code}");
             assert_eq!(server.accepted(), 1, "{code}");
@@ -299,7 +300,7 @@ async fn a_peer_that_leaves_every_connection_at_once_does_not_harm_its_neighbour
             wire.close().await;
         })
         .await;
-        let healthy = Healthy::start("healthy").await;
+        let healthy = TestBackend::named("healthy").start();
         let (mesh, _) = mesh(config(&[server.address, healthy.address()])).await;
         for _ in 0..200 {
             assert_eq!(post(&mesh, pattern(20, 5)).await.unwrap(), "healthy");

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::support::{Server, URI, Wire, config, finish, get, kind, mesh, watched};
+use mesh_tower::testing::watched;
+
+use crate::support::{Server, URI, Wire, config, finish, get, kind, mesh};
 
 /// What a connection of [`counting`] saw.
 #[derive(Default)]

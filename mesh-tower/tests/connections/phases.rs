@@ -15,9 +15,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::support::{
-    Healthy, Seen, Server, Wire, backend, config_of, config_with, finish, get, mesh, pattern, post, speak_h2, watched,
-};
+use mesh_tower::testing::{MemoryNetwork, Seen, TestBackend, watched};
+
+use crate::support::{Server, Wire, backend, config_of, config_with, finish, get, mesh, pattern, post};
 
 /// How far a connection comes before its peer breaks it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -180,7 +180,7 @@ async fn cl_07_a_body_that_breaks_off() {
             assert_eq!((error.kind(), error.grpc_code()), (ErrorKind::Reset, Code::Unavailable), "{error:?}");
             tells(&error, server.address);
             let failed = Outcome::Failed(ErrorKind::Reset);
-            events.until(|seen| matches!(seen, Seen::Request { outcome, .. } if *outcome == failed)).await;
+            events.wait_for(|seen| matches!(seen, Seen::Request { outcome, .. } if *outcome == failed)).await;
             finish(mesh).await;
         }
     })
@@ -196,7 +196,7 @@ async fn cl_07_a_healthy_neighbour_saves_what_can_be_saved() {
             [Refused, Accepted, AcceptedReset, Preface, Garbage, Silent, Settings, Headers, HeadersReset, Nonsense]
         {
             let (address, _server) = breaking(breaks).await;
-            let healthy = Healthy::start("healthy").await;
+            let healthy = TestBackend::named("healthy").start();
             let sent = matches!(breaks, Settings | Headers | HeadersReset | Nonsense);
             let mut policy = RoutePolicy::default();
             if sent {
@@ -244,15 +244,13 @@ impl Authority {
 
     async fn serve(&self) -> Server {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
+        let backend = Arc::new(TestBackend::named("secret").start_in(&MemoryNetwork::new()));
         Server::start(move |_, stream| {
-            let acceptor = acceptor.clone();
+            let (acceptor, backend) = (acceptor.clone(), Arc::clone(&backend));
             async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                speak_h2(stream, |_, mut respond| async move {
-                    let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                    stream.send_data("secret".into(), true).unwrap();
-                })
-                .await;
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    backend.serve(stream);
+                }
             }
         })
         .await
@@ -308,24 +306,24 @@ async fn cl_07_tls_that_fails_names_its_reason_and_falls_back_to_nothing() {
         let garbage = Server::start(|_, stream| run(stream, Garbage)).await;
         let closing = Server::start(|_, stream| run(stream, Accepted)).await;
         // A peer that speaks HTTP/2 in plaintext must not be spoken to.
-        let plain = Healthy::start("plain").await;
-        for (server, name, text) in [
-            (&garbage, "svc.example", "TLS handshake with"),
-            (&closing, "svc.example", "TLS handshake with"),
-            (&untrusted, "svc.example", "invalid peer certificate"),
-            (&good, "other.example", "not valid for name"),
-            (&plain.server, "svc.example", "TLS handshake with"),
+        let plain = TestBackend::named("plain").start();
+        for (address, name, text) in [
+            (garbage.address, "svc.example", "TLS handshake with"),
+            (closing.address, "svc.example", "TLS handshake with"),
+            (untrusted.address, "svc.example", "invalid peer certificate"),
+            (good.address, "other.example", "not valid for name"),
+            (plain.address(), "svc.example", "TLS handshake with"),
         ] {
-            let (mesh, _) = mesh(ours.config(&[server.address], name)).await;
+            let (mesh, _) = mesh(ours.config(&[address], name)).await;
             for _ in 0..2 {
                 let error = get(&mesh).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint, "{text}: {error:?}");
                 assert!(error.report().contains(text), "{text}: {}", error.report());
-                tells(&error, server.address);
+                tells(&error, address);
             }
             finish(mesh).await;
         }
-        assert_eq!(plain.served(), 0);
+        assert_eq!(plain.request_count(), 0);
         // With a trusted neighbour each of them is passed over.
         let addresses = [garbage.address, closing.address, untrusted.address, plain.address(), good.address];
         let (mesh, _) = mesh(ours.config(&addresses, "svc.example")).await;

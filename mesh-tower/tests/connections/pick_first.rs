@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use mesh_tower::core::balance::State;
 use mesh_tower::core::model::{Address, Backend, Config, ConnectBackoff, LoadBalancer, Protocol};
+use mesh_tower::testing::{Events, Seen, TestBackend, watched};
 use mesh_tower::{Connect, Connecting, ErrorKind, Io, Mesh};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -18,9 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{
-    Events, Healthy, Seen, Server, backend, config_of, finish, get, speak_h2, watched, watched_paused,
-};
+use crate::support::{Server, backend, config_of, finish, get, speak_h2};
 
 const SPACING: u64 = 250;
 
@@ -152,7 +151,7 @@ fn pick_first(addresses: &[&str]) -> Backend {
 
 struct Setting {
     mesh: Mesh,
-    events: Arc<Events>,
+    events: Events,
     configs: watch::Sender<Arc<Config>>,
     version: u64,
 }
@@ -161,7 +160,7 @@ impl Setting {
     async fn start(peers: &Peers, backend: Backend) -> Self {
         let events = Events::new();
         let (configs, receiver) = watch::channel(Arc::new(config_of(backend)));
-        let builder = Mesh::builder().configs(receiver).connector(peers.clone()).observer(Arc::clone(&events));
+        let builder = Mesh::builder().configs(receiver).connector(peers.clone()).observer(events.clone());
         Self { mesh: builder.build().await.unwrap(), events, configs, version: 1 }
     }
 
@@ -169,14 +168,15 @@ impl Setting {
     async fn update(&mut self, backend: Backend) {
         self.configs.send_replace(Arc::new(config_of(backend)));
         self.version += 1;
-        let applied = |seen: &Seen| matches!(seen, Seen::Config { version, error: None } if *version == self.version);
-        self.events.until(applied).await;
+        let applied =
+            |seen: &Seen| matches!(seen, Seen::Config { version, error: None, .. } if *version == self.version);
+        self.events.wait_for(applied).await;
     }
 
     /// The newest states, by address.
     fn states(&self) -> BTreeMap<SocketAddr, State> {
         let changes = self.events.all().into_iter().filter_map(|seen| match seen {
-            Seen::Endpoint { endpoint, state } => Some((endpoint, state)),
+            Seen::Endpoint { endpoint: Address::Socket(endpoint), state, .. } => Some((endpoint, state)),
             _ => None,
         });
         changes.collect()
@@ -203,7 +203,7 @@ const C: &str = "192.0.2.3:80";
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_one_endpoint_takes_everything() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0))]);
         let setting = Setting::start(&peers, pick_first(&[A, B])).await;
         for _ in 0..50 {
@@ -217,7 +217,7 @@ async fn lb_07_one_endpoint_takes_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_a_silent_endpoint_delays_the_next_by_250_ms() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Silent), (B, Peer::Serves(0)), (C, Peer::Serves(0))]);
         let setting = Setting::start(&peers, pick_first(&[A, B, C])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), B);
@@ -238,7 +238,7 @@ async fn lb_07_a_silent_endpoint_delays_the_next_by_250_ms() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_a_failed_endpoint_is_followed_by_the_next_at_once() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Refuses), (B, Peer::Refuses), (C, Peer::Serves(0))]);
         let setting = Setting::start(&peers, pick_first(&[A, B, C])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), C);
@@ -255,7 +255,7 @@ async fn lb_07_a_failed_endpoint_is_followed_by_the_next_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_whoever_is_ready_first_wins() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Serves(400)), (B, Peer::Serves(300))]);
         let setting = Setting::start(&peers, pick_first(&[A, B])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), A);
@@ -271,7 +271,7 @@ async fn lb_07_whoever_is_ready_first_wins() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_address_families_take_turns() {
-    watched_paused(async {
+    watched(async {
         let all = ["[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", A, B];
         let peers = Peers::new(&all.map(|address| (address, Peer::Silent)));
         let setting = Setting::start(&peers, pick_first(&all)).await;
@@ -299,7 +299,7 @@ async fn lb_07_address_families_take_turns() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_when_all_have_failed_requests_fail_and_each_is_tried_after_its_backoff() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Refuses), (B, Peer::Refuses)]);
         let setting = Setting::start(&peers, pick_first(&[A, B])).await;
         let error = get(&setting.mesh).await.unwrap_err();
@@ -320,7 +320,7 @@ async fn lb_07_when_all_have_failed_requests_fail_and_each_is_tried_after_its_ba
         }
         // The first that is there serves, and the other one has rest.
         peers.set(B, Peer::Serves(0));
-        setting.events.state(0, B.parse().unwrap(), State::Ready).await;
+        setting.events.wait_for_state(B.parse::<SocketAddr>().unwrap(), State::Ready).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), B);
         let tried = peers.log().len();
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -333,23 +333,23 @@ async fn lb_07_when_all_have_failed_requests_fail_and_each_is_tried_after_its_ba
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_a_lost_connection_begins_anew() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0)), (C, Peer::Serves(0))]);
         let setting = Setting::start(&peers, pick_first(&[A, B, C])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), A);
         // Given that it is refused from now on, the next endpoint takes over without a request that asks for it,
-        let mark = setting.events.mark();
+        let events = setting.events.from_now();
         peers.kill(A);
-        setting.events.state(mark, B.parse().unwrap(), State::Ready).await;
+        events.wait_for_state(B.parse::<SocketAddr>().unwrap(), State::Ready).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), B);
         // and keeps the requests when the first one is back.
         peers.set(A, Peer::Serves(0));
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), B);
         // When that one is lost too, the search begins with the first again, wherever the last one ended.
-        let mark = setting.events.mark();
+        let events = setting.events.from_now();
         peers.kill(B);
-        setting.events.state(mark, A.parse().unwrap(), State::Ready).await;
+        events.wait_for_state(A.parse::<SocketAddr>().unwrap(), State::Ready).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), A);
         assert!(!peers.log().iter().any(|(what, _)| what.starts_with(C)), "{:?}", peers.log());
         finish(setting.mesh).await;
@@ -359,7 +359,7 @@ async fn lb_07_a_lost_connection_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_an_update_leaves_the_connection_alone_while_its_endpoint_stays() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0)), (C, Peer::Serves(0))]);
         let mut setting = Setting::start(&peers, pick_first(&[B])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), B);
@@ -380,7 +380,7 @@ async fn lb_07_an_update_leaves_the_connection_alone_while_its_endpoint_stays() 
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_an_update_during_the_search_goes_on_with_the_new_list() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Silent), (B, Peer::Silent), (C, Peer::Serves(0))]);
         let mut setting = Setting::start(&peers, pick_first(&[A, B])).await;
         let request = tokio::spawn({
@@ -402,17 +402,17 @@ async fn lb_07_an_update_during_the_search_goes_on_with_the_new_list() {
 
 #[tokio::test(start_paused = true)]
 async fn lb_07_another_policy_connects_all_and_back_again_all_but_one_close() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0))]);
         let mut setting = Setting::start(&peers, pick_first(&[A, B])).await;
         assert_eq!(get(&setting.mesh).await.unwrap(), A);
         let mut round_robin = pick_first(&[A, B]);
         round_robin.load_balancer = LoadBalancer::RoundRobin;
         setting.update(round_robin).await;
-        setting.events.state(0, B.parse().unwrap(), State::Ready).await;
-        let mark = setting.events.mark();
+        setting.events.wait_for_state(B.parse::<SocketAddr>().unwrap(), State::Ready).await;
+        let events = setting.events.from_now();
         setting.update(pick_first(&[A, B])).await;
-        setting.events.state(mark, B.parse().unwrap(), State::Idle).await;
+        events.wait_for_state(B.parse::<SocketAddr>().unwrap(), State::Idle).await;
         let log = peers.until(3).await;
         assert_happened(&log, &[("192.0.2.1:80 tried", 0), ("192.0.2.2:80 tried", 0), ("192.0.2.2:80 closed", 0)]);
         assert_eq!(get(&setting.mesh).await.unwrap(), A);
@@ -424,13 +424,13 @@ async fn lb_07_another_policy_connects_all_and_back_again_all_but_one_close() {
 /// Nothing of a backend that is gone goes on.
 #[tokio::test(start_paused = true)]
 async fn lb_07_the_search_ends_with_its_backend() {
-    watched_paused(async {
+    watched(async {
         let peers = Peers::new(&[(A, Peer::Refuses), (B, Peer::Refuses)]);
         let setting = Setting::start(&peers, pick_first(&[A, B])).await;
         get(&setting.mesh).await.unwrap_err();
         let idle = setting.mesh.live_tasks();
         setting.configs.send_replace(Arc::new(Config::new()));
-        setting.events.until(|seen| matches!(seen, Seen::Config { version: 2, .. })).await;
+        setting.events.wait_for(|seen| matches!(seen, Seen::Config { version: 2, .. })).await;
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(setting.mesh.live_tasks(), idle - 3, "two loops and the search");
         finish(setting.mesh).await;
@@ -496,19 +496,19 @@ async fn lb_07_over_sockets_of_both_families() {
         let v6 = Server::start_at("[::1]:0".parse().unwrap(), |_, _| async {}).await;
         let six = v6.address;
         v6.stop().await;
-        let four = Healthy::start("four").await;
+        let four = TestBackend::named("four").start();
         let mut both = backend("b", &[six, four.address()]);
         both.load_balancer = LoadBalancer::PickFirst { shuffle: false };
         let events = Events::new();
-        let mesh = Mesh::builder().config(config_of(both)).observer(Arc::clone(&events)).build().await.unwrap();
+        let mesh = Mesh::builder().config(config_of(both)).observer(events.clone()).build().await.unwrap();
         for _ in 0..10 {
             assert_eq!(get(&mesh).await.unwrap(), "four");
         }
-        assert_eq!(four.server.accepted(), 1);
-        let mark = events.mark();
-        let six = Healthy::start_at(six, "six").await;
-        four.server.stop().await;
-        events.state(mark, six.address(), State::Ready).await;
+        assert_eq!(four.connections(), 1);
+        let events = events.from_now();
+        let six = TestBackend::named("six").at(six).start();
+        drop(four);
+        events.wait_for_state(six.address(), State::Ready).await;
         assert_eq!(get(&mesh).await.unwrap(), "six");
         finish(mesh).await;
     })

@@ -14,17 +14,16 @@ use mesh_tower::{Error, ErrorKind, Io, Mesh};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::support::{
-    Healthy, Server, URI, Wire, backend, config, config_of, finish, get, kind, live_mesh, mesh, speak_h2, watched,
-    watched_paused,
-};
+use mesh_tower::testing::{Fault, TestBackend, watched};
+
+use crate::support::{Server, URI, Wire, backend, config, config_of, finish, get, kind, live_mesh, mesh};
 
 #[tokio::test]
 async fn rl_11_the_last_holder_ends_the_mesh() {
     watched(async {
         for through in ["mesh", "client", "service"] {
-            let servers = [Healthy::start("a").await, Healthy::start("b").await];
-            let addresses = servers.each_ref().map(Healthy::address);
+            let servers = [TestBackend::named("a").start(), TestBackend::named("b").start()];
+            let addresses = servers.each_ref().map(TestBackend::address);
             let (mesh, _, configs) = live_mesh(config(&addresses)).await;
             for _ in 0..10 {
                 get(&mesh).await.unwrap();
@@ -52,7 +51,7 @@ async fn rl_11_the_last_holder_ends_the_mesh() {
             }
             // and with the last one connections and watchers end.
             for server in &servers {
-                server.server.deserted().await;
+                server.deserted().await;
             }
             configs.closed().await;
         }
@@ -60,36 +59,19 @@ async fn rl_11_the_last_holder_ends_the_mesh() {
     .await;
 }
 
-/// Answers heads at once and bodies when told.
-async fn slow(end: watch::Receiver<bool>) -> Server {
-    Server::start(move |_, stream| {
-        let end = end.clone();
-        speak_h2(stream, move |_, mut respond| {
-            let mut end = end.clone();
-            async move {
-                let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                stream.send_data("first ".into(), false).unwrap();
-                end.wait_for(|end| *end).await.unwrap();
-                let _ = stream.send_data("last".into(), true);
-            }
-        })
-    })
-    .await
-}
-
 #[tokio::test]
 async fn rl_11_a_response_that_is_read_keeps_the_mesh_alive() {
     watched(async {
         for read in [true, false] {
-            let (end, ending) = watch::channel(false);
-            let server = slow(ending).await;
-            let (mesh, _, configs) = live_mesh(config(&[server.address])).await;
+            let server = TestBackend::named("first last").start();
+            server.set(Fault::SlowBody { chunk: 6 });
+            let (mesh, _, configs) = live_mesh(config(&[server.address()])).await;
             let body = mesh.http_client().get(URI).await.unwrap().into_body();
             // When only a body is left, then its connection stays,
             drop(mesh);
             assert!(!configs.is_closed());
             if read {
-                end.send_replace(true);
+                server.release();
                 assert_eq!(body.bytes().await.unwrap(), "first last");
             } else {
                 drop(body);
@@ -182,7 +164,7 @@ where
 /// Requests on their way, waiting ones and a body being read, and a peer that does nothing about any of them.
 #[tokio::test(start_paused = true)]
 async fn rl_11_shutdown_ends_whatever_is_under_way_within_a_second() {
-    watched_paused(async {
+    watched(async {
         let (arrive, mut arrived) = mpsc::channel(100);
         let mesh = paused(move |stream| {
             let arrive = arrive.clone();
@@ -242,7 +224,7 @@ async fn rl_11_shutdown_ends_whatever_is_under_way_within_a_second() {
 /// Requests under way have their time to end well.
 #[tokio::test(start_paused = true)]
 async fn rl_11_shutdown_lets_requests_end() {
-    watched_paused(async {
+    watched(async {
         let (answer, answering) = watch::channel(false);
         let mesh = paused(move |stream| {
             let mut answering = answering.clone();
@@ -273,7 +255,7 @@ async fn rl_11_shutdown_lets_requests_end() {
 /// A peer that takes nothing in any more cannot keep a mesh from ending, whether it is shut down or dropped.
 #[tokio::test(start_paused = true)]
 async fn rl_11_a_peer_that_reads_nothing_does_not_keep_the_mesh() {
-    watched_paused(async {
+    watched(async {
         for dropped in [false, true] {
             let (stall, mut stalled) = mpsc::channel::<()>(1);
             let mesh = paused(move |stream| {
@@ -317,7 +299,7 @@ async fn rl_11_a_peer_that_reads_nothing_does_not_keep_the_mesh() {
 #[tokio::test]
 async fn cf_14_an_update_during_shutdown_changes_nothing() {
     watched(async {
-        let old = Healthy::start("old").await;
+        let old = TestBackend::named("old").start();
         let silent = Server::start(|_, stream| async {
             let Some(mut wire) = Wire::silent(stream).await else { return };
             while wire.next().await.is_some() {}
@@ -332,7 +314,7 @@ async fn cf_14_an_update_during_shutdown_changes_nothing() {
         assert_eq!(mesh.live_tasks(), 0);
         configs.closed().await;
         silent.deserted().await;
-        old.server.deserted().await;
+        old.deserted().await;
         assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::Shutdown);
         assert_eq!(mesh.config_status().borrow().version, 1);
         finish(mesh).await;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +12,10 @@ use mesh_tower::core::model::{Config, VirtualHost};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use mesh_tower::testing::{Events, Fault, Feed, Seen, TestBackend, watched};
+
 use crate::support::{
-    Healthy, Seen, Server, URI, Wire, backend, config, config_of, finish, get, live_mesh, mesh, pattern, post,
-    speak_h2, split, watched,
+    Server, URI, Wire, backend, config, config_of, finish, get, live_mesh, mesh, pattern, post, split,
 };
 
 /// Resolves when version `version` is in force.
@@ -23,28 +23,25 @@ async fn in_force(mesh: &Mesh, version: u64) {
     mesh.config_status().wait_for(|status| status.version >= version).await.unwrap();
 }
 
-async fn all_ready(events: &crate::support::Events, addresses: &[SocketAddr]) {
+async fn all_ready(events: &Events, addresses: &[SocketAddr]) {
     for address in addresses {
-        events.state(0, *address, State::Ready).await;
+        drop(events.wait_for_state(*address, State::Ready).await);
     }
 }
 
-/// Counts requests, answers each head at once and each body when told.
-async fn slow(end: watch::Receiver<bool>, count: Arc<AtomicUsize>) -> Server {
-    Server::start(move |_, stream| {
-        let (end, count) = (end.clone(), Arc::clone(&count));
-        speak_h2(stream, move |_, mut respond| {
-            count.fetch_add(1, Ordering::SeqCst);
-            let mut end = end.clone();
-            async move {
-                let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                stream.send_data("first ".into(), false).unwrap();
-                end.wait_for(|end| *end).await.unwrap();
-                stream.send_data("last".into(), true).unwrap();
-            }
-        })
-    })
-    .await
+/// Answers each head at once and each body when told.
+fn slow(end: watch::Receiver<bool>) -> TestBackend {
+    let handler = move |_| {
+        let mut end = end.clone();
+        let (feed, body) = Feed::new();
+        feed.data("first ");
+        tokio::spawn(async move {
+            end.wait_for(|end| *end).await.unwrap();
+            feed.data("last");
+        });
+        std::future::ready(http::Response::new(body))
+    };
+    TestBackend::handling(handler).start()
 }
 
 #[tokio::test]
@@ -52,10 +49,9 @@ async fn lb_10_an_endpoint_that_leaves_finishes_its_streams() {
     watched(async {
         // Given 20 streams on an endpoint,
         let (end, ending) = watch::channel(false);
-        let leaving_count = Arc::new(AtomicUsize::new(0));
-        let leaving = slow(ending, Arc::clone(&leaving_count)).await;
-        let staying = Healthy::start("staying").await;
-        let (mesh, events, configs) = live_mesh(config(&[leaving.address, staying.address()])).await;
+        let leaving = slow(ending);
+        let staying = TestBackend::named("staying").start();
+        let (mesh, events, configs) = live_mesh(config(&[leaving.address(), staying.address()])).await;
         let mut bodies = Vec::new();
         while bodies.len() < 20 {
             let mut body = mesh.http_client().get(URI).await.unwrap().into_body();
@@ -64,7 +60,7 @@ async fn lb_10_an_endpoint_that_leaves_finishes_its_streams() {
                 bodies.push(body);
             }
         }
-        all_ready(&events, &[leaving.address, staying.address()]).await;
+        all_ready(&events, &[leaving.address(), staying.address()]).await;
         // when it leaves the configuration,
         configs.send_replace(Arc::new(config(&[staying.address()])));
         in_force(&mesh, 2).await;
@@ -72,7 +68,7 @@ async fn lb_10_an_endpoint_that_leaves_finishes_its_streams() {
         for _ in 0..50 {
             assert_eq!(get(&mesh).await.unwrap(), "staying");
         }
-        assert_eq!(leaving_count.load(Ordering::SeqCst), 20);
+        assert_eq!(leaving.request_count(), 20);
         // its streams come to their ends,
         end.send_replace(true);
         let last = bodies.pop().unwrap();
@@ -83,7 +79,7 @@ async fn lb_10_an_endpoint_that_leaves_finishes_its_streams() {
         // and after the last its connection closes, while the other one is what it was.
         leaving.deserted().await;
         assert_eq!(get(&mesh).await.unwrap(), "staying");
-        assert_eq!(staying.server.accepted(), 1);
+        assert_eq!(staying.connections(), 1);
         finish(mesh).await;
     })
     .await;
@@ -92,16 +88,18 @@ async fn lb_10_an_endpoint_that_leaves_finishes_its_streams() {
 #[tokio::test]
 async fn lb_01_round_robin_over_real_endpoints() {
     watched(async {
-        let servers = [Healthy::start("a").await, Healthy::start("b").await, Healthy::start("c").await];
-        let addresses = servers.each_ref().map(Healthy::address);
+        let servers =
+            [TestBackend::named("a").start(), TestBackend::named("b").start(), TestBackend::named("c").start()];
+        let addresses = servers.each_ref().map(TestBackend::address);
         let (mesh, events) = mesh(config(&addresses)).await;
         get(&mesh).await.unwrap();
         all_ready(&events, &addresses).await;
-        let before = servers.each_ref().map(Healthy::served);
+        let before = servers.each_ref().map(TestBackend::request_count);
         for _ in 0..100 {
             get(&mesh).await.unwrap();
         }
-        let counts: Vec<_> = servers.iter().zip(before).map(|(server, before)| server.served() - before).collect();
+        let counts: Vec<_> =
+            servers.iter().zip(before).map(|(server, before)| server.request_count() - before).collect();
         assert_eq!(counts.iter().sum::<usize>(), 100);
         assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
         finish(mesh).await;
@@ -112,26 +110,28 @@ async fn lb_01_round_robin_over_real_endpoints() {
 #[tokio::test]
 async fn an_endpoint_that_goes_down_is_left_out_until_it_is_back() {
     watched(async {
-        let (first, second, third) = (Healthy::start("a").await, Healthy::start("b").await, Healthy::start("c").await);
+        let (first, second, third) =
+            (TestBackend::named("a").start(), TestBackend::named("b").start(), TestBackend::named("c").start());
         let addresses = [first.address(), second.address(), third.address()];
         let (mesh, events) = mesh(config(&addresses)).await;
         get(&mesh).await.unwrap();
         all_ready(&events, &addresses).await;
         // When one of three goes down between requests, then none fails.
-        let mark = events.mark();
-        third.server.stop().await;
-        events.state(mark, addresses[2], State::Failing).await;
+        let later = events.from_now();
+        third.set(Fault::Refused);
+        later.wait_for_state(addresses[2], State::Failing).await;
         for _ in 0..60 {
             assert_ne!(get(&mesh).await.unwrap(), "c");
         }
         // When it is back, then it has its third again.
-        let mark = events.mark();
-        let third = Healthy::start_at(addresses[2], "c").await;
-        events.state(mark, addresses[2], State::Ready).await;
+        let (later, before) = (events.from_now(), third.request_count());
+        third.recover();
+        later.wait_for_state(addresses[2], State::Ready).await;
         for _ in 0..60 {
             get(&mesh).await.unwrap();
         }
-        assert!((19..=21).contains(&third.served()), "{}", third.served());
+        let served = third.request_count() - before;
+        assert!((19..=21).contains(&served), "{served}");
         finish(mesh).await;
     })
     .await;
@@ -150,7 +150,7 @@ async fn a_waiting_request_follows_the_configuration() {
                 }
             })
             .await;
-            let free = Healthy::start("free").await;
+            let free = TestBackend::named("free").start();
             let (mesh, _, configs) = live_mesh(config(&[full.address])).await;
             let mut open = Vec::new();
             for _ in 0..8 {
@@ -186,8 +186,9 @@ async fn a_waiting_request_follows_the_configuration() {
 async fn an_update_storm_fails_no_request() {
     watched(async {
         // Given three endpoints and eight callers that send without a pause,
-        let servers = [Healthy::start("a").await, Healthy::start("b").await, Healthy::start("c").await];
-        let all = servers.each_ref().map(Healthy::address);
+        let servers =
+            [TestBackend::named("a").start(), TestBackend::named("b").start(), TestBackend::named("c").start()];
+        let all = servers.each_ref().map(TestBackend::address);
         let (mesh, events, configs) = live_mesh(config(&all)).await;
         let (stop, stopped) = watch::channel(false);
         let mut callers = JoinSet::new();
@@ -211,16 +212,16 @@ async fn an_update_storm_fails_no_request() {
                 first.connect_timeout = Duration::from_secs(3);
             }
             let second = backend("c", &all[(number as usize / 4) % 3..]);
-            let (before, mark) = (mesh.config_status().borrow().version, events.mark());
+            let (before, later) = (mesh.config_status().borrow().version, events.from_now());
             configs.send_replace(Arc::new(split(vec![(first, 1 + number % 3), (second, number % 2)])));
             // Every other one is sent before the one before it is in force.
             if number % 2 == 0 {
                 in_force(&mesh, before + 1).await;
-                events.since(mark, 8, |seen| matches!(seen, Seen::Request { .. })).await;
+                later.wait_for_nth(8, |seen| matches!(seen, Seen::Request { .. })).await;
             }
         }
         configs.send_replace(Arc::new(config(&all[2..])));
-        events.since(events.mark(), 1, |seen| matches!(seen, Seen::Config { .. })).await;
+        events.from_now().wait_for(|seen| matches!(seen, Seen::Config { .. })).await;
         // then no request fails,
         stop.send_replace(true);
         let sent: usize = callers.join_all().await.into_iter().sum();
@@ -232,8 +233,8 @@ async fn an_update_storm_fails_no_request() {
         for _ in 0..20 {
             assert_eq!(get(&mesh).await.unwrap(), "c");
         }
-        servers[0].server.deserted().await;
-        servers[1].server.deserted().await;
+        servers[0].deserted().await;
+        servers[1].deserted().await;
         finish(mesh).await;
     })
     .await;
@@ -243,8 +244,8 @@ async fn an_update_storm_fails_no_request() {
 #[tokio::test]
 async fn endpoints_that_stay_keep_their_connections() {
     watched(async {
-        let staying = Healthy::start("staying").await;
-        let others = [Healthy::start("x").await, Healthy::start("y").await];
+        let staying = TestBackend::named("staying").start();
+        let others = [TestBackend::named("x").start(), TestBackend::named("y").start()];
         let (mesh, _, configs) = live_mesh(config(&[staying.address()])).await;
         get(&mesh).await.unwrap();
         for round in 0..20 {
@@ -255,7 +256,7 @@ async fn endpoints_that_stay_keep_their_connections() {
                 get(&mesh).await.unwrap();
             }
         }
-        assert_eq!(staying.server.accepted(), 1);
+        assert_eq!(staying.connections(), 1);
         finish(mesh).await;
     })
     .await;
@@ -265,8 +266,9 @@ async fn endpoints_that_stay_keep_their_connections() {
 async fn cf_14_of_two_updates_the_last_one_wins() {
     watched(async {
         for gap in [Duration::ZERO, Duration::from_millis(10)] {
-            let servers = [Healthy::start("a").await, Healthy::start("b").await, Healthy::start("c").await];
-            let [first, second, third] = servers.each_ref().map(Healthy::address);
+            let servers =
+                [TestBackend::named("a").start(), TestBackend::named("b").start(), TestBackend::named("c").start()];
+            let [first, second, third] = servers.each_ref().map(TestBackend::address);
             let (mesh, _, configs) = live_mesh(config(&[first])).await;
             assert_eq!(get(&mesh).await.unwrap(), "a");
             configs.send_replace(Arc::new(config_of(backend("b2", &[second]))));
@@ -293,7 +295,7 @@ fn conflicting(config: &Config) -> Config {
 #[tokio::test]
 async fn cf_03_a_refused_update_keeps_the_last_good_one() {
     watched(async {
-        let server = Healthy::start("a").await;
+        let server = TestBackend::named("a").start();
         let good = config(&[server.address()]);
         let (mesh, events, configs) = live_mesh(good.clone()).await;
         get(&mesh).await.unwrap();
@@ -310,8 +312,8 @@ async fn cf_03_a_refused_update_keeps_the_last_good_one() {
         configs.send_replace(Arc::new(good));
         let recovered = status.wait_for(|status| status.error.is_none()).await.unwrap().version;
         assert_eq!(recovered, 2);
-        assert_eq!(events.count(|seen| matches!(seen, Seen::Config { error: Some(_), version: 1 })), 1);
-        assert_eq!(server.server.accepted(), 1);
+        assert_eq!(events.count(|seen| matches!(seen, Seen::Config { error: Some(_), version: 1, .. })), 1);
+        assert_eq!(server.connections(), 1);
         finish(mesh).await;
     })
     .await;
@@ -322,7 +324,7 @@ async fn cf_03_a_refused_update_keeps_the_last_good_one() {
 #[tokio::test]
 async fn cf_03_a_refusal_is_not_forgotten_when_an_older_update_comes_into_force() {
     watched(async {
-        let server = Healthy::start("a").await;
+        let server = TestBackend::named("a").start();
         let (release, released) = watch::channel(false);
         let slow = Server::start(move |_, stream| {
             let mut released = released.clone();

@@ -8,9 +8,9 @@ use mesh_tower::observe::Outcome;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Events, Healthy, Seen, Server, Wire, backend, config_of, finish, get, kind, live_mesh, split, watched,
-};
+use mesh_tower::testing::{Events, Seen, TestBackend, watched};
+
+use crate::support::{Server, Wire, backend, config_of, finish, get, kind, live_mesh, split};
 
 /// Callers that send without a pause until they are told to stop; a failed request fails the test.
 struct Load {
@@ -41,11 +41,11 @@ impl Load {
 
 /// How the first `count` requests that version `version` routed were split: the number of those to `name`.
 async fn share(events: &Events, version: u64, name: &str, count: usize) -> usize {
-    let routed = |seen: &Seen| matches!(seen, Seen::Attempt { version: by, .. } if *by == version);
-    events.since(0, count, routed).await;
+    let routed = |seen: &Seen| matches!(seen, Seen::Attempt { config_version, .. } if *config_version == version);
+    events.wait_for_nth(count, routed).await;
     let attempts = events.all();
     let attempts = attempts.iter().filter(|seen| routed(seen)).take(count);
-    attempts.filter(|seen| matches!(seen, Seen::Attempt { backend, .. } if backend == name)).count()
+    attempts.filter(|seen| matches!(seen, Seen::Attempt { backend, .. } if &*backend.name == name)).count()
 }
 
 fn within_five_sigma(share: usize, count: usize, probability: f64) {
@@ -63,7 +63,7 @@ async fn weights_change_under_load_without_a_failed_request() {
     const COUNT: usize = 2500;
     watched(async {
         // Given 90/10 over two backends, a third that nobody has used and whose peer is slow to answer, and load.
-        let (old, new) = (Healthy::start("old").await, Healthy::start("new").await);
+        let (old, new) = (TestBackend::named("old").start(), TestBackend::named("new").start());
         let (release, released) = watch::channel(false);
         let slow = Server::start(move |_, stream| {
             let mut released = released.clone();
@@ -85,21 +85,23 @@ async fn weights_change_under_load_without_a_failed_request() {
         // When the weights become 50/50, then the requests that the new version routes are split so.
         configs.send_replace(weights([50, 50, 0]));
         within_five_sigma(share(&events, 2, "new", COUNT).await, COUNT, 0.5);
-        assert_eq!(events.count(|seen| matches!(seen, Seen::Connect { backend, .. } if backend == "slow")), 0);
+        assert_eq!(events.count(|seen| matches!(seen, Seen::Connect { backend, .. } if &*backend.name == "slow")), 0);
         // When everything is to go to the third, then the others serve until it is connected,
         configs.send_replace(weights([0, 0, 100]));
         slow.accepts(1).await;
-        let mark = events.mark();
-        events.since(mark, 200, |seen| matches!(seen, Seen::Attempt { version: 2, .. })).await;
+        let later = events.from_now();
+        later.wait_for_nth(200, |seen| matches!(seen, Seen::Attempt { config_version: 2, .. })).await;
         release.send_replace(true);
         // and then it has everything.
         assert_eq!(share(&events, 3, "slow", COUNT).await, COUNT);
         load.stop().await;
         let events = events.all();
-        let connected =
-            position(&events, |seen| matches!(seen, Seen::Connect { backend, error: None, .. } if backend == "slow"));
+        let connected = position(
+            &events,
+            |seen| matches!(seen, Seen::Connect { backend, error: None, .. } if &*backend.name == "slow"),
+        );
         let in_force = position(&events, |seen| matches!(seen, Seen::Config { version: 3, .. }));
-        let used = position(&events, |seen| matches!(seen, Seen::Attempt { backend, .. } if backend == "slow"));
+        let used = position(&events, |seen| matches!(seen, Seen::Attempt { backend, .. } if &*backend.name == "slow"));
         assert!(connected < in_force && in_force < used, "{connected} {in_force} {used}");
         let failed = events.iter().filter(|seen| matches!(seen, Seen::Attempt { outcome: Outcome::Failed(_), .. }));
         assert_eq!(failed.count(), 0);
@@ -112,7 +114,7 @@ async fn weights_change_under_load_without_a_failed_request() {
 #[tokio::test]
 async fn a_backend_that_cannot_be_connected_does_not_hold_an_update_back() {
     watched(async {
-        let old = Healthy::start("old").await;
+        let old = TestBackend::named("old").start();
         let silent = Server::start(|_, stream| async {
             let Some(mut wire) = Wire::silent(stream).await else { return };
             while wire.next().await.is_some_and(|frame| frame.kind != kind::GOAWAY) {}

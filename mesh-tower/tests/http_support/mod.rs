@@ -1,115 +1,86 @@
-//! What the HTTP tests share: meshes to be given, servers to talk to, bodies to send.
+//! What the HTTP tests share, beyond the test kit.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
 
-mod body;
 mod raw;
-mod server;
 
+use std::future::Future;
 use std::net::SocketAddr;
-use std::ops::Deref;
 
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use mesh_tower::{Body, Mesh};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Collected};
+use mesh_tower::testing::{MemoryNetwork, Payload, RequestBody, ServiceConfig, TestBackend, TestMesh, empty};
+use mesh_tower::{Body, BoxError, Mesh};
 
-pub use body::{Broken, Feed, Payload, Pieces, empty, feed, full};
 pub use raw::{Client, Raw};
-pub use server::{Answer, Seen, Server, Whole};
 
-/// A mesh under test, whose end is checked.
-pub struct TestMesh(Mesh);
+/// What a handler gives; an error closes an HTTP/1.1 connection and resets an HTTP/2 stream.
+pub type Answer = Result<Response<Payload>, BoxError>;
 
-impl TestMesh {
-    /// RL-12: nothing of it is left behind.
-    pub async fn end(self) {
-        self.0.shutdown().await;
-        assert_eq!(self.0.live_tasks(), 0, "tasks are left behind");
-    }
+/// A backend on a port of its own.
+pub fn serve<F, Fut>(handler: F) -> TestBackend
+where
+    F: Fn(Request<RequestBody>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    TestBackend::handling(handler).start()
 }
 
-impl Deref for TestMesh {
-    type Target = Mesh;
-
-    fn deref(&self) -> &Mesh {
-        &self.0
-    }
+/// A backend in memory, [`nowhere`].
+pub fn in_memory<F, Fut>(handler: F) -> (MemoryNetwork, TestBackend)
+where
+    F: Fn(Request<RequestBody>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let network = MemoryNetwork::new();
+    let backend = TestBackend::handling(handler).at(nowhere()).start_in(&network);
+    (network, backend)
 }
 
-impl From<Mesh> for TestMesh {
-    fn from(mesh: Mesh) -> Self {
-        Self(mesh)
-    }
+/// One that reads whole requests and answers them with nothing.
+pub fn silent() -> TestBackend {
+    serve(|request| async move {
+        request.into_body().collect().await?;
+        Ok(Response::new(empty()))
+    })
 }
 
 /// A mesh of this configuration.
 pub async fn mesh(yaml: impl Into<String>) -> TestMesh {
-    Mesh::builder().text(yaml).build().await.expect("the configuration is valid").into()
+    TestMesh::start(Mesh::builder().text(yaml)).await
 }
 
 /// The configuration of a service `greeter` with one backend `v1`.
-///
-/// ```yaml
-/// services: { greeter: { hosts: [..], routes: [{ ROUTE, backends: [v1] }], backends: { v1: { endpoints, BACKEND } } } }
-/// ```
-#[derive(Default)]
-pub struct Greeter {
-    endpoints: Vec<String>,
-    route: String,
-    backend: String,
-    service: String,
+pub fn greeter(endpoints: &[SocketAddr]) -> ServiceConfig {
+    ServiceConfig::new("greeter", endpoints.iter().copied()).service("hosts: [greeter.default.svc]")
 }
 
-impl Greeter {
-    pub fn at(endpoints: &[SocketAddr]) -> Self {
-        Self { endpoints: endpoints.iter().map(ToString::to_string).collect(), ..Self::default() }
-    }
-
-    /// Fields of the route.
-    pub fn route(mut self, fields: &str) -> Self {
-        self.route = format!("{fields}, ");
-        self
-    }
-
-    /// Fields of the backend.
-    pub fn backend(mut self, fields: &str) -> Self {
-        self.backend = format!(", {fields}");
-        self
-    }
-
-    /// Fields of the service.
-    pub fn service(mut self, fields: &str) -> Self {
-        self.service = format!("{fields}, ");
-        self
-    }
-
-    pub fn http2(self) -> Self {
-        self.backend("protocol: http2")
-    }
-
-    pub fn yaml(&self) -> String {
-        let Self { route, backend, service, .. } = self;
-        let endpoints = self.endpoints.join(", ");
-        format!(
-            "services: {{ greeter: {{ {service}hosts: [greeter.default.svc], \
-             routes: [{{ {route}backends: [{{ name: v1 }}] }}], \
-             backends: {{ v1: {{ endpoints: [{endpoints}]{backend} }} }} }} }}"
-        )
-    }
-
-    pub async fn mesh(&self) -> TestMesh {
-        mesh(self.yaml()).await
-    }
-
-    /// Over connections of `server` that live in memory.
-    pub async fn mesh_over(&self, server: &Server) -> TestMesh {
-        let builder = Mesh::builder().text(self.yaml()).connector(server.connector());
-        builder.build().await.expect("the configuration is valid").into()
-    }
+/// The port of a server that is gone.
+pub fn gone() -> SocketAddr {
+    TestBackend::named("").start().address()
 }
 
 /// A name for an endpoint that only a connector of the test reaches.
 pub fn nowhere() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 80))
+}
+
+/// One header of every request.
+pub fn headers(server: &TestBackend, name: &str) -> Vec<Option<String>> {
+    server.requests().iter().map(|request| request.header(name).map(str::to_owned)).collect()
+}
+
+/// A body that was read to its end.
+#[derive(Debug, Clone, Default)]
+pub struct Whole {
+    pub data: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl From<Collected<Bytes>> for Whole {
+    fn from(body: Collected<Bytes>) -> Self {
+        Self { trailers: body.trailers().cloned(), data: body.to_bytes() }
+    }
 }
 
 /// Reads a response to its end.

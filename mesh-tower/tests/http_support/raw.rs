@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// A server whose every connection follows a script. It ends when dropped.
 pub struct Raw {
-    pub address: SocketAddr,
+    address: SocketAddr,
     accepts: Arc<AtomicUsize>,
     task: AbortHandle,
 }
@@ -39,8 +39,12 @@ impl Raw {
         Self { address, accepts, task: tokio::spawn(accept).abort_handle() }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many connections there were.
-    pub fn accepts(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.accepts.load(Ordering::SeqCst)
     }
 }

@@ -2,7 +2,15 @@
 
 use std::path::Path;
 
-use super::super::{File, Parsed, Reader, parse};
+use super::super::json_schema::value_of;
+use super::super::names::HttpMethod;
+use super::super::problem::Path as At;
+use super::super::section::Presence::Optional;
+use super::super::section::section;
+use super::super::shape::{Context, List, Shape};
+use super::super::text::Secret;
+use super::super::tree::{self, Entries};
+use super::super::{Effective, File, Parsed, Reader, parse};
 use super::hostile::VALID;
 
 fn parsed(reader: &Reader, text: &str) -> Parsed {
@@ -193,4 +201,29 @@ fn settings_are_json_with_paths_and_origins() {
         assert_eq!(setting(path), serde_json::json!({ "path": path, "value": value, "origin": origin }));
     }
     assert_eq!(json.as_array().unwrap().len(), effective.settings().len());
+}
+
+section! {
+    /// What no section of this version has.
+    Vault: "a vault" {
+        /// Nobody is to see it.
+        keys: List<Secret<HttpMethod>> = Optional,
+    } not yet {}
+}
+
+/// CF-07: what is secret is shown neither as effective, nor in a problem.
+#[test]
+fn cf_07_secrets_are_redacted() {
+    let mut context = Context::new("mesh.yaml");
+    let node = tree::read("keys: [SESAME, 'open sesame', 5, sesame]", &mut context.problems).unwrap();
+    let section = Vault::read(&node, At::TOP, &mut context).unwrap();
+    assert_eq!(section.keys.value().unwrap()[0].value().unwrap(), "SESAME");
+    let error = context.problems.into_result(None::<()>).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "mesh.yaml:1:16: keys[1]: this is not an HTTP method\nmesh.yaml:1:31: keys[2]: this is not an HTTP method"
+    );
+    let shown = value_of(&Vault::complete(&node, &Entries::default()));
+    assert_eq!(shown, serde_json::json!({ "keys": vec!["<redacted>"; 4] }));
+    assert!(!format!("{:?}", Effective::new(node, "mesh.yaml")).to_lowercase().contains("sesame"));
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{File, Parsed, Reader, parse};
 use super::{only_problem, read};
+use crate::model::PathMatch;
 
 #[test]
 fn depth_is_bounded() {
@@ -97,6 +98,32 @@ fn patterns_are_bounded() {
     read(&format!("{head}{same}")).unwrap();
 }
 
+/// RL-07: an expression that others take exponential time for takes time in proportion to the text.
+#[test]
+fn rl_07_expressions_take_linear_time() {
+    let config = read(
+        "services: { a: { backends: { b: { dns: b:80 } }, \
+         routes: [{ backends: [{ name: b }], matches: [{ path: { regex: (a*)*b } }] }] } }",
+    )
+    .unwrap();
+    let Some(PathMatch::Regex(pattern)) = &config.virtual_hosts[0].routes[0].matches[0].path else { panic!() };
+    assert!(!pattern.is_full_match("a".repeat(1 << 20).as_bytes()));
+    assert!(pattern.is_full_match(b"aaab"));
+}
+
+/// RL-07: a large expression is refused before it is compiled, and a large file is read.
+#[test]
+fn rl_07_large_expressions_are_refused_and_many_routes_are_not() {
+    let file = |routes: &str| format!("services:\n  a:\n    backends: {{ b: {{ dns: b:80 }} }}\n    routes:\n{routes}");
+    let route = |path: &str| format!("    - {{ backends: [{{ name: b }}], matches: [{{ path: {{ {path} }} }}] }}\n");
+    let problem = only_problem(&file(&route(&format!("regex: /{}", "a".repeat(1 << 20)))));
+    assert!(problem.message.contains("more than 1048576 characters in one piece"), "{problem}");
+    let problem = only_problem(&file(&route(&format!("regex: '/{}'", "[ab]".repeat(200_000)))));
+    assert!(problem.message.contains("the compiled expression exceeds 1048576 bytes"), "{problem}");
+    let routes: String = (0..10_000).map(|index| route(&format!("prefix: /{index}"))).collect();
+    assert_eq!(read(&file(&routes)).unwrap().virtual_hosts[0].routes.len(), 10_000);
+}
+
 pub(super) const VALID: &str = include_str!("../../../fuzz/corpus/config/everything.yaml");
 
 #[test]
@@ -124,6 +151,8 @@ fn check(text: &[u8]) {
         Ok(Parsed { config, effective, .. }) => {
             let again = parse(effective.to_string().as_bytes(), "effective", directory);
             assert_eq!(again.as_ref(), Ok(&config), "{effective}");
+            // CF-16: and what can be read is valid by the schema.
+            super::json_schema::check(std::str::from_utf8(text).unwrap());
         }
     }
 }

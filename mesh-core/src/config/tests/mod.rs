@@ -1,6 +1,8 @@
 mod effective;
 mod example;
 mod hostile;
+mod json_schema;
+mod lint;
 mod many;
 mod overrides;
 mod reference;

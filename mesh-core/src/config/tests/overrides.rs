@@ -31,7 +31,7 @@ fn defaults(reader: &Reader, text: &str) -> Defaults {
     parsed(reader, text).config.settings.defaults.clone()
 }
 
-const FILE: &str = "services: { s: { backends: { b: { endpoints: [] } } } }\n";
+const FILE: &str = "services: { s: { backends: { b: { dns: b:80 } } } }\n";
 
 #[test]
 fn cf_07_each_later_source_wins() {
@@ -179,7 +179,7 @@ fn retries_of_the_environment_need_one_variable() {
 #[test]
 fn propagators_of_others_are_passed_over() {
     let reader = environment(&[("OTEL_PROPAGATORS", "jaeger,tracecontext,xray")]);
-    let Parsed { config, warnings, .. } = parsed(&reader, FILE);
+    let Parsed { config, warnings, .. } = reader.read(None).unwrap();
     assert_eq!(config.settings.telemetry.propagators, [Propagator::TraceContext]);
     let codes: Vec<_> = warnings.iter().map(|warning| warning.code).collect();
     assert_eq!(codes, ["unknown-propagator"; 2]);
@@ -201,7 +201,7 @@ fn unknown_variables_are_warnings() {
         ("MESH_PORT", "tcp://10.0.0.1:80"),
         ("MESH_GATEWAY_PORT_80_TCP_ADDR", "10.0.0.1"),
     ]);
-    let warnings: Vec<_> = parsed(&reader, FILE).warnings.iter().map(ToString::to_string).collect();
+    let warnings: Vec<_> = reader.read(None).unwrap().warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
         [

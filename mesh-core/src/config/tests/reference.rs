@@ -10,7 +10,7 @@ use super::super::section::{FieldSpec, Presence, Section};
 use super::super::shape::{Context, Shape};
 use super::super::tree::{Node, Value};
 use super::good;
-use crate::config::{VARIABLES, Variable};
+use crate::config::{VARIABLES, Variable, WARNINGS};
 
 struct Described {
     title: &'static str,
@@ -88,6 +88,13 @@ fn tables() -> String {
     for Variable { name, field, about, .. } in VARIABLES {
         let field = if field.is_empty() { String::new() } else { format!("`{field}`") };
         writeln!(text, "| `{name}` | {field} | {about} |").unwrap();
+    }
+    text.push_str(
+        "\n# The warnings\n\nWhat is legal and probably wrong is told when the mesh is built, with each version of the \
+         file, and by\n`cargo run --example check`.\n\n| code | meaning |\n| --- | --- |\n",
+    );
+    for (code, about) in WARNINGS {
+        writeln!(text, "| `{code}` | {about} |").unwrap();
     }
     text
 }

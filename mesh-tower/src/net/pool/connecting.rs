@@ -11,6 +11,7 @@ use super::leasing::give_back;
 use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, remove_h2, retire, set_state};
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
+use crate::telemetry::metrics::BackendSeries;
 
 /// What comes before the first attempt of a connect loop.
 pub(super) enum Pause {
@@ -178,6 +179,9 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, 
     let result = attempt.await;
     let error = result.as_ref().err().map(|error| error as observe::DynError<'_>);
     cluster.shared.observers.connect(&cluster.id, address, error, began.elapsed());
+    if let Some(series) = &cluster.series {
+        series.connect_ended(error.is_none());
+    }
     result
 }
 
@@ -208,7 +212,9 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
             // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
             answer_all(waiting, &closed(endpoint));
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
+            let open = pool.cluster.series.as_ref().map(BackendSeries::opened);
             tasks.spawn(async move {
+                let _open = open;
                 let leaving = |conn: &Arc<h2::Conn>| {
                     if let Some(endpoint) = at.upgrade() {
                         retire(&endpoint, conn);
@@ -248,7 +254,9 @@ pub(super) fn drive_h1(endpoint: &Arc<Endpoint>, driver: Box<h1::Driver>) {
         inner.live_h1 += 1;
     }
     let at = Arc::clone(endpoint);
+    let open = pool.cluster.series.as_ref().map(BackendSeries::opened);
     pool.cluster.shared.tasks.spawn(async move {
+        let _open = open;
         if let Err(error) = driver.await {
             tracing::debug!(endpoint = %at.address(), %error, "HTTP/1.1 connection ended");
         }

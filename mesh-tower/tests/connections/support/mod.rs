@@ -1,11 +1,9 @@
-//! What the tests share: a scripted peer, an observer that can be awaited, short configurations.
+//! What the tests share beyond the test kit: scripted peers, short configurations.
 
-mod events;
 mod h2_server;
 mod server;
 mod wire;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +13,11 @@ use mesh_tower::core::model::{
     Backend, BackendId, Config, ConnectBackoff, Endpoint, Forward, HostPattern, Protocol, Route, RoutePolicy,
     VirtualHost, WeightedBackend,
 };
+use mesh_tower::testing::{Events, TestMesh};
 use mesh_tower::{Body, Error, Mesh};
 use tokio::sync::watch;
 
-pub(crate) use events::{Events, Seen};
-pub(crate) use h2_server::{Healthy, speak_h2};
+pub(crate) use h2_server::speak_h2;
 pub(crate) use server::Server;
 pub(crate) use wire::{Wire, kind, reason};
 
@@ -28,23 +26,9 @@ pub(crate) const SERVICE: &str = "svc";
 /// Where its requests go.
 pub(crate) const URI: &str = "http://svc/";
 
-/// A test that has not ended by then hangs. It says nothing about how long anything may take.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-/// Runs a test; one that hangs fails.
-pub(crate) async fn watched<T>(test: impl Future<Output = T>) -> T {
-    tokio::time::timeout(WATCHDOG, test).await.expect("the test hangs")
-}
-
 /// Ends a mesh and shows that nothing of it is left (RL-12).
 pub(crate) async fn finish(mesh: Mesh) {
-    mesh.shutdown().await;
-    assert_eq!(mesh.live_tasks(), 0, "RL-12: tasks outlive the shutdown");
-}
-
-/// Runs a test on a paused clock, which jumps ahead when nothing is left to do: one that would wait for ever fails.
-pub(crate) async fn watched_paused<T>(test: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(24 * 3600), test).await.expect("the test hangs")
+    TestMesh::from(mesh).end().await;
 }
 
 pub(crate) fn backend_id(name: &str) -> BackendId {
@@ -88,17 +72,17 @@ fn virtual_host(forward: Forward) -> VirtualHost {
 }
 
 /// A mesh and the events it tells.
-pub(crate) async fn mesh(config: Config) -> (Mesh, Arc<Events>) {
+pub(crate) async fn mesh(config: Config) -> (Mesh, Events) {
     let events = Events::new();
-    let mesh = Mesh::builder().config(config).observer(Arc::clone(&events)).build().await.unwrap();
+    let mesh = Mesh::builder().config(config).observer(events.clone()).build().await.unwrap();
     (mesh, events)
 }
 
 /// A mesh whose configuration can be changed.
-pub(crate) async fn live_mesh(config: Config) -> (Mesh, Arc<Events>, watch::Sender<Arc<Config>>) {
+pub(crate) async fn live_mesh(config: Config) -> (Mesh, Events, watch::Sender<Arc<Config>>) {
     let events = Events::new();
     let (configs, receiver) = watch::channel(Arc::new(config));
-    let mesh = Mesh::builder().configs(receiver).observer(Arc::clone(&events)).build().await.unwrap();
+    let mesh = Mesh::builder().configs(receiver).observer(events.clone()).build().await.unwrap();
     (mesh, events, configs)
 }
 

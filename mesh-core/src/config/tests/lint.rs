@@ -1,0 +1,165 @@
+//! Warnings: what is legal and probably wrong, and what looks like it and is meant.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::super::{File, Reader, WARNINGS};
+
+/// The warnings about a file whose service `s` is `service`, each as `code line:column path`.
+fn warnings(service: &str, rest: &str) -> Vec<String> {
+    let text = format!("services: {{ s: {{\n {service}\n }} }}\n{rest}\n");
+    let file = File { text: text.as_bytes(), name: "f", directory: Path::new("") };
+    let parsed = Reader::new().read(Some(file)).unwrap_or_else(|error| panic!("{error}\nin\n{text}"));
+    let shown = parsed.warnings.iter().map(|warning| {
+        assert!(warning.to_string().ends_with(&format!("; {} [{}]", warning.help, warning.code)));
+        format!("{} {} {}", warning.code, warning.origin, warning.path)
+    });
+    shown.collect()
+}
+
+#[test]
+fn says_what_is_probably_wrong() {
+    let b = "backends: { b: { endpoints: [10.0.0.1:80] } }";
+    let backend = |fields: &str| format!("backends: {{ b: {{ {fields} }} }}");
+    let routes = |routes: &str| format!("routes: [ {routes} ], {b}");
+    let t = "defaults: { timeout: 1s }";
+    let cases: &[(&str, &str, &[&str])] = &[
+        (b, t, &[]),
+        (b, "", &["no-timeout f:1:13 services.s"]),
+        (b, "defaults: { timeout: 0s }", &[]),
+        (&routes("{ backends: [{ name: b }], timeout: 0s }"), "", &[]),
+        (&routes("{ backends: [{ name: b, timeout: 1s }] }"), "", &[]),
+        (&routes("{ backends: [{ name: b }] }"), "", &["no-timeout f:1:13 services.s"]),
+        (
+            "routes: [{ backends: [{ name: b }] }], backends: { b: { dns: b:80 }, c: { dns: c:80 } }",
+            t,
+            &["unused-backend f:2:71 services.s.backends.c"],
+        ),
+        // A backend that gets nothing by its weight is one that is waiting.
+        (
+            "routes: [{ backends: [{ name: b }, { name: c, weight: 0 }] }], backends: { b: { dns: b:80 }, c: { dns: c:80 } }",
+            t,
+            &[],
+        ),
+        (
+            &routes("{ backends: [{ name: b }] }, { backends: [{ name: b }] }"),
+            t,
+            &["unreachable-route f:2:41 services.s.routes[1]"],
+        ),
+        (
+            &routes("{ matches: [{ method: GET }, {}], backends: [{ name: b }] }, { backends: [{ name: b }] }"),
+            t,
+            &["unreachable-route f:2:73 services.s.routes[1]"],
+        ),
+        (
+            &routes(
+                "{ matches: [{ percent: 50 }, { headers: [{ name: a, exact: b }] }], backends: [{ name: b }] }, { backends: [{ name: b }] }",
+            ),
+            t,
+            &[],
+        ),
+        (
+            &routes("{ matches: [{ percent: 0 }], backends: [{ name: b }] }"),
+            t,
+            &["never-matches f:2:35 services.s.routes[0].matches[0].percent"],
+        ),
+        (
+            &routes("{ matches: [{ fraction: { numerator: 0 } }], backends: [{ name: b }] }"),
+            t,
+            &["never-matches f:2:36 services.s.routes[0].matches[0].fraction"],
+        ),
+        (
+            &routes("{ backends: [{ name: b }], retry: { on: [reset], methods: all } }"),
+            t,
+            &["retry-all-methods f:2:70 services.s.routes[0].retry.methods"],
+        ),
+        (&routes("{ backends: [{ name: b }], retry: { on: [reset], methods: [POST] } }"), t, &[]),
+        (
+            &routes("{ backends: [{ name: b }], retry: { on: [reset], per_try_timeout: 1s } }"),
+            t,
+            &["per-try-timeout-too-long f:2:78 services.s.routes[0].retry.per_try_timeout"],
+        ),
+        (
+            &routes("{ backends: [{ name: b, timeout: 500ms, retry: { on: [reset], backoff: { base: 500ms } } }] }"),
+            t,
+            &["backoff-too-long f:2:91 services.s.routes[0].backends[0].retry.backoff.base"],
+        ),
+        (
+            b,
+            "defaults: { timeout: 1s, retry: { on: [reset], per_try_timeout: 2s, methods: all } }",
+            &[
+                "per-try-timeout-too-long f:4:65 defaults.retry.per_try_timeout",
+                "retry-all-methods f:4:78 defaults.retry.methods",
+            ],
+        ),
+        (
+            &routes("{ backends: [{ name: b }], hash_policy: [{ query: q }] }"),
+            t,
+            &["unused-hash-policy f:2:52 services.s.routes[0].hash_policy"],
+        ),
+        (
+            &routes("{ backends: [{ name: b }], hash_policy: [{ query: q }] }"),
+            "defaults: { timeout: 1s, load_balancer: { policy: custom, name: x } }",
+            &[],
+        ),
+        (
+            &backend("endpoints: [10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80], load_balancer: pick_first"),
+            t,
+            &["pick-first-of-many f:2:86 services.s.backends.b.load_balancer"],
+        ),
+        (&backend("endpoints: [10.0.0.1:80, 10.0.0.2:80], load_balancer: pick_first"), t, &[]),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80], load_balancer: { policy: pick_first, shuffle: true }",
+            ),
+            t,
+            &[],
+        ),
+        (
+            &backend("endpoints: [10.0.0.1:80, 8.8.8.8:80, 9.9.9.9:80]"),
+            t,
+            &["public-plaintext f:2:44 services.s.backends.b.endpoints[1]"],
+        ),
+        (&backend("endpoints: [8.8.8.8:443], tls: { mode: simple }"), t, &[]),
+        (&backend("endpoints: [8.8.8.8:80], tls: { mode: disabled }"), t, &[]),
+        (
+            &backend("endpoints: [\"[2606:4700::1]:80\"]"),
+            t,
+            &["public-plaintext f:2:31 services.s.backends.b.endpoints[0]"],
+        ),
+        (
+            &backend(
+                "endpoints: [\"[::1]:1\", \"[fd00::1]:1\", \"[fe80::1]:1\", \"[2001:db8::1]:1\", \"[::ffff:10.0.0.1]:1\", \
+                 127.0.0.1:1, 192.168.0.1:1, 172.16.0.1:1, 169.254.0.1:1, 100.64.0.1:1, 192.0.2.1:1, 198.18.0.1:1, \
+                 unix:/run/a.sock]",
+            ),
+            t,
+            &[],
+        ),
+        (&backend("endpoints: []"), t, &["no-endpoints f:2:30 services.s.backends.b.endpoints"]),
+        (
+            &backend("dns: b:80, retry_budget: { percent: 0, min_concurrent: 0 }"),
+            t,
+            &["empty-retry-budget f:2:44 services.s.backends.b.retry_budget"],
+        ),
+    ];
+    // Those of the environment are tested with it.
+    let mut seen = BTreeSet::from(["unknown-propagator".to_owned(), "unknown-variable".to_owned()]);
+    for (service, rest, expected) in cases {
+        let found = warnings(service, rest);
+        assert_eq!(found, *expected, "{service}\n{rest}");
+        seen.extend(found.iter().filter_map(|warning| warning.split(' ').next().map(str::to_owned)));
+    }
+    let listed: BTreeSet<_> = WARNINGS.iter().map(|(code, _)| (*code).to_owned()).collect();
+    assert_eq!(seen, listed);
+}
+
+/// Behind problems no warning is looked for, and a hostile file has a thousand of them at most.
+#[test]
+fn warnings_are_bounded() {
+    let services: String =
+        (0..5000).map(|index| format!("s{index}: {{ backends: {{ b: {{ dns: b:80 }} }} }}\n")).collect();
+    let text = format!("services:\n  {}", services.replace('\n', "\n  "));
+    let file = File { text: text.as_bytes(), name: "f", directory: Path::new("") };
+    assert_eq!(Reader::new().read(Some(file)).unwrap().warnings.len(), 1000);
+}
