@@ -36,5 +36,5 @@ fn every_configuration_of_a_readme_is_valid() {
 fn every_configuration_of_the_guide_is_valid() {
     let chapters = std::fs::read_dir(root().join(GUIDE)).unwrap().map(|entry| entry.unwrap().path());
     let shown: usize = chapters.filter(|path| path.extension() == Some("md".as_ref())).map(|path| check(&path)).sum();
-    assert!(shown >= 10, "there are many of them: {shown}");
+    assert!(shown >= 5, "there are several: {shown}");
 }
