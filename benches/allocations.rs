@@ -24,6 +24,8 @@ const SERVICE_ENDPOINTS: usize = 10;
 
 const CONTENDERS: &[Contender] = &[
     Contender::Mesh,
+    Contender::MeshMeasured,
+    Contender::MeshUnsampled,
     Contender::Channel,
     Contender::BalanceList,
     Contender::Hyper,

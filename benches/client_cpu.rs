@@ -16,6 +16,8 @@ const COMPARISONS: &[(Contender, Contender)] = &[
     // A client against itself: what the measure is worth on this machine at this time.
     (Contender::BalanceList, Contender::BalanceList),
     (Contender::Mesh, Contender::BalanceList),
+    (Contender::MeshMeasured, Contender::BalanceList),
+    (Contender::MeshMeasured, Contender::Mesh),
     (Contender::Hyper, Contender::BalanceList),
     (Contender::HyperRaw, Contender::BalanceList),
     #[cfg(feature = "peers")]

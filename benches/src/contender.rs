@@ -12,6 +12,10 @@ use crate::server::Server;
 pub enum Contender {
     /// gRPC by the mesh, to all endpoints.
     Mesh,
+    /// gRPC by the mesh, with metrics and one trace in a hundred.
+    MeshMeasured,
+    /// gRPC by the mesh, with metrics and with traces none of which is sampled.
+    MeshUnsampled,
     /// gRPC by a bare tonic `Channel`, to the first endpoint.
     Channel,
     /// gRPC by tonic's `Channel::balance_list`, to all endpoints.
@@ -42,6 +46,8 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Mesh => "mesh",
+            Self::MeshMeasured => "mesh, metrics and traces",
+            Self::MeshUnsampled => "mesh, metrics, no trace sampled",
             Self::Channel => "tonic Channel",
             Self::BalanceList => "tonic balance_list",
             Self::Hyper => "bare hyper h2, generated client",
@@ -67,6 +73,8 @@ impl Contender {
         runtime.block_on(async {
             Ok(match self {
                 Self::Mesh => candidate(name, mesh::grpc(endpoints).await?),
+                Self::MeshMeasured => candidate(name, mesh::measured_grpc(endpoints, 0.01).await?),
+                Self::MeshUnsampled => candidate(name, mesh::measured_grpc(endpoints, 0.0).await?),
                 Self::Channel => {
                     candidate(name, tonic::channel(*endpoints.first().ok_or("the server has no endpoint")?).await?)
                 }

@@ -46,3 +46,20 @@ fn unary_rpc_through_the_mesh_allocates_no_more_than_through_a_bare_channel() {
     let mesh = allocations(Contender::Mesh, &server).unwrap();
     assert!(mesh <= bare + SPLIT_READS, "{mesh} through the mesh, {bare} through a bare channel, of {RPCS} RPCs");
 }
+
+/// Metrics and the trace context of a call that is not sampled cost no allocation.
+#[test]
+fn metrics_and_traces_that_are_not_sampled_allocate_nothing() {
+    let server = server().unwrap();
+    let mesh = allocations(Contender::Mesh, &server).unwrap();
+    let measured = allocations(Contender::MeshUnsampled, &server).unwrap();
+    assert!(measured <= mesh + SPLIT_READS, "{measured} with telemetry, {mesh} without, of {RPCS} RPCs");
+}
+
+/// TL-09: without a provider there is nothing to pay for: this is the number it was before there was any telemetry.
+#[test]
+fn tl_09_without_telemetry_the_count_is_what_it_was() {
+    let server = server().unwrap();
+    let mesh = allocations(Contender::Mesh, &server).unwrap();
+    assert!(mesh <= 25 * RPCS + SPLIT_READS, "{mesh} of {RPCS} RPCs");
+}

@@ -12,7 +12,7 @@
 //! # }
 //! ```
 //!
-//! Everything else is `mesh-tower`, which this crate re-exports. The [guide](guide) says what is particular to gRPC; the
+//! Everything else is `mesh-tower`, which this crate re-exports. The [guide] says what is particular to gRPC; the
 //! [guide of `mesh-tower`](mesh_tower::guide) leads from the first call to production.
 
 mod channel;

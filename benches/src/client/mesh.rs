@@ -1,12 +1,18 @@
 //! Our own client: routes, round robin over all endpoints, and a retry policy that keeps what it may send again.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mesh_tonic::prelude::*;
 use mesh_tonic::{Channel, mesh_tower};
 use mesh_tower::HttpClient;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
 
-use super::{Get, Greeter, METHOD_PREFIX, RETRIES, SERVICE};
+use super::{Call, Get, Greeter, METHOD_PREFIX, RETRIES, SERVICE};
 use crate::Result;
 
 /// The generated client over a mesh channel.
@@ -45,6 +51,64 @@ async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
 /// If the mesh refuses its configuration.
 pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
+}
+
+/// The generated client over a mesh channel that is measured: metrics by the SDK, collected every second, and a share of
+/// the traces recorded. What is exported goes nowhere.
+#[derive(Debug, Clone)]
+pub struct MeasuredGrpc {
+    client: MeshGrpc,
+    /// Telemetry ends with its last provider.
+    _providers: (SdkMeterProvider, SdkTracerProvider),
+}
+
+impl Call for MeasuredGrpc {
+    async fn call(&self) -> Result<()> {
+        self.client.call().await
+    }
+}
+
+/// The mesh's gRPC channel to all endpoints, measured, and with `sampled` of 1 of its traces recorded.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn measured_grpc(endpoints: &[SocketAddr], sampled: f64) -> Result<MeasuredGrpc> {
+    let reader = PeriodicReader::builder(Nowhere).with_interval(Duration::from_secs(1)).build();
+    let meters = SdkMeterProvider::builder().with_reader(reader).build();
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sampled)));
+    let tracers = SdkTracerProvider::builder().with_batch_exporter(Nowhere).with_sampler(sampler).build();
+    let builder =
+        Mesh::builder().text(config_text(endpoints, "http2")).meter_provider(&meters).tracer_provider(&tracers);
+    let client = Greeter::new(builder.build().await?.channel(SERVICE)?);
+    Ok(MeasuredGrpc { client, _providers: (meters, tracers) })
+}
+
+/// Takes what is exported.
+#[derive(Debug)]
+struct Nowhere;
+
+impl PushMetricExporter for Nowhere {
+    async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
+impl SpanExporter for Nowhere {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        Ok(())
+    }
 }
 
 /// The mesh's HTTP client over h1.

@@ -4,9 +4,15 @@
 #[path = "otelcol/proto.rs"]
 mod proto;
 
+use std::time::Duration;
+
+use examples::backend::Backend;
+use examples::greeter::HelloRequest;
+use examples::greeter::greeter_client::GreeterClient;
 use examples::peers::{Collector, post};
 use http::StatusCode;
 use http::uri::PathAndQuery;
+use mesh_tonic::mesh_tower::telemetry::otlp::Otlp;
 use mesh_tonic::prelude::*;
 use prost::Message;
 use tonic::client::Grpc;
@@ -87,6 +93,47 @@ async fn what_it_refuses_is_an_answer_and_no_export() {
     let answer = post(collector.http(), "/v1/traces", "application/x-protobuf", "no protobuf").await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{answer:?}");
     assert_eq!(collector.exports(), Vec::<serde_json::Value>::new());
+}
+
+/// What a mesh tells by itself arrives: one call from the environment's variables to the collector.
+#[tokio::test]
+async fn a_mesh_exports_its_spans_and_metrics() {
+    let collector = Collector::start().await;
+    let backend = Backend::start("v1", Duration::ZERO).unwrap();
+    let endpoint = format!("http://{}", collector.http());
+    let otlp = Otlp::from_variables(|name| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(endpoint.clone()),
+        "OTEL_SERVICE_NAME" => Some("shop".to_owned()),
+        _ => None,
+    });
+    let otlp = otlp.await.unwrap();
+    let config =
+        format!("services: {{ greeter: {{ backends: {{ v1: {{ endpoints: ['{}'] }} }} }} }}", backend.address());
+    let mesh = Mesh::builder().text(config).telemetry(&otlp).build().await.unwrap();
+    let mut greeter = GreeterClient::new(mesh.channel("greeter").unwrap());
+    greeter.say_hello(HelloRequest { name: "mesh".to_owned(), count: 0 }).await.unwrap();
+    mesh.http_client().get("http://greeter/").await.unwrap().into_body().bytes().await.unwrap();
+    mesh.shutdown().await;
+    otlp.shutdown().await.unwrap();
+    drop(mesh);
+
+    let spans = collector.spans("shop", 4).await;
+    let span = |name: &str, kind: &str| spans.iter().find(|span| span.name == name && span.kind == kind).unwrap();
+    let call = span("Sent.greeter.v1.Greeter.SayHello", "internal");
+    let attempt = span("Attempt.greeter.v1.Greeter.SayHello", "client");
+    assert_eq!((attempt.parent_span_id.as_ref(), call.status, attempt.status), (Some(&call.span_id), "ok", "ok"));
+    assert_eq!(attempt.attributes["rpc.response.status_code"], "OK");
+    assert_eq!(span("GET", "client").attributes["http.response.status_code"], 200);
+
+    let metrics = collector.metrics("shop", |metrics| metrics.contains_key("grpc.client.call.duration")).await;
+    let duration = &metrics["grpc.client.call.duration"];
+    assert_eq!((&*duration.unit, duration.kind, &*duration.scope), ("s", "histogram", "mesh"));
+    let point = &duration.points[0];
+    assert_eq!((point.count, point.bounds.len()), (1, 41));
+    assert_eq!(point.attributes["grpc.method"], "greeter.v1.Greeter/SayHello");
+    assert_eq!((&point.attributes["grpc.status"], &point.attributes["grpc.target"]), (&"OK".into(), &"greeter".into()));
+    assert_eq!(metrics["http.client.request.duration"].points[0].attributes["http.request.method"], "GET");
+    assert_eq!(metrics["mesh.config.version"].points[0].value, 1.0);
 }
 
 const METRICS: &str = r#"{ "resourceMetrics": [{

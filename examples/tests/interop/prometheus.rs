@@ -3,7 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
+use examples::backend::Backend;
 use examples::peers::{Page, Prometheus, promtool_check};
+use mesh_tonic::Mesh;
+use mesh_tonic::mesh_tower::telemetry::prometheus::CONTENT_TYPE;
 
 const TEXT: &str = "text/plain; version=0.0.4";
 
@@ -54,4 +59,50 @@ fn promtool_takes_a_good_page_and_says_what_is_wrong_with_others() {
         let said = promtool_check(bad).unwrap_err();
         assert!(said.contains(reason), "{bad}{said}");
     }
+}
+
+/// TL-06: the page of a mesh that was used in every way is scraped, answers queries, and promtool finds nothing.
+#[tokio::test]
+async fn tl_06_the_page_of_a_mesh_is_scraped_and_clean() {
+    let backend = Backend::start("v1", Duration::ZERO).unwrap();
+    let config = format!(
+        "services: {{ catalog: {{ routes: [{{ name: everybody, backends: [{{ name: v1 }}] }}], \
+         backends: {{ v1: {{ endpoints: ['{}'] }} }} }} }}",
+        backend.address()
+    );
+    let mesh = Mesh::builder().text(config).prometheus().build().await.unwrap();
+    for _ in 0..20 {
+        mesh.http_client().get("http://catalog/items").await.unwrap().into_body().bytes().await.unwrap();
+    }
+    mesh.http_client().get("http://nobody/").await.unwrap_err();
+    greet(&mesh).await;
+    promtool_check(&mesh.prometheus_text()).unwrap();
+
+    let served = mesh.clone();
+    let page = Page::serve(CONTENT_TYPE, move || served.prometheus_text()).await.unwrap();
+    let prometheus = Prometheus::start(&[("shop", page.address())]).await;
+    let query = "mesh_client_requests_total{mesh_service='catalog', http_response_status_code='200'}";
+    let found = prometheus.query_until(query, |found| !found.is_empty()).await;
+    assert_eq!(found[0].value, 20.0);
+    let median = "histogram_quantile(0.5, http_client_request_duration_seconds_bucket)";
+    let median = prometheus.query_until(median, |found| !found.is_empty()).await;
+    assert!(median[0].value > 0.0 && median[0].value < 10.0, "{median:?}");
+    let calls = prometheus.query("grpc_client_call_duration_seconds_count").await.unwrap();
+    assert_eq!(
+        (&*calls[0].labels["grpc_method"], &*calls[0].labels["grpc_status"]),
+        ("greeter.v1.Greeter/SayHello", "OK")
+    );
+    let metadata = prometheus.api("/api/v1/metadata?metric=http_client_request_duration_seconds").await.unwrap();
+    assert_eq!(metadata["http_client_request_duration_seconds"][0]["type"], "histogram", "{metadata}");
+    mesh.shutdown().await;
+}
+
+/// A call by the generated client.
+async fn greet(mesh: &Mesh) {
+    use examples::greeter::HelloRequest;
+    use examples::greeter::greeter_client::GreeterClient;
+    use mesh_tonic::MeshExt;
+
+    let mut client = GreeterClient::new(mesh.channel("catalog").unwrap());
+    client.say_hello(HelloRequest { name: "mesh".to_owned(), count: 0 }).await.unwrap();
 }

@@ -182,7 +182,6 @@ impl RequestSpan {
         } else if sent.number > 1 {
             span.set_attribute(KeyValue::new("http.request.resend_count", i64::from(sent.number) - 1));
         }
-        drop(span);
         AttemptSpan(Some(Box::new(ActiveAttempt { context, ids, grpc: active.grpc })))
     }
 

@@ -8,6 +8,7 @@
 //! let otlp = Otlp::from_env().await?;
 //! let mesh = Mesh::builder().env().telemetry(&otlp).build().await?;
 //! // ..
+//! mesh.shutdown().await;
 //! otlp.shutdown().await?;
 //! # Ok(())
 //! # }
@@ -193,8 +194,10 @@ impl Otlp {
         self.counts.read()
     }
 
-    /// Sends what is left, and ends the export. Takes at most 5 s. Shut the mesh down first: the spans of requests that
-    /// end later are lost.
+    /// Sends what is left, and ends the export. Takes at most 5 s.
+    ///
+    /// Shut the mesh down first, for the spans of requests that end later are lost, and drop it afterwards, for its
+    /// counters are read now.
     ///
     /// # Errors
     /// If what was left could not be sent in that time.
