@@ -12,9 +12,12 @@
 //! # }
 //! ```
 //!
-//! Everything else is `mesh-tower`, which this crate re-exports.
+//! Everything else is `mesh-tower`, which this crate re-exports. The [guide] says what is particular to gRPC; the
+//! [guide of `mesh-tower`](mesh_tower::guide) leads from the first call to production.
 
 mod channel;
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 mod layer;
 mod status;
 

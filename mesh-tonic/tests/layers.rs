@@ -29,7 +29,7 @@ fn config(address: SocketAddr) -> Config {
     let id = BackendId::new("greeter", "v1");
     let mut policy = RoutePolicy::default();
     policy.retry = Some(Arc::new(RetryPolicy::new(RetryOn::UNAVAILABLE).with_num_retries(3)));
-    policy.timeout = Some(Duration::from_millis(500));
+    policy.timeout = Some(Duration::from_secs(2));
     let mut greeter = RouteMatch::default();
     greeter.path = Some(PathMatch::PathPrefix("/greeter.v1.Greeter".into()));
     let route = Route::new(Forward::to(id.clone()).with_policy(policy)).with_match(greeter);
@@ -107,7 +107,7 @@ async fn deadlines_are_deadline_exceeded() {
     let mut greeter = client(&config(server.address));
     let status = greeter.say_hello(named("nobody")).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(status.message().contains("backend v1 of service greeter within 500ms"), "{status}");
+    assert!(status.message().contains("backend v1 of service greeter within 2s"), "{status}");
     server.caller_gone().await;
 
     // In the middle of a stream too.
@@ -135,10 +135,7 @@ async fn what_never_left_is_unavailable() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert_eq!(status.message(), "no service has the host \"greeter\"; add it to `services`, or to the `hosts` of one");
     let source = status.source().expect("the layer's error");
-    assert!(
-        source.downcast_ref::<mesh_tonic::mesh_tower::Error>().is_some() || source.source().is_some(),
-        "{source:?}"
-    );
+    assert!(find_error(source).is_some(), "{source:?}");
 }
 
 /// tonic's channel has a timer of its own, which reads `grpc-timeout` too; it says CANCELLED.

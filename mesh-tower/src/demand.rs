@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn targets_are_read_as_written() {
-        let cases: [(&str, Option<(&str, Option<&str>, bool)>); 19] = [
+        type Case<'a> = (&'a str, Option<(&'a str, Option<&'a str>, bool)>);
+        let cases: [Case<'_>; 19] = [
             ("greeter", Some(("greeter", None, false))),
             ("greeter:8080", Some(("greeter:8080", None, false))),
             ("http://greeter", Some(("greeter", None, false))),

@@ -14,14 +14,15 @@
 //! # }
 //! ```
 //!
-//! gRPC users take `mesh-tonic`, which puts an unchanged generated client on top. The file's schema is documented in
-//! [`mesh_core::config`].
+//! The [guide] leads from here to production. gRPC users take `mesh-tonic`, which puts an unchanged generated client on
+//! top. The file's schema is documented in [`mesh_core::config`].
 //!
 //! # Failure
 //!
 //! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
+pub mod guide;
 pub mod layer;
 pub mod observe;
 pub mod telemetry;

@@ -171,8 +171,8 @@ impl Mesh {
         core.readings.of(core.snapshot.load().settings())
     }
 
-    /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), those under way have 750 ms, then every
-    /// connection and task is gone. Returns within a second.
+    /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), those under
+    /// way have 750 ms, then every connection and task is gone. Returns within a second.
     pub async fn shutdown(&self) {
         self.handle.core.stop();
         self.handle.core.shared.tasks.shutdown(SHUTDOWN_GRACE).await;

@@ -1,7 +1,7 @@
 //! The mesh taken apart: one Tower layer for each thing it does, around any HTTP client.
 //!
-//! A team that has its own stack - a tonic `Channel`, hyper-util's client, a client of its own - takes from here what it
-//! lacks. The decisions are those of a [`Mesh`](crate::Mesh)'s own clients, by the same functions of
+//! A team that has its own stack - a tonic `Channel`, hyper-util's client, a client of its own - takes from here what
+//! it lacks. The decisions are those of a [`Mesh`](crate::Mesh)'s own clients, by the same functions of
 //! [`mesh_core`].
 //!
 //! # The order
@@ -73,13 +73,13 @@
 //! | spans, trace context | yes | where a [`TraceLayer`] stands |
 //! | events, metrics | [`Observer`](crate::observe), [`telemetry`](crate::telemetry) | none |
 //! | errors | [`Error`](crate::Error) | [`BoxError`](crate::BoxError): an `Error` of the layer's own, or your client's; [`find_error`] |
-//! | cost | one box per request | no box but on the first use of a backend; see the benchmark `layers` |
+//! | cost | one box per request | no box while nothing waits; see the benchmark `layers` |
 //!
 //! # Laws
-//! All of them are `Clone + Send + Sync` if what they are put around is, box no future, and keep Tower's contract: an
-//! inner service is called once for each time it said that it was ready, on that very instance; a clone is asked anew;
-//! dropping a future frees all it held; `poll_ready` may be repeated; errors keep their sources. Timers are tokio's, so
-//! that `call` panics outside of a runtime with time.
+//! All of them are `Clone + Send + Sync` if what they are put around is, box no response future, and keep Tower's
+//! contract: an inner service is called once for each time it said that it was ready, on that very instance; a clone is
+//! asked anew; dropping a future frees all it held; `poll_ready` may be repeated; errors keep their sources. Timers are
+//! tokio's, so that `call` panics outside of a runtime with time.
 
 mod deadline;
 mod failure;

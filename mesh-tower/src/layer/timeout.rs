@@ -21,8 +21,9 @@ use crate::error::{BoxError, Error, ErrorKind};
 /// as in a route.
 ///
 /// # Under failure
-/// When the time is up, the result is an [`Error`] of kind [`PerTryTimeout`](ErrorKind::PerTryTimeout) (504; gRPC: UNAVAILABLE, as the peer never said that
-/// the deadline passed). The exchange is cancelled with the future; the peer may have processed the request. Errors of the inner service come through unchanged.
+/// When the time is up, the result is an [`Error`] of kind [`PerTryTimeout`](ErrorKind::PerTryTimeout) (504; gRPC:
+/// UNAVAILABLE, as the peer never said that the deadline passed). The exchange is cancelled with the future; the peer
+/// may have processed the request. Errors of the inner service come through unchanged.
 ///
 /// # Order
 /// Inside of [`RetryLayer`](super::RetryLayer), which takes the error for a reason to try again, for methods that

@@ -181,7 +181,8 @@ mod tests {
         use Propagator::{B3, B3Multi, Baggage, GrpcTraceBin, TraceContext};
         let trace_id = "0af7651916cd43dd8448eb211c80319c";
         let ids = format!("{trace_id}-b7ad6b7169203331");
-        let cases: [(&[Propagator], bool, &str, bool, Vec<(String, String)>); 7] = [
+        type Case<'a> = (&'a [Propagator], bool, &'a str, bool, Vec<(String, String)>);
+        let cases: [Case<'_>; 7] = [
             (&[TraceContext], true, "", false, pairs(&[("traceparent", &format!("00-{ids}-01"))])),
             (&[TraceContext], false, "", false, pairs(&[("traceparent", &format!("00-{ids}-00"))])),
             (

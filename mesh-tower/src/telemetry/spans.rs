@@ -303,7 +303,25 @@ fn describe(context: &Context, facts: &Facts<'_>) {
     }
     let scheme = if facts.secure { "https" } else { "http" };
     let authority = facts.authority.map_or("", |authority| authority.as_str());
-    span.set_attribute(KeyValue::new("url.full", format!("{scheme}://{authority}{}", facts.path)));
+    let url = format!("{scheme}://{authority}{}", redacted(facts.path));
+    span.set_attribute(KeyValue::new("url.full", url));
+}
+
+/// Path and query, without what is a credential wherever it is sent: what the conventions of OpenTelemetry name.
+fn redacted(path: &PathAndQuery) -> Cow<'_, str> {
+    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
+    let is_secret = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| SECRET.contains(&name));
+    match path.query() {
+        Some(query) if query.split('&').any(is_secret) => {
+            let pair = |pair: &str| match pair.split_once('=') {
+                Some((name, _)) if SECRET.contains(&name) => format!("{name}=REDACTED"),
+                _ => pair.to_owned(),
+            };
+            let query: Vec<_> = query.split('&').map(pair).collect();
+            format!("{}?{}", path.path(), query.join("&")).into()
+        }
+        _ => path.as_str().into(),
+    }
 }
 
 /// Ends the span of `context`. `headers` are those that hold gRPC's status, where they came.

@@ -37,9 +37,9 @@ use crate::net::after;
 /// When the time is up, the result - or, after the head, the next frame of the body - is an [`Error`] of kind
 /// [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) (504, gRPC's DEADLINE_EXCEEDED) that names the service and the
 /// backend if they are known. Whatever runs for the request is cancelled; the peer may have processed it. A deadline
-/// that has passed before the call fails at once, without a call of the inner service, and a `grpc-timeout` that is none
-/// as [`InvalidRequest`](ErrorKind::InvalidRequest). Errors of the inner service come through unchanged, except that one
-/// that comes when the time is up is the source of the deadline's.
+/// that has passed before the call fails at once, without a call of the inner service, and a `grpc-timeout` that is
+/// none as [`InvalidRequest`](ErrorKind::InvalidRequest). Errors of the inner service come through unchanged, except
+/// that one that comes when the time is up is the source of the deadline's.
 ///
 /// # Order
 /// Inside of [`RouteLayer`](super::RouteLayer), whose timeouts it enforces, and outside of
@@ -96,9 +96,9 @@ impl DeadlineLayer {
         Self::default()
     }
 
-    /// Leaves a [`DeadlineAt`] in the extensions of each request that has a deadline, for layers inside that plan ahead:
-    /// with it [`RetryLayer`](super::RetryLayer) begins no pause that the deadline would cut short. gRPC calls and
-    /// timeouts of routes tell it without, so that this matters to plain HTTP with a [limit of the
+    /// Leaves a [`DeadlineAt`] in the extensions of each request that has a deadline, for layers inside that plan
+    /// ahead: with it [`RetryLayer`](super::RetryLayer) begins no pause that the deadline would cut short. gRPC calls
+    /// and timeouts of routes tell it without, so that this matters to plain HTTP with a [limit of the
     /// layer](Self::new). Costs up to three small allocations a request.
     #[must_use]
     pub fn announced(mut self) -> Self {
@@ -138,13 +138,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> DeadlineFuture<S::Future> {
-        let at = match until(&request, self.settings.limit) {
+        let now = Instant::now();
+        let at = match until(&request, self.settings.limit, now) {
             Ok(at) => at,
             Err(error) => return DeadlineFuture { state: State::Refused(Some(error)), bound: None },
         };
         let bound = at.map(|(at, limit)| Bound { at, limit, routed: request.extensions().get().cloned() });
         if let Some(bound) = &bound {
-            let left = bound.at.saturating_duration_since(Instant::now());
+            let left = bound.at.saturating_duration_since(now);
             if left.is_zero() {
                 let error = bound.exceeded("before it was sent");
                 return DeadlineFuture { state: State::Refused(Some(error)), bound: None };
@@ -162,8 +163,7 @@ where
 }
 
 /// When `request` has to be done and the time it was given; `None` if there is no bound.
-fn until<B>(request: &Request<B>, limit: Option<Duration>) -> Result<Option<(Instant, Duration)>, Error> {
-    let now = Instant::now();
+fn until<B>(request: &Request<B>, limit: Option<Duration>, now: Instant) -> Result<Option<(Instant, Duration)>, Error> {
     let caller = caller_timeout(request.headers())?.map(|timeout| (after(now, timeout), timeout));
     let routed = request.extensions().get::<Routed>();
     let (started, limit) = match routed.and_then(|routed| Some((routed.started(), routed.policy().timeout?))) {

@@ -57,9 +57,10 @@ use crate::error::BoxError;
 /// [`Error`](crate::Error) of kind [`PerTryTimeout`](crate::ErrorKind::PerTryTimeout), or of kind
 /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) where the deadline left no time for another one. A pause
 /// that would reach the deadline is not begun: it is known for gRPC calls from their `grpc-timeout`, otherwise from the
-/// route's timeout or [`DeadlineLayer::announced`](super::DeadlineLayer::announced). A response that a retry replaces is
-/// read during the pause, up to 64 KiB, so that its connection can go on. A retry beyond the budget is put off once, for
-/// as long as its pause, and is then given up.
+/// route's timeout or [`DeadlineLayer::announced`](super::DeadlineLayer::announced). A response that a retry replaces
+/// is read during the pause, up to 64 KiB, so that its connection can go on. A retry beyond the budget is put off once,
+/// for as long as its pause, and is then given up. How long the inner service takes to become ready for a further
+/// attempt is bounded by the deadline alone.
 ///
 /// # Order
 /// Inside of [`DeadlineLayer`](super::DeadlineLayer), which bounds all attempts together, and outside of

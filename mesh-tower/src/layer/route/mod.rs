@@ -28,8 +28,8 @@ use crate::error::{BoxError, Error, ErrorKind};
 /// Sends each request to the backend that a configuration's routes choose for it.
 ///
 /// Put around a maker: a service that makes the inner service of a backend from its [`model::Backend`], as
-/// `tower::make::MakeService` has it. A request selects a virtual host by its authority and the first of its routes that
-/// matches by path, method, headers, query and fraction; the backend is drawn by weight. It is the decision of a
+/// `tower::make::MakeService` has it. A request selects a virtual host by its authority and the first of its routes
+/// that matches by path, method, headers, query and fraction; the backend is drawn by weight. It is the decision of a
 /// [`Mesh`](crate::Mesh)'s own clients, by the same code.
 ///
 /// The authority is that of the request's URI, without one that of its `Host` header, or always
@@ -46,10 +46,10 @@ use crate::error::{BoxError, Error, ErrorKind};
 ///
 /// # Policies
 /// This layer routes; timeouts and retries are the business of layers inside, which the maker puts around what it
-/// makes. A route's `timeout` and `retry` reach them as [`Routed`], in the extensions of just those requests whose route
-/// has one of them: [`DeadlineLayer`](super::DeadlineLayer) and [`RetryLayer`](super::RetryLayer) obey it. **Without
-/// these layers inside, a timeout or retry policy of the configuration is without effect**, and so are hash policies in
-/// any case: balancing within a backend is the inner service's.
+/// makes. A route's `timeout` and `retry` reach them as [`Routed`], in the extensions of just those requests whose
+/// route has one of them: [`DeadlineLayer`](super::DeadlineLayer) and [`RetryLayer`](super::RetryLayer) obey it.
+/// **Without these layers inside, a timeout or retry policy of the configuration is without effect**, and so are hash
+/// policies in any case: balancing within a backend is the inner service's.
 ///
 /// # Under failure
 /// - No virtual host, no route, a route to a backend that does not exist: an [`Error`] that names the authority or the

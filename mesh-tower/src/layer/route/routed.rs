@@ -5,8 +5,8 @@ use mesh_core::model::{self, BackendId, RoutePolicy};
 use mesh_core::snapshot::{self, VirtualHost};
 use tokio::time::Instant;
 
-/// Where a [`RouteLayer`](super::RouteLayer) sent a request, and what holds for it: found in the request's extensions by
-/// the layers inside.
+/// Where a [`RouteLayer`](super::RouteLayer) sent a request, and what holds for it: found in the request's extensions
+/// by the layers inside.
 #[derive(Clone)]
 pub struct Routed {
     virtual_host: Arc<VirtualHost>,

@@ -1,0 +1,48 @@
+//! The guide: from the first call to production.
+//!
+//! | chapter | what it is about |
+//! | --- | --- |
+//! | [1. The first call](chapter_01_first_call) | a client, a name, an error |
+//! | [2. Configuration](chapter_02_configuration) | the file, the environment, precedence, reload, checking |
+//! | [3. Canary and A/B](chapter_03_canary) | weights, matches, moving traffic without an interruption |
+//! | [4. Timeouts and retries](chapter_04_retries) | what is bounded, what is sent again, and what stops that |
+//! | [5. Finding endpoints](chapter_05_endpoints) | lists, DNS, Unix sockets, a source of your own |
+//! | [6. Balancing](chapter_06_balancing) | the policies, hash keys, a policy of your own |
+//! | [7. Telemetry](chapter_07_telemetry) | traces, metrics, events, and what to alert on |
+//! | [8. Taking it apart](chapter_08_layers) | single layers around a client of your own |
+//! | [9. Testing your service](chapter_09_testing) | backends that fail on demand, time that jumps |
+//! | [10. Production](chapter_10_production) | a check list, bounds, Kubernetes |
+//!
+//! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
+//! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
+//! a network, run; the configurations are read by a test.
+
+#[doc = include_str!("01_first_call.md")]
+pub mod chapter_01_first_call {}
+
+#[doc = include_str!("02_configuration.md")]
+pub mod chapter_02_configuration {}
+
+#[doc = include_str!("03_canary.md")]
+pub mod chapter_03_canary {}
+
+#[doc = include_str!("04_retries.md")]
+pub mod chapter_04_retries {}
+
+#[doc = include_str!("05_endpoints.md")]
+pub mod chapter_05_endpoints {}
+
+#[doc = include_str!("06_balancing.md")]
+pub mod chapter_06_balancing {}
+
+#[doc = include_str!("07_telemetry.md")]
+pub mod chapter_07_telemetry {}
+
+#[doc = include_str!("08_layers.md")]
+pub mod chapter_08_layers {}
+
+#[doc = include_str!("09_testing.md")]
+pub mod chapter_09_testing {}
+
+#[doc = include_str!("10_production.md")]
+pub mod chapter_10_production {}
