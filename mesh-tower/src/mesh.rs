@@ -143,11 +143,10 @@ impl Mesh {
     }
 
     /// Every metric in Prometheus' text format 0.0.4, to be served with its
-    /// [content type](crate::telemetry::prometheus::CONTENT_TYPE). Empty unless
-    /// [`Builder::prometheus`] asked for it.
+    /// [content type](crate::telemetry::prometheus::CONTENT_TYPE). Empty unless [`Builder::prometheus`] asked for it.
     ///
-    /// [`telemetry`](crate::telemetry) lists the metrics. Takes some 20 µs for each service that was called, and no lock
-    /// that a request could wait for.
+    /// [`telemetry`](crate::telemetry) lists the metrics. The page is made when it is asked for, and takes no lock that a
+    /// request waits for.
     #[cfg(feature = "prometheus")]
     pub fn prometheus_text(&self) -> String {
         let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
