@@ -215,4 +215,24 @@ mod tests {
             assert!(error.to_string().contains("cannot be the name of a host"), "{error}");
         }
     }
+
+    proptest::proptest! {
+        /// Targets come from configuration files and command lines, keys from whatever a caller calls.
+        #[test]
+        fn whatever_can_be_read_makes_a_service_or_an_error(
+            target in r"\PC{0,300}|(unix:|dns:///|https?://)?[a-zA-Z0-9.:/%@_\[\]-]{0,80}"
+        ) {
+            let Ok(named) = parse(&target) else { return Ok(()) };
+            let made = |key: Option<&str>| key.map(|key| (key.to_owned(), service(key, &Settings::default())));
+            let made = match &named.key {
+                Some(key) => made(Some(key)),
+                None => key(&named.authority, named.secure, made),
+            };
+            if let Some((key, Ok((host, backend)))) = made {
+                proptest::prop_assert_eq!(&key, &key.to_ascii_lowercase());
+                proptest::prop_assert_eq!(&host.hosts, &[HostPattern::Exact(key.into())]);
+                proptest::prop_assert_eq!(backend.endpoints.is_empty(), backend.discovery.is_some());
+            }
+        }
+    }
 }
