@@ -34,7 +34,8 @@ impl RequestOptions {
         Self::default()
     }
 
-    /// Bounds the whole request: every wait, attempt and pause, and the response's body.
+    /// Bounds the whole request: every wait, attempt and pause, and the response's body. Zero is a time that is up:
+    /// nothing is sent.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

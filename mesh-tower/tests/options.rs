@@ -55,6 +55,26 @@ async fn the_shortest_of_all_timeouts_holds() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_has_passed_sends_nothing_even_over_a_connection_that_is_there() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let server = serve(move |_| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async { Ok(Response::new(full("hello"))) }
+    });
+    let mesh = greeter(&[server.address()]).mesh().await;
+    mesh.http_client().oneshot(with(RequestOptions::new())).await.unwrap().into_body().string().await.unwrap();
+
+    for _ in 0..20 {
+        let late = with(RequestOptions::new().timeout(Duration::ZERO));
+        let error = mesh.http_client().oneshot(late).await.unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::DeadlineExceeded, 0));
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    mesh.end().await;
+}
+
+#[tokio::test]
 async fn a_caller_may_do_without_retries() {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);

@@ -53,6 +53,11 @@ where
         return Err(context.fail(error));
     }
     let limit = deadline::effective(head.caller_timeout(), context.policy.timeout);
+    // The timer is looked at only after the first step of what it bounds, and that may send the request.
+    if limit.is_some_and(|limit| limit.is_zero()) {
+        let error = deadline_exceeded(&context, Duration::ZERO);
+        return Err(context.fail(error));
+    }
     if let Some(limit) = limit.filter(|_| context.wait_for_ready) {
         context.max_wait = limit;
     }
