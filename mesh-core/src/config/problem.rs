@@ -62,7 +62,7 @@ pub(super) fn sentence(
 /// Everything that is wrong with a configuration.
 ///
 /// Displayed as one line a problem. At most [`ConfigError::MAX_PROBLEMS`] are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
     omitted: usize,
@@ -80,6 +80,13 @@ impl ConfigError {
     /// How many problems were found beyond those that are kept.
     pub fn omitted(&self) -> usize {
         self.omitted
+    }
+}
+
+/// As [`Display`](fmt::Display): it is what a `main` that returns the error shows.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

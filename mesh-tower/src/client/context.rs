@@ -215,7 +215,8 @@ impl Context {
             }
         }
         let spans = self.handle.core.shared.telemetry.spans.as_ref();
-        self.underway = Some(Underway { span: self.span.attempt(spans, head, &sent), since, answered: false });
+        let (number, span) = (sent.number, self.span.attempt(spans, head, &sent));
+        self.underway = Some(Underway { number, span, since, answered: false });
     }
 
     /// An endpoint was asked for.
@@ -242,10 +243,10 @@ impl Context {
         let open = matches!(outcome, Outcome::Response { grpc: None, .. }) && headers.is_none();
         if self.grpc && open && next == Next::Return {
             // gRPC's status follows the messages: this attempt ends with the call.
-            if let Some(Underway { since, answered, .. }) = &mut self.underway {
+            if let Some(Underway { number, since, answered, .. }) = &mut self.underway {
                 *answered = true;
-                let since = *since;
-                self.observe_attempt(endpoint, outcome, since, next);
+                let (number, since) = (*number, *since);
+                self.observe_attempt(number, endpoint, outcome, since, next);
             }
             return;
         }
@@ -259,7 +260,7 @@ impl Context {
         headers: Option<&HeaderMap>,
         next: Next,
     ) {
-        let Some(Underway { span, since, answered }) = self.underway.take() else { return };
+        let Some(Underway { number, span, since, answered }) = self.underway.take() else { return };
         span.end(outcome, headers);
         if let Some(series) = &self.series {
             let now = Instant::now();
@@ -267,14 +268,21 @@ impl Context {
             self.tally.ended(next, now);
         }
         if !answered {
-            self.observe_attempt(endpoint, outcome, since, next);
+            self.observe_attempt(number, endpoint, outcome, since, next);
         }
     }
 
-    fn observe_attempt(&self, endpoint: Option<&Arc<Endpoint>>, outcome: Outcome, since: Instant, next: Next) {
+    fn observe_attempt(
+        &self,
+        number: u32,
+        endpoint: Option<&Arc<Endpoint>>,
+        outcome: Outcome,
+        since: Instant,
+        next: Next,
+    ) {
         let observers = &self.handle.core.shared.observers;
         if observers.watches_requests() {
-            let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), self.attempts, outcome);
+            let mut event = observe::Attempt::new(self.virtual_host.name(), self.backend.id(), number, outcome);
             event.endpoint = endpoint.map(|endpoint| endpoint.address());
             event.duration = since.elapsed();
             event.next = next;
@@ -308,6 +316,8 @@ impl Tally {
 
 /// An attempt that is under way.
 struct Underway {
+    /// 1 for the first.
+    number: u32,
     span: AttemptSpan,
     since: Instant,
     /// Whether its head went to the caller, and the observers were told.

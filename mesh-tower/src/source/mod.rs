@@ -10,6 +10,7 @@ pub(crate) mod env;
 pub(crate) mod file;
 pub(crate) mod reading;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::net::tls::TlsConfigError;
 pub(crate) type Update = Result<Arc<model::Config>, Arc<BuildError>>;
 
 /// A configuration that is not in force, and why.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The builder was given a configuration made in code, and settings beside it.
@@ -60,4 +61,11 @@ pub enum BuildError {
     /// The parts do not fit together.
     #[error(transparent)]
     Compile(#[from] CompileError<TlsConfigError>),
+}
+
+/// As [`Display`](fmt::Display): it is what a `main` that returns the error shows.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
