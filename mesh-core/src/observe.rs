@@ -13,7 +13,7 @@ use crate::model::{Address, BackendId, Finder};
 /// Watches a mesh.
 ///
 /// Called on the request path, on whatever task the event happens: an observer must be quick and must not block. A
-/// panic of an observer is a panic of that request.
+/// panic of an observer is caught and logged; the mesh goes on as if it had been told.
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
     fn event(&self, event: &Event<'_>);
@@ -137,7 +137,8 @@ pub enum Outcome {
     },
     /// Without one.
     Failed(ErrorKind),
-    /// The caller lost interest.
+    /// The caller lost interest: in a request without a response, in the middle of a body, or in a gRPC call before its
+    /// status. An HTTP response whose body nobody asked for counts as received.
     Cancelled,
 }
 

@@ -8,6 +8,7 @@ use mesh_core::snapshot::{self, Compiler, VirtualHost};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::contain::contained;
 use crate::discover::{Discover, News};
 use crate::mesh::Core;
 use crate::net::{Backend, Net, Snapshot, after, pool};
@@ -72,7 +73,12 @@ impl Applier {
             News::Source => true,
             News::Found => false,
         };
-        match self.compiler.compile(previous, &self.discover.config(), &mut rand::rng()) {
+        let compile = || self.compiler.compile(previous, &self.discover.config(), &mut rand::rng());
+        // Balancers of the application are made there.
+        let compiled = contained("the maker of load balancers", compile)
+            .map_err(|panicked| BuildError::Panicked(panicked.to_string()))
+            .and_then(|compiled| compiled.map_err(BuildError::from));
+        match compiled {
             Ok(update) => {
                 if configured {
                     self.discover.keep();
@@ -82,7 +88,7 @@ impl Applier {
             }
             Err(error) => {
                 self.discover.revert();
-                self.refuse(Arc::new(BuildError::from(error)));
+                self.refuse(Arc::new(error));
                 None
             }
         }

@@ -280,7 +280,9 @@ impl Builder {
             metrics.attach(&core);
         }
         core.publish(first, Some(&name), None);
-        settings::announce(&name, &config, shared.telemetry.spans.is_some());
+        if global {
+            settings::announce(&name, &config, shared.telemetry.spans.is_some());
+        }
         let applier = Applier { core: Arc::clone(&core), compiler, discover, source: name, refused: None };
         tasks.spawn_until_stop(applier.run());
         if let Some(watcher) = watcher {

@@ -32,8 +32,11 @@ const MAX_KEY: usize = HostPattern::MAX_LEN;
 pub(crate) fn parse(target: &str) -> Result<Named, Error> {
     let refuse = |text: String| Error::new(ErrorKind::InvalidRequest, format!("the target {target:?} {text}"));
     let named = |authority: &str, key: Option<Arc<str>>, secure| match authority.parse::<Authority>() {
-        Ok(authority) if !authority.as_str().contains('@') => Ok(Named { authority, key, secure, generated: false }),
-        Ok(_) => Err(refuse("holds user information; send an `authorization` header instead".to_owned())),
+        Ok(authority) if authority.as_str().contains('@') => {
+            Err(refuse("holds user information; send an `authorization` header instead".to_owned()))
+        }
+        Ok(authority) if port(&authority).is_none() => Err(refuse(PORT.to_owned())),
+        Ok(authority) => Ok(Named { authority, key, secure, generated: false }),
         Err(error) => {
             Err(refuse(format!("is not a service name or host:port: {error}; write `greeter` or `greeter:8080`")))
         }
@@ -69,6 +72,7 @@ pub(crate) fn parse(target: &str) -> Result<Named, Error> {
     }
 }
 
+pub(crate) const PORT: &str = "has a port that is none: it must be from 1 to 65535";
 const URI: &str = "is neither a service name nor a URI; write http://greeter";
 
 /// What stands behind `//`, without a path of nothing but a slash.
@@ -82,13 +86,24 @@ fn slashes(rest: &str) -> Option<&str> {
 pub(crate) fn key<R>(authority: &Authority, secure: bool, with: impl FnOnce(Option<&str>) -> R) -> R {
     let mut buffer = [0; MAX_KEY];
     let mut rest = &mut buffer[..];
-    let (scheme, port) = if secure { ("https", 443) } else { ("http", 80) };
-    let port = authority.port_u16().unwrap_or(port);
-    let written = write!(rest, "{scheme}://{}:{port}", authority.host());
+    let (scheme, default) = if secure { ("https", 443) } else { ("http", 80) };
+    let Some(port) = port(authority) else { return with(None) };
+    let written = write!(rest, "{scheme}://{}:{}", authority.host(), port.unwrap_or(default));
     let left = rest.len();
     buffer.make_ascii_lowercase();
     let text = written.ok().and_then(|()| std::str::from_utf8(&buffer[..MAX_KEY - left]).ok());
     with(text)
+}
+
+/// The port of `authority`, if one is written; `None` if that is none.
+pub(crate) fn port(authority: &Authority) -> Option<Option<u16>> {
+    // User information, which might stand before the host, is refused wherever it may come from.
+    let behind = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    match behind.strip_prefix(':') {
+        // RFC 3986 3.2.3 allows a port without digits.
+        None | Some("") => Some(None),
+        Some(_) => authority.port_u16().filter(|port| *port > 0).map(Some),
+    }
 }
 
 /// The service behind `key`.
@@ -151,7 +166,7 @@ mod tests {
     #[test]
     fn targets_are_read_as_written() {
         type Case<'a> = (&'a str, Option<(&'a str, Option<&'a str>, bool)>);
-        let cases: [Case<'_>; 19] = [
+        let cases: [Case<'_>; 24] = [
             ("greeter", Some(("greeter", None, false))),
             ("greeter:8080", Some(("greeter:8080", None, false))),
             ("http://greeter", Some(("greeter", None, false))),
@@ -169,6 +184,11 @@ mod tests {
             ("http://greeter/path", None),
             ("http:greeter", None),
             ("me@greeter", None),
+            ("greeter:99999", None),
+            ("a:a", None),
+            ("greeter:0", None),
+            ("dns:///greeter:https", None),
+            ("greeter:", Some(("greeter:", None, false))),
             ("a b", None),
             ("", None),
         ];
@@ -191,6 +211,9 @@ mod tests {
             key(&authority.parse().unwrap(), secure, |key| assert_eq!(key, Some(expected)));
         }
         key(&"GREETER".parse().unwrap(), false, |key| assert_eq!(key, Some("http://greeter:80")));
+        for authority in ["greeter:65536", "greeter:0"] {
+            key(&authority.parse().unwrap(), false, |key| assert_eq!(key, None, "{authority}"));
+        }
         key(&"a".repeat(300).parse().unwrap(), false, |key| assert_eq!(key, None));
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::contain::contained_future;
 use crate::demand;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::Core;
@@ -389,7 +390,10 @@ fn ask(sources: &Sources, finder: &Finder, found: Found) -> Pin<Box<dyn Future<O
             Box::pin(async move {
                 let mut pause = MIN_PAUSE;
                 loop {
-                    source.watch(name.clone(), found.clone()).await;
+                    let watched = contained_future("the endpoint source", || source.watch(name.clone(), found.clone()));
+                    if let Err(panicked) = watched.await {
+                        found.failed(panicked);
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }

@@ -60,24 +60,31 @@ impl HttpClient {
         self
     }
 
-    /// Sends a GET.
+    /// Sends a GET. The caller's trace context is taken at once, wherever the response is awaited.
     ///
     /// # Errors
     /// If `uri` is no URI, or without a response from a peer.
-    pub async fn get(&self, uri: impl TryInto<Uri, Error: Into<http::Error>>) -> Result<Response<Body>, Error> {
-        self.clone().call(request(Method::GET, uri, Empty::<Bytes>::new())?).await
+    pub fn get(&self, uri: impl TryInto<Uri, Error: Into<http::Error>>) -> ResponseFuture {
+        self.send(request(Method::GET, uri, Empty::<Bytes>::new()))
     }
 
-    /// Sends a POST.
+    /// Sends a POST. The caller's trace context is taken at once, wherever the response is awaited.
     ///
     /// # Errors
     /// If `uri` is no URI, or without a response from a peer.
-    pub async fn post(
-        &self,
-        uri: impl TryInto<Uri, Error: Into<http::Error>>,
-        body: impl Into<Bytes>,
-    ) -> Result<Response<Body>, Error> {
-        self.clone().call(request(Method::POST, uri, Full::new(body.into()))?).await
+    pub fn post(&self, uri: impl TryInto<Uri, Error: Into<http::Error>>, body: impl Into<Bytes>) -> ResponseFuture {
+        self.send(request(Method::POST, uri, Full::new(body.into())))
+    }
+
+    fn send<B>(&self, request: Result<Request<B>, Error>) -> ResponseFuture
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match request {
+            Ok(request) => self.clone().call(request),
+            Err(error) => ResponseFuture(Box::pin(std::future::ready(Err(error)))),
+        }
     }
 }
 

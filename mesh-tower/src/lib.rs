@@ -32,6 +32,7 @@ pub mod testing;
 mod apply;
 mod builder;
 mod client;
+mod contain;
 mod demand;
 mod discover;
 mod error;

@@ -14,6 +14,7 @@ pub use mesh_core::observe::{
     Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Pick, Request,
 };
 
+use crate::contain::contained;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
@@ -45,7 +46,8 @@ impl Observers {
 
     fn tell(&self, event: &Event<'_>) {
         if let Some(observer) = &self.observer {
-            observer.event(event);
+            // It is in the log; nothing here depends on an observer.
+            let _ = contained("the observer", || observer.event(event));
         }
     }
 
@@ -79,9 +81,7 @@ impl Observers {
     }
 
     pub(crate) fn pick(&self, backend: &BackendId, endpoint: Option<&Address>) {
-        if let Some(observer) = &self.observer {
-            observer.event(&Event::Pick(Pick::new(backend, endpoint)));
-        }
+        self.tell(&Event::Pick(Pick::new(backend, endpoint)));
     }
 
     pub(crate) fn connect(

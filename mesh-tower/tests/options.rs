@@ -18,7 +18,8 @@ use mesh_tower::core::model::{
     VirtualHost,
 };
 use mesh_tower::core::resilience::retry::{Attempted, RetryClassifier, Verdict};
-use mesh_tower::testing::{TestBackend, TestMesh, empty, full};
+use mesh_tower::observe::Outcome;
+use mesh_tower::testing::{Events, Seen, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Connect, ErrorKind, Mesh, RequestOptions};
 use tower::ServiceExt;
 
@@ -204,5 +205,46 @@ async fn a_classifier_of_the_application_has_the_last_word_on_retries() {
     let mesh: TestMesh = Mesh::builder().text(yaml).retry_classifier(Again).build().await.unwrap().into();
     let response = mesh.http_client().get("http://greeter/").await.unwrap();
     assert_eq!((response.status().as_u16(), count.load(Ordering::SeqCst)), (503, 2));
+    mesh.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_ends_with_the_deadline_and_says_so() {
+    let refused = |_: &_| async { Err(std::io::ErrorKind::ConnectionRefused.into()) };
+    let yaml = greeter(&[http_support::nowhere()]).yaml();
+    let mesh = TestMesh::start(Mesh::builder().text(yaml).connector(refused)).await;
+    let patient = RequestOptions::new().wait_for_ready().timeout(Duration::from_secs(2));
+    let error = mesh.http_client().oneshot(with(patient)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+    mesh.end().await;
+}
+
+/// Whoever looks at the status alone got what they asked for.
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_is_no_failure() {
+    let server = serve(|_| async { Ok(Response::new(full(vec![0; 1 << 20]))) });
+    let events = Events::new();
+    let builder = Mesh::builder().text(greeter(&[server.address()]).yaml()).observer(events.clone());
+    let mesh = TestMesh::start(builder).await;
+    drop(mesh.http_client().get("http://greeter/").await.unwrap());
+    let mut begun = mesh.http_client().get("http://greeter/").await.unwrap().into_body();
+    http_body_util::BodyExt::frame(&mut begun).await.unwrap().unwrap();
+    drop(begun);
+    let outcomes = events.all().into_iter().filter_map(|seen| match seen {
+        Seen::Request { outcome, .. } => Some(outcome),
+        _ => None,
+    });
+    let received = Outcome::Response { status: http::StatusCode::OK, grpc: None };
+    assert_eq!(outcomes.collect::<Vec<_>>(), [received, Outcome::Cancelled]);
+    mesh.end().await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_none_is_told_and_not_taken_for_another() {
+    let yaml = "unknown_services: dns";
+    let mesh = TestMesh::start(Mesh::builder().text(yaml)).await;
+    let error = mesh.http_client().get("http://127.0.0.1:99999/").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert!(error.to_string().contains("it must be from 1 to 65535"), "{error}");
     mesh.end().await;
 }

@@ -102,7 +102,7 @@ async fn tl_01_the_request_is_a_child_of_the_current_span_and_the_trace_goes_on(
     let mesh = traces.mesh(greeter(&[server.address()]).yaml()).await;
     let request = {
         let _current = remote(true).with_baggage([KeyValue::new("user", "42")]).attach();
-        mesh.http_client().call(Request::get("http://greeter/items?id=1&sig=secret").body(String::new()).unwrap())
+        mesh.http_client().get("http://greeter/items?id=1&sig=secret")
     };
     // The context is the one of the call, wherever the response is awaited.
     assert_eq!(text(request.await.unwrap()).await, "hello");

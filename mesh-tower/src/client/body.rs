@@ -28,6 +28,8 @@ pub struct Body {
     inner: Inner,
     guard: Option<Guard>,
     deadline: Option<Deadline>,
+    /// Whether anybody asked for a byte of it.
+    begun: bool,
 }
 
 /// Where the bytes come from.
@@ -104,17 +106,17 @@ struct Deadline {
 impl Body {
     pub(super) fn new(inner: Inner, guard: Guard, deadline: Option<Instant>) -> Self {
         let deadline = deadline.map(|at| Deadline { at, sleep: None });
-        Self { inner, guard: Some(guard), deadline }
+        Self { inner, guard: Some(guard), deadline, begun: false }
     }
 
     /// A body of one text.
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
-        Self { inner: Inner::Text(text.into()), guard: None, deadline: None }
+        Self { inner: Inner::Text(text.into()), guard: None, deadline: None, begun: false }
     }
 
     /// A body without a byte.
     pub(super) fn empty() -> Self {
-        Self { inner: Inner::Done, guard: None, deadline: None }
+        Self { inner: Inner::Done, guard: None, deadline: None, begun: false }
     }
 
     /// The rest of the body in one piece, however large it is; trailers are dropped. Wrap the body in
@@ -230,6 +232,7 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
+        this.begun = true;
         let poll = this.poll_inner(cx);
         // There is none any more once the response is whole or broken.
         let Some(deadline) = &mut this.deadline else { return poll };
@@ -265,8 +268,11 @@ impl HttpBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(guard) = &self.guard {
-            guard.abandon();
+        let Some(guard) = self.guard.take() else { return };
+        guard.abandon();
+        // Whoever looks at the status of an HTTP response alone has what they asked for. Of gRPC nothing is known yet.
+        if !guard.grpc && !self.begun {
+            guard.context.finish(Outcome::Response { status: guard.status, grpc: None }, None);
         }
     }
 }

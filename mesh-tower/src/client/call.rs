@@ -24,7 +24,7 @@ use super::pick::{self, NoPlace, Place};
 use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
-use crate::net::{Endpoint, Wanted, after};
+use crate::net::{Endpoint, MAX_WAIT, Wanted, after};
 use crate::telemetry::metrics::Picked;
 use crate::telemetry::spans::{Caller, Sent};
 
@@ -59,7 +59,8 @@ where
         return Err(context.fail(error));
     }
     if let Some(limit) = limit.filter(|_| context.wait_for_ready) {
-        context.max_wait = limit;
+        // The deadline comes first, and is the error.
+        context.max_wait = limit.saturating_add(MAX_WAIT);
     }
     let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
     let body = RequestBody::Own(Replay::new(body, max_body));

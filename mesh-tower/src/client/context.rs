@@ -7,19 +7,19 @@ use http::HeaderMap;
 use mesh_core::balance::PickRequest;
 use mesh_core::classify::Attempt;
 use mesh_core::matching::{RequestHead, request_hash};
-use mesh_core::model::{RoutePolicy, Settings};
+use mesh_core::model::{RoutePolicy, Settings, UnknownServices};
 use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::resilience::retry::Attempted;
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
 use super::head::Head;
-use crate::discover;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::{Core, Handle};
 use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
 use crate::telemetry::metrics::{Call, Ended, Picked, Series};
 use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
+use crate::{demand, discover};
 
 /// What holds for one request from its routing to its end.
 pub(crate) struct Context {
@@ -338,6 +338,9 @@ async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
     let settings = Arc::clone(core.snapshot.load().settings());
     match head.with_demand(&settings, |key| key.map(str::to_owned)) {
         Some(key) => discover::demand(core, &key, head.caller_timeout()).await,
+        None if settings.unknown_services == UnknownServices::Dns && !head.names_a_port() => {
+            Err(Error::new(ErrorKind::InvalidRequest, format!("the authority {:?} {}", head.key(), demand::PORT)))
+        }
         None => Err(unknown),
     }
 }

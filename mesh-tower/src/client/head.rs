@@ -140,6 +140,11 @@ impl Head {
         }
     }
 
+    /// Whether the port that is written, if one is, is one.
+    pub(crate) fn names_a_port(&self) -> bool {
+        demand::port(&self.authority).is_some()
+    }
+
     pub(crate) fn options(&self) -> &RequestOptions {
         &self.options
     }

@@ -54,7 +54,7 @@ pub(crate) async fn find(
             Ok(look) => look?,
             // Whoever did not mind that all are failing is told so now.
             Err(_) => match look_now(context, wanted, tried)? {
-                Look::Wait => return Err(NoPlace::Refused(stuck(context))),
+                Look::Wait => return Err(unanswered(context).unwrap_or_else(|| NoPlace::Refused(stuck(context)))),
                 found => found,
             },
         };
@@ -90,6 +90,15 @@ async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Res
 fn overflow(context: &Context) -> Error {
     let text = format!("{} requests already wait for {}", crate::net::Queue::CAPACITY, context.place());
     Error::new(ErrorKind::Overflow, text)
+}
+
+/// What there is to say if the backend's endpoints are still looked for.
+fn unanswered(context: &Context) -> Option<NoPlace> {
+    let snapshot = context.handle.core.snapshot.load();
+    let backend = newest(&snapshot, &context.backend).filter(|backend| is_pending(backend))?;
+    let of = &backend.config().discovery.as_ref()?.of;
+    let text = format!("no endpoint of {} is known: {of} has not answered for {:?}", context.place(), context.max_wait);
+    Some(NoPlace::Failing(Error::new(ErrorKind::NoHealthyEndpoint, text)))
 }
 
 fn stuck(context: &Context) -> Error {

@@ -10,6 +10,8 @@ use mesh_core::model::Address;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::contain::contained_future;
+
 use super::io::{Io, Raw, Stream};
 use super::{Cluster, tls};
 
@@ -132,7 +134,10 @@ pub(super) async fn connect(
     let io_error = |error| ConnectError::Io { address: address.clone(), error: Arc::new(error) };
     let raw = async {
         match &cluster.shared.connector {
-            Some(connector) => connector.connect(address).await.map(Raw::Other),
+            Some(connector) => {
+                let connected = contained_future("the connector", || connector.connect(address)).await;
+                connected.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map(Raw::Other)
+            }
             None => open(address).await,
         }
     };

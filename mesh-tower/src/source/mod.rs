@@ -58,6 +58,9 @@ pub enum BuildError {
         /// The names that are registered.
         known: Vec<Arc<str>>,
     },
+    /// Code of the application panicked while the configuration was applied.
+    #[error("{0}")]
+    Panicked(String),
     /// The parts do not fit together.
     #[error(transparent)]
     Compile(#[from] CompileError<TlsConfigError>),

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 pub use self::resolve::{Answer, Resolve, ResolveError, Resolving};
 use super::endpoints::Found;
+use crate::contain::contained_future;
 use crate::net::after;
 use crate::observe::Observers;
 
@@ -146,9 +147,11 @@ impl DnsSource {
         let place = self.places.acquire().await;
         let began = Instant::now();
         let timeout = self.settings.borrow().timeout;
-        let result = match tokio::time::timeout(timeout, self.resolver.resolve(name, timeout)).await {
-            Ok(Ok(answer)) if answer.endpoints.is_empty() => Err(ResolveError::NoAddress { name: name.clone() }),
-            Ok(result) => result,
+        let asked = contained_future("the resolver", || self.resolver.resolve(name, timeout));
+        let result = match tokio::time::timeout(timeout, asked).await {
+            Ok(Ok(Ok(answer))) if answer.endpoints.is_empty() => Err(ResolveError::NoAddress { name: name.clone() }),
+            Ok(Ok(result)) => result,
+            Ok(Err(panicked)) => Err(ResolveError::Failed { name: name.clone(), error: panicked.into() }),
             Err(_) => Err(ResolveError::Timeout { name: name.clone(), timeout }),
         };
         drop(place);

@@ -54,6 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tokio::sync::oneshot;
@@ -88,6 +89,9 @@ pub enum OtlpError {
     /// The exporter refuses its settings.
     #[error("the OpenTelemetry exporter: {0}")]
     Exporter(#[from] ExporterBuildError),
+    /// What was left could not be exported.
+    #[error("what was left could not be exported: {0}")]
+    Left(String),
     /// What was left could not be sent in time.
     #[error("the OpenTelemetry collector did not take what was left within {0:?}")]
     Shutdown(Duration),
@@ -200,7 +204,8 @@ impl Otlp {
     /// counters are read now.
     ///
     /// # Errors
-    /// If what was left could not be sent in that time.
+    /// If what was left could not be exported, or not in that time. A program that ends then has lost some of its
+    /// telemetry and nothing else: that is a line for its log.
     pub async fn shutdown(mut self) -> Result<(), OtlpError> {
         let Some(providers) = self.providers.take() else { return Ok(()) };
         let meshes = providers.meshes.clone();
@@ -210,7 +215,7 @@ impl Otlp {
             mesh.shutdown().await;
         }
         match sent {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(result)) => result.map_err(OtlpError::Left),
             _ => Err(OtlpError::Shutdown(SHUTDOWN)),
         }
     }
@@ -218,17 +223,20 @@ impl Otlp {
 
 impl Providers {
     /// Shuts both down, on threads of their own: that blocks until the last export has ended, and the runtime which it
-    /// might block is the one that sends it. Tells whether all went well.
-    fn shutdown(self) -> oneshot::Receiver<bool> {
+    /// might block is the one that sends it.
+    fn shutdown(self) -> oneshot::Receiver<Result<(), String>> {
         let Self { tracers, meters, meshes } = self;
         let (done, receiver) = oneshot::channel();
         let run = move || {
-            let metrics = std::thread::spawn(move || meters.shutdown_with_timeout(SHUTDOWN).is_ok());
-            let traces = tracers.shutdown_with_timeout(SHUTDOWN).is_ok();
-            let metrics = metrics.join().unwrap_or(false);
+            let failed = |signal: &str, result: OTelSdkResult| result.err().map(|error| format!("{signal}: {error}"));
+            let metrics = std::thread::spawn(move || meters.shutdown_with_timeout(SHUTDOWN));
+            let traces = failed("traces", tracers.shutdown_with_timeout(SHUTDOWN));
+            let metrics =
+                metrics.join().map_or_else(|_| Some("metrics".to_owned()), |result| failed("metrics", result));
             drop(meshes);
+            let errors: Vec<_> = traces.into_iter().chain(metrics).collect();
             // Nobody may wait for it.
-            let _ = done.send(traces && metrics);
+            let _ = done.send(if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) });
         };
         // Without a thread the receiver hears that nothing was sent.
         let _ = std::thread::Builder::new().name("otlp-shutdown".to_owned()).spawn(run);
