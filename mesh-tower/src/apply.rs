@@ -23,6 +23,8 @@ pub(crate) struct Applier {
     pub(crate) core: Arc<Core>,
     pub(crate) compiler: Compiler<Net>,
     pub(crate) discover: Discover,
+    /// What the snapshot in force was made of.
+    pub(crate) published: Arc<Config>,
     pub(crate) source: String,
     /// Why the newest configuration of the source is not used, if it is not.
     pub(crate) refused: Option<Arc<BuildError>>,
@@ -31,6 +33,7 @@ pub(crate) struct Applier {
 /// An update on its way.
 struct Pending {
     update: snapshot::Update<Net>,
+    config: Arc<Config>,
     /// Whether it holds a configuration of the source that was not published so far.
     configured: bool,
 }
@@ -38,9 +41,9 @@ struct Pending {
 impl Applier {
     pub(crate) async fn run(mut self) {
         let core = Arc::clone(&self.core);
-        loop {
+        'news: loop {
             let news = self.discover.next(&core).await;
-            let published = core.snapshot.load_full();
+            let mut published = core.snapshot.load_full();
             let Some(mut pending) = self.take(news, &published) else { continue };
             // Backends that gain traffic are connected before they get it. What is new meanwhile is built on top of what
             // waits, and the two are published as one.
@@ -49,7 +52,13 @@ impl Applier {
                 tokio::select! {
                     () = warm(&published, &pending.update, began) => break,
                     news = self.discover.next(&core) => {
-                        if let Some(mut next) = self.take(news, &pending.update.snapshot) {
+                        // Whoever calls a service that nobody configured does not wait for the backends of others.
+                        if matches!(news, News::Found) && self.publish_demanded(&published) {
+                            published = core.snapshot.load_full();
+                            // What waited was built on what is no longer in force.
+                            let Some(next) = self.take(News::Found, &published) else { continue 'news };
+                            pending = Pending { configured: pending.configured, ..next };
+                        } else if let Some(mut next) = self.take(news, &pending.update.snapshot) {
                             next.update.removed.append(&mut pending.update.removed);
                             next.update.touched.append(&mut pending.update.touched);
                             next.configured |= pending.configured;
@@ -58,9 +67,32 @@ impl Applier {
                     }
                 }
             }
-            let told = pending.configured.then_some(&*self.source);
-            core.publish(pending.update, told, self.refused.clone());
+            self.publish(pending);
         }
+    }
+
+    fn publish(&mut self, pending: Pending) {
+        let told = pending.configured.then_some(&*self.source);
+        self.published = pending.config;
+        self.core.publish(pending.update, told, self.refused.clone());
+        self.discover.answer();
+    }
+
+    /// Publishes the services that were made on demand, on top of what is in force; returns whether there was anything
+    /// to publish.
+    fn publish_demanded(&mut self, published: &Snapshot) -> bool {
+        let Some(config) = self.discover.with_demanded(&self.published).map(Arc::new) else { return false };
+        // What cannot be made is found out with the rest.
+        let Ok(update) = self.compile(published, &config) else { return false };
+        self.publish(Pending { update, config, configured: false });
+        true
+    }
+
+    fn compile(&self, previous: &Snapshot, config: &Config) -> Result<snapshot::Update<Net>, BuildError> {
+        // Balancers of the application are made there.
+        contained("the maker of load balancers", || self.compiler.compile(previous, config, &mut rand::rng()))
+            .map_err(|panicked| BuildError::Panicked(panicked.to_string()))
+            .and_then(|compiled| compiled.map_err(BuildError::from))
     }
 
     /// What follows `previous`; `None` if that stays.
@@ -73,23 +105,23 @@ impl Applier {
             News::Source => true,
             News::Found => false,
         };
-        let compile = || self.compiler.compile(previous, &self.discover.config(), &mut rand::rng());
-        // Balancers of the application are made there.
-        let compiled = contained("the maker of load balancers", compile)
-            .map_err(|panicked| BuildError::Panicked(panicked.to_string()))
-            .and_then(|compiled| compiled.map_err(BuildError::from));
-        match compiled {
-            Ok(update) => {
-                if configured {
-                    self.discover.keep();
-                    self.refused = None;
+        loop {
+            let config = self.discover.config();
+            match self.compile(previous, &config) {
+                Ok(update) => {
+                    if configured {
+                        self.discover.keep();
+                        self.refused = None;
+                    }
+                    return Some(Pending { update, config, configured });
                 }
-                Some(Pending { update, configured })
-            }
-            Err(error) => {
-                self.discover.revert();
-                self.refuse(Arc::new(error));
-                None
+                // Without the services that were just asked for it may be all right.
+                Err(error) if !configured && self.discover.reject(&error) => {}
+                Err(error) => {
+                    self.discover.revert();
+                    self.refuse(Arc::new(error));
+                    return None;
+                }
             }
         }
     }

@@ -274,7 +274,8 @@ impl Builder {
         let (sender, updates) = watch::channel(Ok(Arc::clone(&config)));
         let (demands, demanded) = discover::channel();
         let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config), updates, demanded);
-        let first = compiler.compile(&Snapshot::empty(), &discover.config(), &mut rand::rng())?;
+        let published = discover.config();
+        let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng())?;
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         if let Some(metrics) = &shared.telemetry.metrics {
             metrics.attach(&core);
@@ -283,7 +284,7 @@ impl Builder {
         if global {
             settings::announce(&name, &config, shared.telemetry.spans.is_some());
         }
-        let applier = Applier { core: Arc::clone(&core), compiler, discover, source: name, refused: None };
+        let applier = Applier { core: Arc::clone(&core), compiler, discover, published, source: name, refused: None };
         tasks.spawn_until_stop(applier.run());
         if let Some(watcher) = watcher {
             tasks.spawn_until_stop(watcher.run(sender));

@@ -7,25 +7,16 @@ use std::sync::Arc;
 
 use http::uri::Authority;
 use mesh_core::model::{
-    Backend, BackendId, Discovery, DnsName, Endpoint, Finder, Forward, HostPattern, RootCertificates, Route, Settings,
-    Tls, VirtualHost,
+    Backend, BackendId, Discovery, DnsName, Endpoint, Finder, Forward, RootCertificates, Route, Settings, Tls,
+    VirtualHost,
 };
-
-use percent_encoding::{AsciiSet, percent_decode_str, utf8_percent_encode};
+use rustls_pki_types::ServerName;
 
 use crate::client::Named;
 use crate::error::{Error, ErrorKind};
 
-/// What tells two sockets apart whose names differ in case alone: names of services do not.
-const UNIX: &AsciiSet = &letters(AsciiSet::EMPTY.add(b'%'), b'A');
-
-/// `set` with the capital letters from `first` on.
-const fn letters(set: AsciiSet, first: u8) -> AsciiSet {
-    if first > b'Z' { set } else { letters(set.add(first), first + 1) }
-}
-
 /// The longest key: `https://`, a host and a port.
-const MAX_KEY: usize = HostPattern::MAX_LEN;
+const MAX_KEY: usize = "https://".len() + 255 + ":65535".len();
 
 /// The service that a client was asked for: `greeter`, `greeter:8080`, `http://greeter`, `https://greeter`,
 /// `dns:///greeter:8080`, `unix:/run/greeter.sock`.
@@ -47,8 +38,7 @@ pub(crate) fn parse(target: &str) -> Result<Named, Error> {
             return Err(refuse("is not the path of a socket; write unix:/run/greeter.sock".to_owned()));
         }
         // gRPC's authority for a peer without a name.
-        let key = utf8_percent_encode(path, UNIX);
-        return named("localhost", Some(format!("unix:{key}").into()), false);
+        return named("localhost", Some(format!("unix:{path}").into()), false);
     }
     match target.split_once(':') {
         Some(("http", rest)) => named(slashes(rest).ok_or_else(|| refuse(URI.to_owned()))?, None, false),
@@ -82,7 +72,7 @@ fn slashes(rest: &str) -> Option<&str> {
     (!rest.contains('/')).then_some(rest)
 }
 
-/// What selects the service that is made for `authority`: no authority of a request can be taken for it.
+/// What the service that is made for `authority` is called. Upper and lower case make no difference.
 pub(crate) fn key<R>(authority: &Authority, secure: bool, with: impl FnOnce(Option<&str>) -> R) -> R {
     let mut buffer = [0; MAX_KEY];
     let mut rest = &mut buffer[..];
@@ -117,7 +107,6 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     backend.load_balancer = settings.defaults.load_balancer.clone();
     backend.protocol = settings.defaults.protocol;
     if let Some(path) = key.strip_prefix("unix:") {
-        let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
         backend.endpoints.push(Endpoint::new(PathBuf::from(path)));
     } else {
         let (scheme, place) = key.split_once("://").unwrap_or(("http", key));
@@ -137,6 +126,10 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
             }
         }
         if scheme == "https" {
+            if ServerName::try_from(host).is_err() {
+                let text = format!("{host:?} is neither a DNS name nor an IP address: no certificate can prove it");
+                return Err(Error::new(ErrorKind::InvalidRequest, text));
+            }
             let mut tls = Tls::new(RootCertificates::WebPki);
             tls.server_name = Some(host.into());
             backend.tls = Some(tls);
@@ -145,8 +138,8 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     let mut forward = Forward::to(id);
     forward.policy.timeout = settings.defaults.timeout;
     forward.policy.retry = settings.defaults.retry.clone();
-    let host = VirtualHost::new(key, vec![HostPattern::Exact(key.into())]).with_route(Route::new(forward));
-    Ok((host, backend))
+    // Without a host: no authority selects it, and it stands in the way of no wildcard.
+    Ok((VirtualHost::new(key, Vec::new()).with_route(Route::new(forward)), backend))
 }
 
 /// Whether `host` can be asked of DNS (RFC 1123 2.1, and the underscore that people use).
@@ -154,6 +147,8 @@ fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     host.len() <= 253 && host.split('.').all(label)
@@ -177,7 +172,7 @@ mod tests {
             ("dns:greeter", Some(("greeter", Some("http://greeter:80"), false))),
             ("unix:/run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
             ("unix:///run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
-            ("unix:/run/A.sock", Some(("localhost", Some("unix:/run/%41.sock"), false))),
+            ("unix:/run/A.sock", Some(("localhost", Some("unix:/run/A.sock"), false))),
             ("unix:run/a.sock", None),
             ("dns://8.8.8.8/greeter", None),
             ("xds:///greeter", None),
@@ -221,7 +216,7 @@ mod tests {
     fn a_service_is_made_of_its_key() {
         let settings = Settings::default();
         let (host, backend) = service("https://greeter.example:8443", &settings).unwrap();
-        assert_eq!(host.hosts, [HostPattern::Exact("https://greeter.example:8443".into())]);
+        assert_eq!((&*host.name, &*host.hosts), ("https://greeter.example:8443", &[][..]));
         let name = DnsName::Host { host: "greeter.example".into(), port: 8443 };
         assert_eq!(backend.discovery, Some(Discovery::new(Finder::Dns(name))));
         assert_eq!(backend.tls.unwrap().server_name.as_deref(), Some("greeter.example"));
@@ -230,13 +225,14 @@ mod tests {
         assert_eq!(backend.endpoints, [Endpoint::new("[::1]:8080".parse::<std::net::SocketAddr>().unwrap())]);
         assert_eq!((backend.discovery, backend.tls), (None, None));
 
-        let (_, backend) = service("unix:/run/%41.sock", &settings).unwrap();
+        let (_, backend) = service("unix:/run/A.sock", &settings).unwrap();
         assert_eq!(backend.endpoints[0].address.to_string(), "unix:/run/A.sock");
 
-        for host in ["a..b", "a$b", &"a".repeat(64)] {
+        for host in ["a..b", "a$b", "-a", "a-.b", &"a".repeat(64)] {
             let error = service(&format!("http://{host}:80"), &settings).unwrap_err();
             assert!(error.to_string().contains("cannot be the name of a host"), "{error}");
         }
+        assert_eq!(service("https://10.0.0:443", &settings).unwrap_err().kind(), ErrorKind::InvalidRequest);
     }
 
     proptest::proptest! {
@@ -252,8 +248,8 @@ mod tests {
                 None => key(&named.authority, named.secure, made),
             };
             if let Some((key, Ok((host, backend)))) = made {
-                proptest::prop_assert_eq!(&key, &key.to_ascii_lowercase());
-                proptest::prop_assert_eq!(&host.hosts, &[HostPattern::Exact(key.into())]);
+                proptest::prop_assert!(key.starts_with("unix:") || key == key.to_ascii_lowercase(), "{}", key);
+                proptest::prop_assert_eq!(&*host.name, key);
                 proptest::prop_assert_eq!(backend.endpoints.is_empty(), backend.discovery.is_some());
             }
         }

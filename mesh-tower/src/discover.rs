@@ -72,9 +72,10 @@ async fn until_published(core: &Core, key: &str) -> Result<(), Error> {
     let (reply, answer) = oneshot::channel();
     core.demands.send(Demand { key: key.into(), reply }).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())??;
-    while core.snapshot.load().virtual_host(key).is_none() {
-        if core.shared.tasks.is_stopping() || status.changed().await.is_err() {
-            return Err(gone());
+    while core.snapshot.load().named_virtual_host(key).is_none() {
+        tokio::select! {
+            changed = status.changed() => changed.map_err(|_| gone())?,
+            () = core.shared.tasks.stopped() => return Err(gone()),
         }
     }
     Ok(())
@@ -142,6 +143,8 @@ pub(crate) struct Discover {
     /// The configuration before, until it is known whether `base` can be used.
     last_good: Option<Arc<Config>>,
     demanded: BTreeMap<Arc<str>, Demanded>,
+    /// Those that no snapshot could be made with so far, and who waits for that.
+    fresh: HashMap<Arc<str>, Vec<oneshot::Sender<Result<(), Error>>>>,
     watches: HashMap<Finder, Watch>,
     reports: mpsc::Sender<(Finder, Report)>,
     reported: mpsc::Receiver<(Finder, Report)>,
@@ -169,6 +172,7 @@ impl Discover {
             base,
             last_good: None,
             demanded: BTreeMap::new(),
+            fresh: HashMap::new(),
             watches: HashMap::new(),
             reports,
             reported,
@@ -188,15 +192,8 @@ impl Discover {
             config.virtual_hosts.push(Arc::clone(&demanded.host));
             config.backends.insert(demanded.backend.id.clone(), Arc::clone(&demanded.backend));
         }
-        for backend in config.backends.values_mut() {
-            let Some(watch) = backend.discovery.as_ref().and_then(|discovery| self.watches.get(&discovery.of)) else {
-                continue;
-            };
-            let backend = Arc::make_mut(backend);
-            backend.endpoints.clone_from(&watch.endpoints);
-            if let Some(discovery) = &mut backend.discovery {
-                discovery.found = watch.found.clone();
-            }
+        for backend in config.backends.values_mut().filter(|backend| backend.discovery.is_some()) {
+            *backend = self.filled(backend);
         }
         Arc::new(config)
     }
@@ -273,8 +270,12 @@ impl Discover {
 
     fn demand(&mut self, demand: Demand) -> bool {
         let Demand { key, reply } = demand;
-        let made = if self.demanded.contains_key(&key) {
-            Ok(false)
+        if let Some(waiting) = self.fresh.get_mut(&key) {
+            waiting.push(reply);
+            return false;
+        }
+        let refused = if self.demanded.contains_key(&key) {
+            Ok(())
         } else if self.demanded.len() >= MAX_DEMANDED {
             let text = format!(
                 "{MAX_DEMANDED} services are in use that no configuration names, and {key} would be one more; configure \
@@ -282,20 +283,73 @@ impl Discover {
             );
             Err(Error::new(ErrorKind::Overflow, text))
         } else {
-            demand::service(&key, &self.base.settings).map(|(host, backend)| {
-                let demanded = Demanded { host: Arc::new(host), backend: Arc::new(backend) };
-                self.demanded.insert(key, demanded);
-                self.watch();
-                true
-            })
-        };
-        let (reply_with, changed) = match made {
-            Ok(changed) => (Ok(()), changed),
-            Err(error) => (Err(error), false),
+            match demand::service(&key, &self.base.settings) {
+                Ok((host, backend)) => {
+                    let demanded = Demanded { host: Arc::new(host), backend: Arc::new(backend) };
+                    self.demanded.insert(Arc::clone(&key), demanded);
+                    self.fresh.insert(key, vec![reply]);
+                    self.watch();
+                    return true;
+                }
+                Err(error) => Err(error),
+            }
         };
         // Whoever asked may have lost interest.
-        let _ = reply.send(reply_with);
-        changed
+        let _ = reply.send(refused);
+        false
+    }
+
+    /// Lets go of the services of which no snapshot can be made, and tells those who asked; returns whether there are any.
+    pub(crate) fn reject(&mut self, why: &BuildError) -> bool {
+        let fresh = std::mem::take(&mut self.fresh);
+        let any = !fresh.is_empty();
+        for (key, waiting) in fresh {
+            self.demanded.remove(&key);
+            for reply in waiting {
+                let text = format!("the service {key} cannot be made on demand: {why}");
+                let _ = reply.send(Err(Error::new(ErrorKind::InvalidRequest, text)));
+            }
+        }
+        if any {
+            self.forget();
+        }
+        any
+    }
+
+    /// Whoever asked for a service that is there now may look.
+    pub(crate) fn answer(&mut self) {
+        for reply in self.fresh.drain().flat_map(|(_, waiting)| waiting) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// `published` with the services that were made on demand as they are now; `None` if it knows them so.
+    pub(crate) fn with_demanded(&self, published: &Config) -> Option<Config> {
+        let mut config = None;
+        for demanded in self.demanded.values() {
+            let backend = self.filled(&demanded.backend);
+            if published.backends.get(&backend.id).is_some_and(|known| *known == backend) {
+                continue;
+            }
+            let config = config.get_or_insert_with(|| published.clone());
+            if config.backends.insert(backend.id.clone(), backend).is_none() {
+                config.virtual_hosts.push(Arc::clone(&demanded.host));
+            }
+        }
+        config
+    }
+
+    /// `backend` with what is known of its endpoints.
+    fn filled(&self, backend: &Arc<model::Backend>) -> Arc<model::Backend> {
+        let Some(watch) = backend.discovery.as_ref().and_then(|discovery| self.watches.get(&discovery.of)) else {
+            return Arc::clone(backend);
+        };
+        let mut backend = (**backend).clone();
+        backend.endpoints.clone_from(&watch.endpoints);
+        if let Some(discovery) = &mut backend.discovery {
+            discovery.found = watch.found.clone();
+        }
+        Arc::new(backend)
     }
 
     fn report(&mut self, finder: &Finder, report: Report) -> bool {

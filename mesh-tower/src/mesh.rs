@@ -211,6 +211,8 @@ impl Core {
         self.shared.tasks.stop();
         for backend in self.snapshot.load().backends() {
             backend.picker().endpoints().iter().for_each(|endpoint| pool::close(endpoint));
+            // Also of those who wait where there is no endpoint.
+            backend.transport().queue.wake();
         }
     }
 

@@ -175,10 +175,10 @@ impl<T: Transport> Compiler<T> {
             let old = by_name.get(&host.name).copied();
             virtual_hosts.push(virtual_host(host, old, &indices, &mut touched)?);
         }
-        let hosts = if same_hosts(&previous.virtual_hosts, &virtual_hosts) {
-            Arc::clone(&previous.hosts)
+        let (hosts, named) = if same_hosts(&previous.virtual_hosts, &virtual_hosts) {
+            (Arc::clone(&previous.hosts), Arc::clone(&previous.named))
         } else {
-            Arc::new(host_table(&virtual_hosts)?)
+            (Arc::new(host_table(&virtual_hosts)?), Arc::new(named(&virtual_hosts)))
         };
         // Only now that nothing can be refused any more: the buckets are shared with the snapshot in force.
         for host in &virtual_hosts {
@@ -189,7 +189,8 @@ impl<T: Transport> Compiler<T> {
         touched.sort_unstable();
         touched.dedup();
         let settings = Arc::clone(&config.settings);
-        let snapshot = Snapshot { version: previous.version + 1, hosts, virtual_hosts, backends, indices, settings };
+        let snapshot =
+            Snapshot { version: previous.version + 1, hosts, virtual_hosts, named, backends, indices, settings };
         Ok(Update { snapshot: Arc::new(snapshot), removed, touched })
     }
 
@@ -356,7 +357,14 @@ fn split(forward: &model::Forward, indices: &HashMap<BackendId, u32>) -> Result<
 
 fn same_hosts(old: &[Arc<VirtualHost>], new: &[Arc<VirtualHost>]) -> bool {
     old.len() == new.len()
-        && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new) || old.config.hosts == new.config.hosts)
+        && old.iter().zip(new).all(|(old, new)| {
+            Arc::ptr_eq(old, new) || old.config.hosts == new.config.hosts && old.config.name == new.config.name
+        })
+}
+
+fn named(virtual_hosts: &[Arc<VirtualHost>]) -> HashMap<Arc<str>, u32> {
+    let named = (0..).zip(virtual_hosts).filter(|(_, host)| host.config.hosts.is_empty());
+    named.map(|(index, host)| (Arc::clone(host.name()), index)).collect()
 }
 
 fn host_table<E: std::error::Error>(virtual_hosts: &[Arc<VirtualHost>]) -> Result<HostTable, CompileError<E>> {

@@ -157,7 +157,7 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         return Ok(explanation);
     };
     explanation.virtual_host = Some(virtual_host.name().to_string());
-    let Some((index, route)) = virtual_host.route(&head, || request.draw) else {
+    let Some((index, route)) = virtual_host.find(&head, || request.draw) else {
         explanation.reason =
             format!("none of the {} routes of {} matches", virtual_host.routes.len(), virtual_host.name());
         return Ok(explanation);

@@ -70,6 +70,8 @@ pub struct Snapshot<T: Transport = ()> {
     version: u64,
     hosts: Arc<HostTable>,
     virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// Those without a host, by their names.
+    named: Arc<HashMap<Arc<str>, u32>>,
     backends: Vec<Option<Arc<Backend<T>>>>,
     indices: Arc<HashMap<BackendId, u32>>,
     settings: Arc<model::Settings>,
@@ -82,6 +84,7 @@ impl<T: Transport> Snapshot<T> {
             version: 0,
             hosts: Arc::new(HostTable::new([]).expect("without hosts there is no conflict")),
             virtual_hosts: Vec::new(),
+            named: Arc::default(),
             backends: Vec::new(),
             indices: Arc::default(),
             settings: Arc::default(),
@@ -121,6 +124,12 @@ impl<T: Transport> Snapshot<T> {
     /// The virtual host that `authority` selects.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
         self.hosts.lookup(authority).map(|index| &self.virtual_hosts[index as usize])
+    }
+
+    /// The virtual host that has no hosts and is called exactly `name`: no authority selects it, but whoever knows its
+    /// name.
+    pub fn named_virtual_host(&self, name: &str) -> Option<&Arc<VirtualHost>> {
+        self.named.get(name).map(|index| &self.virtual_hosts[*index as usize])
     }
 
     /// The known name nearest to `authority`, for error texts.

@@ -40,18 +40,31 @@ impl<T: Transport> Snapshot<T> {
     /// A [`RouteError`] that says where the search ended.
     pub fn route<R: Rng>(&self, head: &RequestHead<'_>, rng: &mut R) -> Result<Routed<'_>, RouteError<'_>> {
         let virtual_host = self.virtual_host(head.authority).ok_or(RouteError::UnknownService)?;
+        virtual_host.route(head, rng)
+    }
+}
+
+impl VirtualHost {
+    /// The way of a request that belongs here, whatever its authority.
+    ///
+    /// # Errors
+    /// A [`RouteError`] that says where the search ended.
+    pub fn route<'a, R: Rng>(
+        self: &'a Arc<Self>,
+        head: &RequestHead<'_>,
+        rng: &mut R,
+    ) -> Result<Routed<'a>, RouteError<'a>> {
+        let virtual_host = self;
         let draw = || rng.random_range(0..Fraction::DENOMINATOR);
-        let (route_index, route) = virtual_host.route(head, draw).ok_or(RouteError::NoRoute(virtual_host))?;
+        let (route_index, route) = virtual_host.find(head, draw).ok_or(RouteError::NoRoute(virtual_host))?;
         match &route.action {
             Action::Forward(split) => Ok(Routed { virtual_host, route, route_index, target: split.draw(rng) }),
             Action::Unsupported(what) => Err(RouteError::Unsupported(virtual_host, what)),
         }
     }
-}
 
-impl VirtualHost {
     /// The first route that matches. `draw` gives a number in `0..1_000_000` for each fraction that is tested.
-    pub(super) fn route(&self, head: &RequestHead<'_>, draw: impl FnMut() -> u32) -> Option<(u32, &Route)> {
+    pub(super) fn find(&self, head: &RequestHead<'_>, draw: impl FnMut() -> u32) -> Option<(u32, &Route)> {
         let index = self.table.find(head, draw)?;
         Some((index, &self.routes[index as usize]))
     }

@@ -296,7 +296,7 @@ where
                 context.attempt_span().picked(place.in_flight.endpoint().address(), waited);
                 break place;
             }
-            Err(NoPlace::Left) => match context.redraw(head) {
+            Err(NoPlace::Left) => match context.redraw(head).await {
                 Ok(now) => *wanted = now,
                 Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
             },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use mesh_core::balance::PickRequest;
 use mesh_core::classify::Attempt;
-use mesh_core::matching::{RequestHead, request_hash};
+use mesh_core::matching::request_hash;
 use mesh_core::model::{RoutePolicy, Settings, UnknownServices};
 use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::resilience::retry::Attempted;
@@ -62,7 +62,10 @@ impl Context {
             Ok(context) => return Ok(context),
             // In a box: few requests come here, and all would carry its state.
             Err(error) if error.kind() == ErrorKind::UnknownService => {
-                match Box::pin(demand(core, head, error)).await {
+                let mut untold = Untold { core, started, armed: true };
+                let made = Box::pin(demand(core, head, error)).await;
+                untold.armed = false;
+                match made {
                     Ok(()) => {
                         span.resolved();
                         match Self::route(&handle, head, &mut span, started) {
@@ -78,8 +81,7 @@ impl Context {
         if let Some(metrics) = &telemetry.metrics {
             metrics.unrouted(error.kind());
         }
-        let mut event = observe::Request::new(Outcome::Failed(error.kind()), started.elapsed());
-        event.config_version = core.snapshot.load().version();
+        let event = unrouted(core, Outcome::Failed(error.kind()), started);
         span.end(&event, None);
         if core.shared.observers.watches_requests() {
             core.shared.observers.request(event);
@@ -130,13 +132,20 @@ impl Context {
 
     /// Draws a backend anew: the one that was drawn left the configuration before it took the request. The policies are
     /// those the request began with.
-    pub(super) fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
-        let backend = {
-            let snapshot = self.handle.core.snapshot.load();
-            let backend = Arc::clone(draw(&snapshot, head)?.1);
-            self.version = snapshot.version();
-            backend
+    pub(super) async fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
+        let draw = |core: &Core| {
+            let snapshot = core.snapshot.load();
+            draw(&snapshot, head).map(|(_, backend)| (Arc::clone(backend), snapshot.version()))
         };
+        let (backend, version) = match draw(&self.handle.core) {
+            // It was made on demand, and nobody seemed to need it any more.
+            Err(error) if error.kind() == ErrorKind::UnknownService => {
+                Box::pin(demand(&self.handle.core, head, error)).await?;
+                draw(&self.handle.core)?
+            }
+            drawn => drawn?,
+        };
+        self.version = version;
         backend.budget().enter();
         std::mem::replace(&mut self.backend, backend).budget().exit();
         self.wanted(head)
@@ -333,6 +342,28 @@ impl Drop for Context {
     }
 }
 
+/// What there is to tell of a request that was not routed.
+fn unrouted(core: &Core, outcome: Outcome, started: Instant) -> observe::Request<'static> {
+    let mut event = observe::Request::new(outcome, started.elapsed());
+    event.config_version = core.snapshot.load().version();
+    event
+}
+
+/// Tells of a request that is given up while its service is made.
+struct Untold<'a> {
+    core: &'a Core,
+    started: Instant,
+    armed: bool,
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if self.armed && self.core.shared.observers.watches_requests() {
+            self.core.shared.observers.request(unrouted(self.core, Outcome::Cancelled, self.started));
+        }
+    }
+}
+
 /// Makes the service that the request is for, if it may be made on demand; otherwise `unknown` stays.
 async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
     let settings = Arc::clone(core.snapshot.load().settings());
@@ -347,14 +378,13 @@ async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
 
 /// Where `snapshot` sends the request.
 fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
-    let mut routed = snapshot.route(&head.request_head(), &mut rand::rng());
-    if matches!(routed, Err(RouteError::UnknownService)) {
-        // One that was made on demand goes by a name of its own.
-        routed = head.with_demand(snapshot.settings(), |key| match key {
-            Some(key) => snapshot.route(&RequestHead { authority: key, ..head.request_head() }, &mut rand::rng()),
-            None => Err(RouteError::UnknownService),
-        });
-    }
+    let configured = if head.has_key() { None } else { snapshot.virtual_host(head.key()) };
+    // One that was made on demand goes by a name of its own.
+    let demanded = || head.with_demand(snapshot.settings(), |key| snapshot.named_virtual_host(key?));
+    let routed = match configured.or_else(demanded) {
+        Some(virtual_host) => virtual_host.route(&head.request_head(), &mut rand::rng()),
+        None => Err(RouteError::UnknownService),
+    };
     let error = match routed {
         Ok(routed) => match routed.target.index().and_then(|index| snapshot.backend(index)) {
             Some(backend) => return Ok((routed, backend)),

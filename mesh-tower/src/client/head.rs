@@ -117,7 +117,7 @@ impl Head {
     pub(crate) fn request_head(&self) -> RequestHead<'_> {
         RequestHead {
             method: &self.method,
-            authority: self.key(),
+            authority: self.authority.as_str(),
             path: self.path.path(),
             query: self.path.query(),
             headers: &self.headers,
@@ -138,6 +138,11 @@ impl Head {
             }
             None => with(None),
         }
+    }
+
+    /// Whether the target says what selects the service, and no authority does.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Whether the port that is written, if one is, is one.

@@ -53,6 +53,11 @@ impl Tasks {
         self.0.stopping.load(Ordering::Acquire)
     }
 
+    /// Resolves once [`stop`](Self::stop) was called.
+    pub(crate) async fn stopped(&self) {
+        self.0.stop.cancelled().await;
+    }
+
     /// The first step.
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Release);
