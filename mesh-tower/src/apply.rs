@@ -44,7 +44,15 @@ impl Applier {
         'news: loop {
             let news = self.discover.next(&core).await;
             let mut published = core.snapshot.load_full();
+            // Whoever calls a service that nobody configured does not wait for the backends of others.
+            let demanded = matches!(news, News::Found) && self.publish_demanded(&published);
+            if demanded {
+                published = core.snapshot.load_full();
+            }
             let Some(mut pending) = self.take(news, &published) else { continue };
+            if demanded && pending.update.touched.is_empty() && pending.update.removed.is_empty() {
+                continue;
+            }
             // Backends that gain traffic are connected before they get it. What is new meanwhile is built on top of what
             // waits, and the two are published as one.
             let began = Instant::now();
@@ -52,7 +60,6 @@ impl Applier {
                 tokio::select! {
                     () = warm(&published, &pending.update, began) => break,
                     news = self.discover.next(&core) => {
-                        // Whoever calls a service that nobody configured does not wait for the backends of others.
                         if matches!(news, News::Found) && self.publish_demanded(&published) {
                             published = core.snapshot.load_full();
                             // What waited was built on what is no longer in force.
