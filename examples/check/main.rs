@@ -20,7 +20,8 @@ const USAGE: &str = "\
 usage: check [--json] [--strict] [--env] FILE
 
 Prints the configuration of FILE as it would be in force, with all defaults and with the origin of each value, and then
-what is legal and probably wrong; or everything that is wrong. Files that it names, such as certificates, are not read.
+what is legal and probably wrong; or everything that is wrong. Files that it names, such as certificates, are not read. What a
+match compares with a credential, such as the header `authorization`, is shown as <redacted>.
 
   --json    print one object of JSON instead:
               file      the name of the file

@@ -2,15 +2,34 @@ use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use mesh_tonic::core::balance::{Balance, Candidates, PickRequest};
 use mesh_tonic::core::config;
+use mesh_tonic::core::model::{self, LoadBalancer};
 use mesh_tonic::core::snapshot::{Compiler, RequestDescription, Snapshot, explain};
 use serde_json::{Value, json};
 
 /// The snapshot of a configuration, or all that is wrong with it, a line each.
 pub(crate) fn compile(text: &[u8], name: &str, directory: &Path) -> Result<Arc<Snapshot<()>>, String> {
     let config = config::parse(text, name, directory).map_err(|problems| problems.to_string())?;
-    let update = Compiler::new(()).compile(&Snapshot::empty(), &config, &mut rand::rng());
+    let mut compiler = Compiler::new(());
+    for backend in config.backends.values() {
+        // The program that uses the file has it; which endpoint it chooses is not asked here.
+        if let LoadBalancer::Custom(name) = &backend.load_balancer {
+            compiler = compiler.with_balance(Arc::clone(name), Arc::new(stand_in));
+        }
+    }
+    let update = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng());
     update.map(|update| update.snapshot).map_err(|error| format!("{name}: {error}"))
+}
+
+fn stand_in(_: &model::Backend) -> Arc<dyn Balance> {
+    struct Chance;
+    impl Balance for Chance {
+        fn pick(&self, _: &dyn Candidates, _: &PickRequest, _: &mut dyn rand::Rng) -> Option<usize> {
+            None
+        }
+    }
+    Arc::new(Chance)
 }
 
 /// Answers each line of `questions` but blank ones with a line, at once. Returns how many were bad.
@@ -161,6 +180,16 @@ services:
             assert!(answers[0]["error"].as_str().is_some_and(|text| !text.is_empty()), "{line}");
             assert_eq!(answers[1]["route"], json!("#2"), "{line}");
         }
+    }
+
+    #[test]
+    fn balancers_of_the_program_stand_in_nobodys_way() {
+        let custom = "load_balancer: { policy: custom, name: rendezvous }";
+        let text = CONFIG.replace("[127.0.0.1:50051]", &format!("[127.0.0.1:50051], {custom}"))
+            + "defaults: { load_balancer: { policy: custom, name: another } }\n";
+        let snapshot = compile(text.as_bytes(), "mesh.yaml", Path::new("")).unwrap();
+        let answer = one(&snapshot, br#"{"authority": "greeter", "path": "/api"}"#).unwrap();
+        assert_eq!(answer["route"], json!("#2"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs the inputs of every fuzz target's corpus through it, and random ones besides.
+//! RL-16: runs the inputs of every fuzz target's corpus through it, and random ones besides.
 //!
 //! The targets assert what must hold; an input that a fuzzer found is kept in `fuzz/corpus/<target>/`.
 

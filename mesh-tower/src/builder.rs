@@ -74,7 +74,10 @@ impl Builder {
 
     /// Lets the environment of this process have a say, as it is now: its
     /// [variables](mesh_core::config#the-environment) replace what the file or the text says, and are replaced by what
-    /// the builder says. `MESH_CONFIG` names the file if the builder does not.
+    /// the builder says. `MESH_CONFIG` names the file if the builder is given neither one nor a
+    /// configuration, and is ignored otherwise. Beside a configuration made in code ([`config`](Self::config),
+    /// [`configs`](Self::configs)) any other of its variables is refused by [`build`](Self::build), with
+    /// [`SettingsBesideConfig`](BuildError::SettingsBesideConfig).
     #[must_use]
     pub fn env(self) -> Self {
         self.environment(std::env::vars_os())
@@ -95,14 +98,17 @@ impl Builder {
         self
     }
 
-    /// Takes a configuration made in code.
+    /// Takes a configuration made in code. Its settings are [`Config::settings`]: settings of the builder and variables of
+    /// the environment beside it are refused by [`build`](Self::build), with
+    /// [`SettingsBesideConfig`](BuildError::SettingsBesideConfig); `MESH_CONFIG` is ignored.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.source = Some(Source::Config(config));
         self
     }
 
-    /// Takes configurations made in code, and follows them while they change.
+    /// Takes configurations made in code, and follows them while they change. What is refused beside them, and what is
+    /// ignored, is as with [`config`](Self::config).
     #[must_use]
     pub fn configs(mut self, configs: watch::Receiver<Arc<Config>>) -> Self {
         self.source = Some(Source::Watch(configs));

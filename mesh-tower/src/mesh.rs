@@ -154,7 +154,8 @@ impl Mesh {
     }
 
     /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
-    /// environment, the builder, or nobody. `None` if it was made in code.
+    /// environment, the builder, or nobody. `None` if it was made in code. What a match compares with a credential is
+    /// [redacted](Effective).
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

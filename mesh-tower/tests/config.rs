@@ -231,7 +231,8 @@ async fn cf_07_a_reload_keeps_what_is_said_beside_the_file() {
 
 #[tokio::test]
 async fn settings_beside_a_configuration_made_in_code_are_refused() {
-    let mesh = builder(&[("PATH", "/bin")]).config(Config::new()).build().await.unwrap();
+    let mesh =
+        builder(&[("PATH", "/bin"), ("MESH_CONFIG", "/no/such/file")]).config(Config::new()).build().await.unwrap();
     assert!(mesh.effective_config().is_none());
     mesh.shutdown().await;
     for builder in [builder(&[("MESH_TIMEOUT", "1s")]), Mesh::builder().default_timeout(Duration::from_secs(1))] {

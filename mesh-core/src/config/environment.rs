@@ -92,7 +92,7 @@ pub const VARIABLES: [Variable; 12] = [
         "OTEL_PROPAGATORS",
         "telemetry.propagators",
         Kind::Propagators,
-        "The formats of the trace context with commas between them, or `none`. Those of OpenTelemetry that are not \
+        "The formats of the trace context in any case with commas between them, or `none`. Those of OpenTelemetry that are not \
          known here are passed over with a warning.",
     ),
 ];
@@ -161,11 +161,13 @@ impl Environment {
     }
 
     fn propagators(&mut self, text: &str, writer: Writer) -> Node {
+        // OpenTelemetry compares the names of its variables without regard to case.
+        let text = text.to_ascii_lowercase();
         if text.trim() == "none" {
             return writer.text("none");
         }
         let mut taken: Vec<&str> = Vec::new();
-        for word in words(text) {
+        for word in words(&text) {
             // OpenTelemetry asks for duplicates to be dropped.
             if taken.contains(&word) {
                 continue;

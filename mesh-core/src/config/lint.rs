@@ -15,7 +15,7 @@ use super::problem::{Path, shorten};
 use super::schema::{self, BalancerSection};
 use super::shape::{Field, Named, Spanned};
 use super::warning::Warning;
-use crate::model::Address;
+use crate::model::{Address, UnknownServices};
 
 /// How many warnings are kept.
 const MAX_WARNINGS: usize = 1000;
@@ -26,6 +26,7 @@ pub(super) fn warnings(file: &schema::File, name: &Arc<str>) -> Vec<Warning> {
     if let Some(defaults) = lint.defaults {
         lint.retry(&defaults.retry, &defaults.timeout, Path::TOP.key("defaults"));
     }
+    lint.unknown_services(file);
     let services = Path::TOP;
     let services = services.key("services");
     for service in file.services.value().into_iter().flatten() {
@@ -86,19 +87,52 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn unbounded(&mut self, service: &Named<schema::Service>, routes: &[Field<schema::Route>], path: Path<'_>) {
-        let is_said = |timeout: &Timeout| timeout.is_written();
-        let by_route = |route: &schema::Route| {
-            let backends = || route.backends.value().into_iter().flatten().filter_map(Field::value);
-            is_said(&route.timeout) || backends().any(|backend| is_said(&backend.timeout))
-        };
-        let is_bounded = self.defaults.is_some_and(|defaults| is_said(&defaults.timeout))
-            || routes.iter().filter_map(Field::value).any(by_route);
-        if !is_bounded {
+    /// Who said that any name is looked up has a bound to think of; where nobody said anything there is no file to warn
+    /// about.
+    fn unknown_services(&mut self, file: &schema::File) {
+        if let Some(Spanned { value: UnknownServices::Dns, at }) = file.unknown_services.given()
+            && matches!(at, Position::File { .. } | Position::Environment(_))
+            && !self.has_default_timeout()
+        {
             let message =
-                format!("a request to `{}` takes as long as it takes if its caller sets no deadline", &service.name);
+                "a request to a name that is no service takes as long as it takes if its caller sets no deadline";
+            let help = "set `defaults.timeout`; `0s` says that none is meant";
+            self.warn("no-default-timeout", *at, Path::TOP.key("unknown_services"), message.to_owned(), help);
+        }
+    }
+
+    fn has_default_timeout(&self) -> bool {
+        self.defaults.is_some_and(|defaults| defaults.timeout.is_written())
+    }
+
+    /// About the service if none of its routes has a bound, otherwise about each that has none.
+    fn unbounded(&mut self, service: &Named<schema::Service>, routes: &[Field<schema::Route>], path: Path<'_>) {
+        if self.has_default_timeout() {
+            return;
+        }
+        let is_bounded = |route: &schema::Route| {
+            let mut backends = route.backends.value().into_iter().flatten().filter_map(Field::value).peekable();
+            route.timeout.is_written()
+                || backends.peek().is_some() && backends.all(|backend| backend.timeout.is_written())
+        };
+        let name = &service.name;
+        if !routes.iter().filter_map(Field::value).any(is_bounded) {
+            let message = format!("a request to `{name}` takes as long as it takes if its caller sets no deadline");
             let help = "set `timeout` of its routes, or `defaults.timeout`; `0s` says that none is meant";
             self.warn("no-timeout", service.at, path, message, help);
+            return;
+        }
+        let routes_path = path.key("routes");
+        let help = "set its `timeout`, or `defaults.timeout`; `0s` says that none is meant";
+        for (index, route) in routes.iter().enumerate() {
+            if let Some(Spanned { value: route, at }) = route.given()
+                && !is_bounded(route)
+            {
+                let message = format!(
+                    "a request to `{name}` by this route takes as long as it takes if its caller sets no deadline"
+                );
+                self.warn("no-timeout", *at, routes_path.index(index), message, help);
+            }
         }
     }
 

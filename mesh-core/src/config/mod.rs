@@ -4,6 +4,7 @@
 mod address;
 mod build;
 mod choice;
+mod credential;
 mod duration;
 mod effective;
 mod environment;

@@ -188,6 +188,19 @@ impl Problems {
         self.found.is_empty()
     }
 
+    /// How many were found and are kept.
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Lets those with `path`, the first `before` left out, say nothing but `message`.
+    pub(super) fn redact(&mut self, before: usize, path: &str, message: &str) {
+        for problem in self.found.iter_mut().skip(before).filter(|problem| problem.path == path) {
+            message.clone_into(&mut problem.message);
+            (problem.value, problem.help) = (None, None);
+        }
+    }
+
     /// Who `at` is.
     pub(super) fn origin(&self, at: Position) -> Origin {
         at.origin(&self.file)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::address::{DnsTarget, EndpointAddress, SrvName};
 use super::choice::{Balancer, LoadBalancer, Methods, OrNone, Propagators, TlsMode};
+use super::credential::Discreet;
 use super::duration;
 use super::names::{FilePath, Header, Host, HttpMethod, ServerName, UriPath};
 use super::number::{Decimal, Flag, Integer, Span, Timeout};
@@ -118,9 +119,9 @@ section! {
         /// The method.
         method: HttpMethod = Optional,
         /// Headers; several values of one are joined with a comma.
-        headers: List<HeaderMatch> = Optional,
+        headers: List<Discreet<HeaderMatch>> = Optional,
         /// Query parameters; the first of a name counts, decoded.
-        query: List<QueryMatch> = Optional,
+        query: List<Discreet<QueryMatch>> = Optional,
         /// The share of requests that match, in percent. Excludes `fraction`.
         percent: Decimal<0, 1_000_000, 4> = Optional,
         /// The share of requests that match. Excludes `percent`.
@@ -212,7 +213,7 @@ section! {
         /// The statuses of the condition `retriable-status-codes`, with which it must be given.
         retriable_status_codes: OneOrMore<Integer<u16, 400, 599>> = Optional,
         /// The response headers of the condition `retriable-headers`, with which it must be given; one is enough.
-        retriable_headers: OneOrMore<HeaderMatch> = Optional,
+        retriable_headers: OneOrMore<Discreet<HeaderMatch>> = Optional,
         /// Methods that may be sent again after a peer acted on them, or `all`. Without it the idempotent ones.
         methods: Methods = Optional,
         /// How much of a request body is kept to be sent again, in bytes.

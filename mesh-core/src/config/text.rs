@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::credential::REDACTED;
 #[cfg(test)]
 use super::json_schema::{Definitions, Schema, json};
 use super::problem::{Draft, Path, shorten};
@@ -152,7 +153,7 @@ impl<T: TextShape> Shape for Secret<T> {
     }
 
     fn complete(node: &Node, _: &Entries) -> Node {
-        Writer(node.at).text("<redacted>")
+        Writer(node.at).text(REDACTED)
     }
 
     #[cfg(test)]

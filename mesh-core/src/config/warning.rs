@@ -27,8 +27,9 @@ impl fmt::Display for Warning {
 }
 
 /// The [codes](Warning::code) of all warnings that there are, each with its meaning.
-pub const WARNINGS: [(&str, &str); 14] = [
-    ("no-timeout", "No route of a service has a `timeout`, and `defaults` have none."),
+pub const WARNINGS: [(&str, &str); 15] = [
+    ("no-timeout", "A route, or all of a service, has no `timeout`, and `defaults` have none."),
+    ("no-default-timeout", "`unknown_services` is `dns`, and `defaults` have no `timeout`."),
     ("unreachable-route", "A route stands behind one that matches everything."),
     ("never-matches", "A match is for a share of 0 requests."),
     ("unused-backend", "No route of the service leads to a backend."),

@@ -5,7 +5,7 @@
 //! where file notifications do not (network file systems, some container mounts) and costs one `stat`.
 //!
 //! A change is read once the file has kept still for one more look, so that a writer that needs two writes is not
-//! caught between them. A ConfigMap mounted by `subPath` never changes; that is Kubernetes' rule.
+//! caught between them. A ConfigMap mounted by `subPath` never changes; that is Kubernetes' rule (CF-05).
 
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -227,3 +227,55 @@ fn cf_07_secrets_are_redacted() {
     assert_eq!(shown, serde_json::json!({ "keys": vec!["<redacted>"; 4] }));
     assert!(!format!("{:?}", Effective::new(node, "mesh.yaml")).to_lowercase().contains("sesame"));
 }
+
+/// CF-07: what a match compares with a credential is shown neither as text nor as JSON, and nothing else is left out.
+#[test]
+fn cf_07_credentials_of_matches_are_redacted() {
+    let of = |conditions: &str| {
+        format!(
+            "services: {{ s: {{ backends: {{ b: {{ endpoints: [] }} }}, routes: [{{ backends: [{{ name: b }}], {conditions} }}] }} }}\n"
+        )
+    };
+    for name in [
+        "authorization",
+        "Proxy-Authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "X_Api_Key",
+        "x-csrf-token",
+        "client-secret",
+        "db.password",
+    ] {
+        for kind in ["exact", "prefix", "suffix", "contains", "regex"] {
+            let condition = format!("name: {name}, {kind}: hunter2");
+            for (conditions, path) in [
+                (format!("matches: [{{ headers: [{{ {condition} }}] }}]"), "matches[0].headers[0]"),
+                (format!("matches: [{{ query: [{{ {condition} }}] }}]"), "matches[0].query[0]"),
+                (
+                    format!("retry: {{ on: [retriable-headers], retriable_headers: [{{ {condition} }}] }}"),
+                    "retry.retriable_headers[0]",
+                ),
+            ] {
+                let effective = parsed(&Reader::new(), &of(&conditions)).effective;
+                let (text, json) = (effective.to_string(), serde_json::to_string(&effective).unwrap());
+                assert!(!text.contains("hunter2") && !json.contains("hunter2"), "{text}");
+                let path = format!("services.s.routes[0].{path}.{kind}");
+                let setting = effective.settings().into_iter().find(|setting| setting.path == path).unwrap();
+                assert_eq!(setting.value, "\"<redacted>\"");
+                assert!(setting.origin.to_string().starts_with("mesh.yaml:1:"), "{text}");
+            }
+        }
+    }
+    let shown = |conditions: &str| parsed(&Reader::new(), &of(conditions)).effective.to_string();
+    assert!(shown("matches: [{ headers: [{ name: x-canary, exact: hunter2 }] }]").contains("exact: hunter2 "));
+    assert!(shown("matches: [{ headers: [{ name: cookie, present: true }] }]").contains("present: true "));
+    for (field, value) in [("regex", "'(hunter2'"), ("exact", "0x123456"), ("prefix", "[hunter2]"), ("suffix", "''")] {
+        let text = of(&format!("matches: [{{ headers: [{{ name: Authorization, {field}: {value} }}] }}]"));
+        let error = parse(text.as_bytes(), "mesh.yaml", Path::new("")).unwrap_err();
+        let message = format!("this is not what `{field}` may be; it is not shown, for it may be a secret");
+        assert_eq!((error.problems().len(), &*error.problems()[0].message), (1, &*message), "{error}");
+        let json = serde_json::to_string(error.problems()).unwrap();
+        assert!(!json.contains("hunter2") && !json.contains("0x123456"), "{json}");
+    }
+}

@@ -30,6 +30,33 @@ fn says_what_is_probably_wrong() {
         (&routes("{ backends: [{ name: b }], timeout: 0s }"), "", &[]),
         (&routes("{ backends: [{ name: b, timeout: 1s }] }"), "", &[]),
         (&routes("{ backends: [{ name: b }] }"), "", &["no-timeout f:1:13 services.s"]),
+        // A bound of one route hides none that is missing.
+        (
+            &routes(
+                "{ matches: [{ method: GET }], backends: [{ name: b }], timeout: 1s }, { backends: [{ name: b }] }",
+            ),
+            "",
+            &["no-timeout f:2:82 services.s.routes[1]"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, timeout: 1s }, { name: c }] }], backends: { b: { dns: b:80 }, c: { dns: c:80 } }",
+            "",
+            &["no-timeout f:1:13 services.s"],
+        ),
+        (
+            &routes(
+                "{ matches: [{ method: GET }], backends: [{ name: b }], timeout: 1s }, { backends: [{ name: b }] }",
+            ),
+            t,
+            &[],
+        ),
+        (
+            &routes("{ backends: [{ name: b }], timeout: 1s }"),
+            "unknown_services: dns",
+            &["no-default-timeout f:4:19 unknown_services"],
+        ),
+        (b, "unknown_services: dns\ndefaults: { timeout: 0s }", &[]),
+        (&routes("{ backends: [{ name: b }], timeout: 1s }"), "unknown_services: refuse", &[]),
         (
             "routes: [{ backends: [{ name: b }] }], backends: { b: { dns: b:80 }, c: { dns: c:80 } }",
             t,
@@ -162,4 +189,22 @@ fn warnings_are_bounded() {
     let text = format!("services:\n  {}", services.replace('\n', "\n  "));
     let file = File { text: text.as_bytes(), name: "f", directory: Path::new("") };
     assert_eq!(Reader::new().read(Some(file)).unwrap().warnings.len(), 1000);
+}
+
+/// Nobody is warned of what nobody said: without a file all names are looked up.
+#[test]
+fn names_that_are_looked_up_without_a_bound_are_a_warning_if_somebody_says_so() {
+    use crate::model::UnknownServices::Dns;
+    let codes = |reader: Reader| {
+        let warnings = reader.read(None).unwrap().warnings;
+        warnings.iter().map(|warning| format!("{} {}", warning.code, warning.origin)).collect::<Vec<_>>()
+    };
+    let environment = |variables: &[(&str, &str)]| {
+        Reader::new().with_environment(variables.iter().map(|(name, value)| (name.into(), value.into())))
+    };
+    let variable = ("MESH_UNKNOWN_SERVICES", "dns");
+    assert_eq!(codes(Reader::new()), [""; 0]);
+    assert_eq!(codes(Reader::new().with_unknown_services(Dns)), [""; 0]);
+    assert_eq!(codes(environment(&[variable])), ["no-default-timeout environment MESH_UNKNOWN_SERVICES"]);
+    assert_eq!(codes(environment(&[variable, ("MESH_TIMEOUT", "1s")])), [""; 0]);
 }

@@ -183,7 +183,11 @@ fn propagators_of_others_are_passed_over() {
     assert_eq!(config.settings.telemetry.propagators, [Propagator::TraceContext]);
     let codes: Vec<_> = warnings.iter().map(|warning| warning.code).collect();
     assert_eq!(codes, ["unknown-propagator"; 2]);
-    for none in ["none", "jaeger"] {
+    for (text, propagator) in [("TraceContext", Propagator::TraceContext), ("B3Multi,b3multi", Propagator::B3Multi)] {
+        let config = parsed(&environment(&[("OTEL_PROPAGATORS", text)]), FILE).config;
+        assert_eq!(config.settings.telemetry.propagators, [propagator]);
+    }
+    for none in ["none", "None", "jaeger", "Jaeger"] {
         let config = parsed(&environment(&[("OTEL_PROPAGATORS", none)]), FILE).config;
         assert_eq!(config.settings.telemetry.propagators, []);
     }

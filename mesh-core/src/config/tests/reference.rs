@@ -145,3 +145,11 @@ fn defaults_are_valid() {
         assert_eq!(missing, expected, "{}", section.title);
     }
 }
+
+/// CF-05: users read when a ConfigMap follows, and that one by `subPath` never does.
+#[test]
+fn cf_05_the_reference_says_when_a_config_map_follows() {
+    let reference = include_str!("../reference.md").replace('\n', " ");
+    assert!(reference.contains("the kubelet's sync period and cache, one to two minutes in all"));
+    assert!(reference.contains("one that is mounted by `subPath` never changes"));
+}

@@ -247,7 +247,7 @@ pub(crate) const CATALOG: &[Metric] = &[
     Metric {
         name: "mesh.config.reloads",
         unit: "{reload}",
-        help: "Configurations that were applied or refused; the first, and found endpoints, count too.",
+        help: "Configurations that were applied or refused; the first counts too, found endpoints do not.",
         kind: Kind::Counter(|reading, sink| {
             for (result, count) in reading.metrics.config.counts() {
                 sink(count, &[KeyValue::new("mesh.config.result", result)]);

@@ -16,14 +16,14 @@
 //!
 //! | variable | means | default |
 //! | --- | --- | --- |
-//! | `OTEL_SDK_DISABLED` | `true`: nothing is recorded | `false` |
+//! | `OTEL_SDK_DISABLED` | `true`: nothing is recorded; what is neither `true` nor `false` counts as `false`, with a warning | `false` |
 //! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` | `otlp` or `none` | `otlp` |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT` | the collector; `/v1/traces` and `/v1/metrics` are put behind it | `http://localhost:4318` |
 //! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, `.._METRICS_ENDPOINT` | the whole URL of one signal | |
 //! | `OTEL_EXPORTER_OTLP_PROTOCOL`, and `.._TRACES_..`, `.._METRICS_..` | `http/protobuf`; nothing else is supported | `http/protobuf` |
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, likewise | `name=value,..`, values percent-encoded | |
 //! | `OTEL_EXPORTER_OTLP_TIMEOUT`, likewise | of one export with its retries, in milliseconds | 10000 |
-//! | `OTEL_EXPORTER_OTLP_COMPRESSION`, likewise | `none`; nothing else is supported | `none` |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION`, likewise | `none`; with anything else there is a warning, and nothing is compressed | `none` |
 //! | `OTEL_EXPORTER_OTLP_CERTIFICATE`, likewise | a PEM file of the authorities to trust for `https` | the public ones |
 //! | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative`, `delta` or `lowmemory` | `cumulative` |
 //! | `OTEL_METRIC_EXPORT_INTERVAL` | in milliseconds | 60000 |
@@ -35,7 +35,9 @@
 //! | `OTEL_SERVICE_NAME` | what the telemetry is of | `unknown_service:` and the program's name |
 //! | `OTEL_RESOURCE_ATTRIBUTES` | `key=value,..`, values percent-encoded | |
 //!
-//! An empty variable counts as unset; one that cannot be read is an error that names it.
+//! An empty variable counts as unset; one that cannot be read, or is not UTF-8, is an error that names it, unless the table
+//! says otherwise. Warnings are `WARN` events of `tracing` under the target `mesh`. What is wrong with a header is told
+//! without its value.
 //!
 //! # What happens when the collector is away
 //!
@@ -83,6 +85,20 @@ pub enum OtlpError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A variable with headers cannot be read. Its value is a secret and is not told.
+    #[error("{name}: {reason}; write `key=value,key=value`, with values percent-encoded")]
+    Headers {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong, and with which entry, counted from 1.
+        reason: String,
+    },
+    /// A variable is not text.
+    #[error("{name}: its value is not UTF-8")]
+    NotText {
+        /// The variable.
+        name: String,
+    },
     /// The connection to the collector cannot be set up.
     #[error("the connection to the OpenTelemetry collector: {0}")]
     Connection(#[from] BuildError),
@@ -126,7 +142,7 @@ impl Otlp {
     /// # Panics
     /// Outside of a tokio runtime: exports are sent on the one this is called on.
     pub async fn from_env() -> Result<Self, OtlpError> {
-        Self::from_variables(|name| std::env::var(name).ok()).await
+        Self::of(Settings::read_os(&|name| std::env::var_os(name))?).await
     }
 
     /// Set up as `variable` says: it gives the value of each variable of the table above, where there is one.
@@ -137,7 +153,13 @@ impl Otlp {
     /// # Panics
     /// As [`from_env`](Self::from_env).
     pub async fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, OtlpError> {
-        let settings = Settings::read(&variable)?;
+        Self::of(Settings::read(&variable)?).await
+    }
+
+    async fn of(settings: Settings) -> Result<Self, OtlpError> {
+        for warning in &settings.warnings {
+            tracing::warn!(target: crate::observe::TARGET, "{warning}");
+        }
         let counts = Arc::new(Counts::new(settings.max_queue));
         let mut tracers = SdkTracerProvider::builder().with_resource(settings.resource.clone());
         let mut meters = SdkMeterProvider::builder().with_resource(settings.resource.clone());

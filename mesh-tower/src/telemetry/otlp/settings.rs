@@ -1,6 +1,8 @@
 //! The variables that OpenTelemetry specifies, as far as they concern us.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub(super) struct Settings {
     pub(super) schedule_delay: Duration,
     pub(super) max_queue: usize,
     pub(super) max_batch: usize,
+    /// What is not understood and holds nothing up: it is told, and ignored.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The variables of one signal, each before the one that holds for both.
@@ -87,13 +91,25 @@ const METRICS: Names = Names {
 };
 
 /// The variables.
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
+struct Variables<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    warnings: RefCell<Vec<String>>,
+}
 
 impl Variables<'_> {
     /// The value of `name`; an empty one counts as none.
     fn get(&self, name: &'static str) -> Option<(&'static str, String)> {
-        let value = (self.0)(name)?.trim().to_owned();
+        let value = (self.variable)(name)?.trim().to_owned();
         (!value.is_empty()).then_some((name, value))
+    }
+
+    fn warn(&self, (name, value): &(&'static str, String), outcome: &str) {
+        let warning = format!("{name}={value:?}: {outcome}");
+        let mut warnings = self.warnings.borrow_mut();
+        // Both signals may read it.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
 
     fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, String)> {
@@ -119,13 +135,29 @@ fn understand<T>(
 }
 
 impl Settings {
+    /// As [`read`](Self::read), of an environment. What is not UTF-8 is an error that names the variable.
+    pub(super) fn read_os(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, OtlpError> {
+        let refused = RefCell::new(None);
+        let text = |name: &str| {
+            let read = variable(name)?.into_string();
+            read.inspect_err(|_| *refused.borrow_mut() = Some(name.to_owned())).ok()
+        };
+        let settings = Self::read(&text);
+        match refused.take() {
+            Some(name) => Err(OtlpError::NotText { name }),
+            None => settings,
+        }
+    }
+
     pub(super) fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, OtlpError> {
-        let variables = Variables(variable);
-        let disabled = variables.read("OTEL_SDK_DISABLED", false, |value| match &*value.to_ascii_lowercase() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("write `true` or `false`".to_owned()),
-        })?;
+        let variables = Variables { variable, warnings: RefCell::default() };
+        let disabled = variables.get("OTEL_SDK_DISABLED").is_some_and(|variable| {
+            let is = |word| variable.1.eq_ignore_ascii_case(word);
+            if !is("true") && !is("false") {
+                variables.warn(&variable, "counts as `false`; write `true` or `false`");
+            }
+            is("true")
+        });
         let max_queue = variables.read("OTEL_BSP_MAX_QUEUE_SIZE", 2048, count)?;
         let max_batch = variables.read("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, count)?;
         Ok(Self {
@@ -142,6 +174,7 @@ impl Settings {
             schedule_delay: variables.read("OTEL_BSP_SCHEDULE_DELAY", Duration::from_secs(5), millis)?,
             max_queue,
             max_batch: max_batch.min(max_queue),
+            warnings: variables.warnings.take(),
         })
     }
 }
@@ -155,13 +188,16 @@ fn signal(variables: &Variables<'_>, names: &Names, disabled: bool) -> Result<Op
     if disabled || !exports {
         return Ok(None);
     }
-    for (names, supported) in [(names.protocol, "http/protobuf"), (names.compression, "none")] {
-        if let Some(variable) = variables.first(names) {
-            understand(variable, |value| match value == supported {
-                true => Ok(()),
-                false => Err(format!("is not supported; write `{supported}`, or nothing")),
-            })?;
-        }
+    if let Some(variable) = variables.first(names.protocol) {
+        understand(variable, |value| match value {
+            "http/protobuf" => Ok(()),
+            _ => Err("is not supported; write `http/protobuf`, or nothing".to_owned()),
+        })?;
+    }
+    if let Some(variable) = variables.first(names.compression)
+        && variable.1 != "none"
+    {
+        variables.warn(&variable, "is not supported, and nothing is compressed; write `none`, or nothing");
     }
     for name in names.unsupported {
         if let Some(variable) = variables.get(name) {
@@ -174,17 +210,8 @@ fn signal(variables: &Variables<'_>, names: &Names, disabled: bool) -> Result<Op
             uri(&format!("{}{}", value.trim_end_matches('/'), names.path))
         })?,
     };
-    let headers = variables.first(names.headers).map_or(Ok(HashMap::new()), |variable| {
-        understand(variable, |value| {
-            let pairs = pairs(value)?;
-            for (name, value) in &pairs {
-                let valid = http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();
-                if !valid {
-                    return Err(format!("{name:?} is not a header that can be sent"));
-                }
-            }
-            Ok(pairs.into_iter().collect())
-        })
+    let headers = variables.first(names.headers).map_or(Ok(HashMap::new()), |(name, value)| {
+        headers(&value).map_err(|reason| OtlpError::Headers { name, reason })
     })?;
     let timeout = variables.first(names.timeout);
     let timeout = timeout.map_or(Ok(Duration::from_secs(10)), |variable| understand(variable, millis))?;
@@ -218,9 +245,34 @@ fn millis(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`pairs`]. Values are secrets, and no error shows one; nor what stands in the place of a name and is none, for it
+/// may be a value too.
+fn headers(text: &str) -> Result<HashMap<String, String>, String> {
+    let header = |(index, member): (usize, &str)| {
+        let what = || format!("entry {}", index + 1);
+        let (name, value) = member.split_once('=').ok_or_else(|| format!("{} is not `key=value`", what()))?;
+        let (name, value) = (name.trim(), percent_decode_str(value.trim()).decode_utf8());
+        if name.is_empty() {
+            return Err(format!("{} has no key", what()));
+        }
+        if http::HeaderName::try_from(name).is_err() {
+            return Err(format!("the key of {} is not the name of a header", what()));
+        }
+        let value = value.map_err(|_| format!("the value of {}, {name:?}, is not UTF-8", what()))?;
+        if http::HeaderValue::try_from(&*value).is_err() {
+            return Err(format!("the value of {}, {name:?}, is not one of a header", what()));
+        }
+        Ok((name.to_owned(), value.into_owned()))
+    };
+    members(text).enumerate().map(header).collect()
+}
+
+fn members(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|member| !member.is_empty())
+}
+
 /// `key=value,key=value`, with values percent-encoded (W3C Baggage).
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
-    let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
     let pair = |member: &str| {
         let (key, value) = member.split_once('=').ok_or_else(|| format!("{member:?} is not `key=value`"))?;
         let value = percent_decode_str(value.trim()).decode_utf8();
@@ -230,7 +282,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
             key => Ok((key.to_owned(), value.into_owned())),
         }
     };
-    members.map(pair).collect()
+    members(text).map(pair).collect()
 }
 
 fn resource(variables: &Variables<'_>) -> Result<Resource, OtlpError> {

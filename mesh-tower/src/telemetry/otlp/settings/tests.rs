@@ -89,19 +89,13 @@ fn samplers_and_resources_are_read() {
 #[test]
 fn cf_08_what_cannot_be_read_is_named() {
     for (name, value, hint) in [
-        ("OTEL_SDK_DISABLED", "yes", "`true` or `false`"),
         ("OTEL_TRACES_EXPORTER", "zipkin", "`otlp` or `none`"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "`otlp` or `none`"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json", "http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "none"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "http://collector:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector", "http://collector:4318"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a b", "http://collector:4318"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization", "key=value"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "=x", "no key"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=x", "header"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "a=%0A", "header"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0", "milliseconds"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key.pem", "not supported"),
@@ -117,4 +111,56 @@ fn cf_08_what_cannot_be_read_is_named() {
     }
     let error = read(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")]).unwrap_err();
     assert_eq!(error.to_string(), "OTEL_TRACES_SAMPLER_ARG=\"2\": write a ratio from 0 to 1");
+}
+
+/// CF-08: an error about headers names the variable, the entry and the header, and never a value.
+#[test]
+fn cf_08_no_value_of_a_header_is_told() {
+    for (value, expected) in [
+        ("api-key s3cr3t", "entry 1 is not `key=value`"),
+        ("api-key s3cr3t=", "the key of entry 1 is not the name of a header"),
+        ("api-key: s3cr3t==", "the key of entry 1 is not the name of a header"),
+        ("x-tenant=a, s3cr3t", "entry 2 is not `key=value`"),
+        ("=s3cr3t", "entry 1 has no key"),
+        ("a=b,api-key=s3cr3t%0A", "the value of entry 2, \"api-key\", is not one of a header"),
+        ("api-key=s3cr3t%ff", "the value of entry 1, \"api-key\", is not UTF-8"),
+    ] {
+        for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"] {
+            let error = read(&[(name, value)]).unwrap_err();
+            let told = error.to_string();
+            assert!(told.starts_with(&format!("{name}: {expected}; write `key=value")), "{told}");
+            assert!(!told.contains("s3cr3t") && !format!("{error:?}").contains("s3cr3t"), "{error:?}");
+        }
+    }
+}
+
+/// OpenTelemetry's rule for what is not understood, as far as it is safe to go on.
+#[test]
+fn what_is_not_understood_and_holds_nothing_up_is_a_warning() {
+    for (name, value, hint) in [
+        ("OTEL_SDK_DISABLED", "1", "counts as `false`"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "nothing is compressed"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "zstd", "nothing is compressed"),
+    ] {
+        let settings = read(&[(name, value)]).unwrap();
+        assert!(settings.traces.is_some() && settings.metrics.is_some(), "{name}");
+        let [warning] = &settings.warnings[..] else { panic!("{:?}", settings.warnings) };
+        assert!(warning.starts_with(&format!("{name}={value:?}: ")) && warning.contains(hint), "{warning}");
+    }
+    let silent = [("OTEL_SDK_DISABLED", "False"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "none")];
+    assert_eq!(read(&silent).unwrap().warnings, [""; 0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn cf_08_what_is_not_utf_8_is_an_error_that_names_the_variable() {
+    use std::os::unix::ffi::OsStringExt;
+    for name in ["OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_SDK_DISABLED"] {
+        let value = OsString::from_vec(b"a=s3cr3t\xff".to_vec());
+        let error = Settings::read_os(&|asked| (asked == name).then(|| value.clone())).unwrap_err();
+        assert_eq!(error.to_string(), format!("{name}: its value is not UTF-8"));
+        assert!(!format!("{error:?}").contains("s3cr3t"));
+    }
+    let settings = Settings::read_os(&|asked| (asked == "OTEL_TRACES_EXPORTER").then(|| "none".into())).unwrap();
+    assert!(settings.traces.is_none() && settings.metrics.is_some());
 }
