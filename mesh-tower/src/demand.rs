@@ -43,8 +43,8 @@ pub(crate) fn parse(target: &str) -> Result<Named, Error> {
         if !path.starts_with('/') {
             return Err(refuse("is not the path of a socket; write unix:/run/greeter.sock".to_owned()));
         }
-        // gRPC's authority for a peer without a name.
-        let key = utf8_percent_encode(path, UNIX);
+        // gRPC's authority for a peer without a name. The escapes have letters of their own (`%4A`).
+        let key = utf8_percent_encode(path, UNIX).to_string().to_ascii_lowercase();
         return named("localhost", Some(format!("unix:{key}").into()), false);
     }
     match target.split_once(':') {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn targets_are_read_as_written() {
         type Case<'a> = (&'a str, Option<(&'a str, Option<&'a str>, bool)>);
-        let cases: [Case<'_>; 19] = [
+        let cases: [Case<'_>; 20] = [
             ("greeter", Some(("greeter", None, false))),
             ("greeter:8080", Some(("greeter:8080", None, false))),
             ("http://greeter", Some(("greeter", None, false))),
@@ -163,6 +163,7 @@ mod tests {
             ("unix:/run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
             ("unix:///run/a.sock", Some(("localhost", Some("unix:/run/a.sock"), false))),
             ("unix:/run/A.sock", Some(("localhost", Some("unix:/run/%41.sock"), false))),
+            ("unix:/run/J.sock", Some(("localhost", Some("unix:/run/%4a.sock"), false))),
             ("unix:run/a.sock", None),
             ("dns://8.8.8.8/greeter", None),
             ("xds:///greeter", None),
