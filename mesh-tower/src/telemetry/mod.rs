@@ -12,8 +12,12 @@
 //! # Traces
 //!
 //! A span for each request and below it one for each attempt, named and described by gRPC's rules (gRFC A72) for gRPC
-//! and by OpenTelemetry's conventions for HTTP. The sampler is asked before anything is written down. Trace context
-//! travels on as `settings.telemetry.propagators` says.
+//! and by OpenTelemetry's conventions for HTTP. The sampler is asked before anything is written down: with the span's
+//! kind and its parent, without attributes, and with a short name, which is `Sent` or `Attempt` for gRPC and the method
+//! for HTTP. A sampler that goes by paths or attributes finds none.
+//!
+//! Trace context travels on as `settings.telemetry.propagators` says. Without a provider nothing is propagated: headers
+//! that the caller set are left alone.
 //!
 //! # Metrics
 //!
