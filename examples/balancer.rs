@@ -16,13 +16,14 @@ use examples::backend::Backend;
 use mesh_tonic::Mesh;
 use mesh_tonic::core::balance::{Balance, Candidates, PickRequest};
 use mesh_tonic::core::model;
+use mesh_tonic::core::rand::Rng;
 use mesh_tonic::mesh_tower::RequestOptions;
 use tower::ServiceExt;
 
 struct Rendezvous;
 
 impl Balance for Rendezvous {
-    fn pick(&self, endpoints: &dyn Candidates, request: &PickRequest, _: &mut dyn rand::Rng) -> Option<usize> {
+    fn pick(&self, endpoints: &dyn Candidates, request: &PickRequest, _: &mut dyn Rng) -> Option<usize> {
         let key = request.hash?; // no key, no wish: the choice is left to chance
         let score = |index: usize| {
             let mut hasher = DefaultHasher::new();

@@ -18,7 +18,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use mesh_tonic::core::{config, model};
 use mesh_tonic::mesh_tower::BoxError;
-use mesh_tonic::mesh_tower::layer::{DeadlineLayer, ReplayBody, RetryLayer, RouteLayer, TimeoutLayer};
+use mesh_tonic::mesh_tower::layer::{
+    DeadlineLayer, ReplayBody, RetryLayer, RouteLayer, SplitService, TimeoutLayer, TraceLayer,
+};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 #[tokio::main]
@@ -40,11 +42,14 @@ async fn main() -> Result<(), BoxError> {
     let config = config::parse(text.as_bytes(), "layer_stack", Path::new("."))?;
 
     let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Empty<Bytes>>>();
+    let new_client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build_http();
+    let clients = SplitService::new([(client, 9), (new_client, 1)])?; // a tenth of the attempts tries the new settings
     let maker = service_fn(move |backend: Arc<model::Backend>| {
         let turn = Arc::new(AtomicUsize::new(0));
         let service = ServiceBuilder::new()
             .layer(DeadlineLayer::new(Duration::from_secs(10))) // where the route has no timeout
             .layer(RetryLayer::from_route())
+            .layer(TraceLayer::global_attempts())
             .layer(TimeoutLayer::new(Duration::from_secs(3)))
             .map_request(move |mut request: Request<_>| {
                 // Your own way to choose an endpoint; each attempt asks anew.
@@ -53,10 +58,11 @@ async fn main() -> Result<(), BoxError> {
                 *request.uri_mut() = uri.parse().expect("an address and a path are a URI");
                 request
             })
-            .service(client.clone());
+            .service(clients.clone());
         std::future::ready(Ok::<_, BoxError>(service))
     });
-    let catalog = RouteLayer::new(&config)?.layer(maker);
+    // Spans go to OpenTelemetry's global provider; here is none, and they cost nothing.
+    let catalog = TraceLayer::global_requests().layer(RouteLayer::new(&config)?.layer(maker));
     let get = |path: &str| {
         let request = Request::get(format!("http://catalog{path}")).body(Empty::new());
         let catalog = catalog.clone();

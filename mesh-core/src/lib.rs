@@ -24,6 +24,9 @@ pub mod observe;
 pub mod resilience;
 pub mod snapshot;
 
+/// The version of `rand` whose [`Rng`](rand::Rng) a [`Balance`](balance::Balance) policy is given.
+pub use rand;
+
 /// Compiles the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

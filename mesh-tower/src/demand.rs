@@ -96,6 +96,29 @@ pub(crate) fn port(authority: &Authority) -> Option<Option<u16>> {
     }
 }
 
+/// What a [key](key) says of the service that is made for it.
+pub(crate) enum Place<'a> {
+    Socket(PathBuf),
+    /// An IPv6 address stands here without its brackets.
+    Host {
+        host: &'a str,
+        port: u16,
+    },
+}
+
+impl<'a> Place<'a> {
+    /// `None` if `name` is no key: the name of a service that somebody configured.
+    pub(crate) fn of(name: &'a str) -> Option<Self> {
+        if let Some(path) = name.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+            return Some(Self::Socket(path.into()));
+        }
+        let place = name.strip_prefix("http://").or_else(|| name.strip_prefix("https://"))?;
+        let (host, port) = place.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some(Self::Host { host, port: port.parse().ok()? })
+    }
+}
+
 /// The service behind `key`.
 ///
 /// # Errors
@@ -106,40 +129,39 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     backend.connect_timeout = settings.defaults.connect_timeout;
     backend.load_balancer = settings.defaults.load_balancer.clone();
     backend.protocol = settings.defaults.protocol;
-    if let Some(path) = key.strip_prefix("unix:") {
-        backend.endpoints.push(Endpoint::new(PathBuf::from(path)));
-    } else {
-        let (scheme, place) = key.split_once("://").unwrap_or(("http", key));
-        let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = port.parse().unwrap_or_default();
-        match host.parse::<IpAddr>() {
-            Ok(address) => backend.endpoints.push(Endpoint::new(std::net::SocketAddr::new(address, port))),
-            Err(_) if is_host(host) => {
-                let name = DnsName::Host { host: host.into(), port };
-                backend.discovery = Some(Discovery::new(Finder::Dns(name)));
+    match Place::of(key) {
+        Some(Place::Socket(path)) => backend.endpoints.push(Endpoint::new(path)),
+        Some(Place::Host { host, port }) => {
+            match host.parse::<IpAddr>() {
+                Ok(address) => backend.endpoints.push(Endpoint::new(std::net::SocketAddr::new(address, port))),
+                Err(_) if is_host(host) => {
+                    let name = DnsName::Host { host: host.into(), port };
+                    backend.discovery = Some(Discovery::new(Finder::Dns(name)));
+                }
+                Err(_) => return Err(no_host(host)),
             }
-            Err(_) => {
-                let text =
-                    format!("{host:?} cannot be the name of a host: it holds letters, digits, `-`, `_` and `.` only");
-                return Err(Error::new(ErrorKind::InvalidRequest, text));
+            if key.starts_with("https:") {
+                if ServerName::try_from(host).is_err() {
+                    let text = format!("{host:?} is neither a DNS name nor an IP address: no certificate can prove it");
+                    return Err(Error::new(ErrorKind::InvalidRequest, text));
+                }
+                let mut tls = Tls::new(RootCertificates::WebPki);
+                tls.server_name = Some(host.into());
+                backend.tls = Some(tls);
             }
         }
-        if scheme == "https" {
-            if ServerName::try_from(host).is_err() {
-                let text = format!("{host:?} is neither a DNS name nor an IP address: no certificate can prove it");
-                return Err(Error::new(ErrorKind::InvalidRequest, text));
-            }
-            let mut tls = Tls::new(RootCertificates::WebPki);
-            tls.server_name = Some(host.into());
-            backend.tls = Some(tls);
-        }
+        None => return Err(no_host(key)),
     }
     let mut forward = Forward::to(id);
     forward.policy.timeout = settings.defaults.timeout;
     forward.policy.retry = settings.defaults.retry.clone();
     // Without a host: no authority selects it, and it stands in the way of no wildcard.
     Ok((VirtualHost::new(key, Vec::new()).with_route(Route::new(forward)), backend))
+}
+
+fn no_host(host: &str) -> Error {
+    let text = format!("{host:?} cannot be the name of a host: it holds letters, digits, `-`, `_` and `.` only");
+    Error::new(ErrorKind::InvalidRequest, text)
 }
 
 /// Whether `host` can be asked of DNS (RFC 1123 2.1, and the underscore that people use).

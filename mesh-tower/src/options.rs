@@ -19,6 +19,8 @@ use mesh_core::matching::hash_of;
 /// # Ok::<(), http::Error>(())
 /// ```
 ///
+/// The [layers](crate::layer) heed `timeout` and `no_retry`.
+///
 /// tonic carries the extensions of a `tonic::Request` on to the HTTP request: there it works the same way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestOptions {

@@ -56,13 +56,15 @@ async fn a_failure_is_told_once_and_so_is_its_end() {
     let mut backend = Backend::new(BackendId::new("greeter", "v1"), Vec::new());
     backend.discovery = Some(Discovery::new(Finder::Dns(DnsName::Host { host: name.into(), port: 80 })));
     let resolver = ScriptedResolver::new();
-    resolver.set(name, &[endpoint], second);
+    // Not there at first.
+    resolver.fail(name, "SERVFAIL");
     let config = Config::new().with_backend(backend);
     let mesh = Mesh::builder().config(config).resolver(resolver.clone()).build().await.unwrap();
     resolver.asked(name, 3).await;
+    resolver.set(name, &[endpoint], second);
+    resolver.asked(name, resolver.lookups(name) + 3).await;
     let about_the_name =
         || -> Vec<String> { told.0.lock().unwrap().iter().filter(|line| line.contains(name)).cloned().collect() };
-    assert_eq!(about_the_name(), [""; 0]);
     for _ in 0..2 {
         resolver.fail(name, "SERVFAIL");
         resolver.asked(name, resolver.lookups(name) + 5).await;
@@ -72,6 +74,8 @@ async fn a_failure_is_told_once_and_so_is_its_end() {
     let warning = "WARN message=not found; what was found last stays in use name=dns:greeter.example:80 \
                    error=greeter.example:80: SERVFAIL endpoints=1";
     let recovery = "INFO message=found again name=dns:greeter.example:80";
-    assert_eq!(about_the_name(), [warning, recovery, warning, recovery]);
+    let never = "WARN message=not found; requests to it fail until it is found name=dns:greeter.example:80 \
+                 error=greeter.example:80: SERVFAIL endpoints=0";
+    assert_eq!(about_the_name(), [never, recovery, warning, recovery, warning, recovery]);
     mesh.shutdown().await;
 }

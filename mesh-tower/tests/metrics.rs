@@ -485,3 +485,36 @@ async fn tl_03_the_span_of_an_attempt_has_the_status_of_the_trailers() {
     assert_eq!(told("Attempt.a.B.C"), ["OK", "NOT_FOUND"]);
     assert_eq!(told("Sent.a.B.C"), ["OK", "NOT_FOUND"]);
 }
+
+/// A service that nobody configured is told by its place, over HTTP, over gRPC and over a socket.
+#[tokio::test]
+async fn services_on_demand_are_told_by_their_place() {
+    let meters = Meters::new();
+    let server = server(|number| {
+        if number == 0 { Reply::from(Ok(Response::new(full("hello"))) as Answer) } else { grpc_answer(0).into() }
+    });
+    let (address, port) = (server.address(), server.address().port());
+    let mesh = meters.mesh("unknown_services: dns".to_owned()).await;
+    text(mesh.http_client().get(format!("http://{address}/")).await.unwrap()).await;
+    for target in [format!("dns:///{address}"), "unix:/nowhere/A.sock".to_owned()] {
+        let request = grpc("/a.B/C").body(http_body_util::Full::new(bytes::Bytes::new())).unwrap();
+        if let Ok(response) = mesh.service(&target).unwrap().call_generated(request).await {
+            whole(response).await;
+        }
+    }
+    let collected = meters.collect();
+    let points = |name: &str| collected[name].points.keys().cloned().collect::<Vec<_>>();
+    let http =
+        format!("http.request.method=GET http.response.status_code=200 server.address=127.0.0.1 server.port={port}");
+    assert_eq!(points("http.client.request.duration"), [http]);
+    let of = |target: String| format!("grpc.method=a.B/C grpc.target={target}");
+    let targets = [format!("dns:///{address}"), "unix:/nowhere/A.sock".to_owned()];
+    assert_eq!(points("grpc.client.attempt.started"), targets.clone().map(of));
+    let of = |target: String| format!("grpc.lb.backend_service=dns grpc.target={target}");
+    assert_eq!(points("grpc.subchannel.connection_attempts_failed"), targets.map(of));
+    let requests = points("mesh.client.requests").join("\n");
+    for service in [format!("mesh.service=http://{address} "), "mesh.service=unix:/nowhere/%41.sock ".to_owned()] {
+        assert!(requests.contains(&service), "{requests}");
+    }
+    mesh.end().await;
+}

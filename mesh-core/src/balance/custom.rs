@@ -12,12 +12,13 @@ use crate::model::{self, Address};
 ///
 /// ```
 /// use mesh_core::balance::{Balance, Candidates, PickRequest};
+/// use mesh_core::rand::Rng;
 ///
 /// /// The ready endpoint with the fewest requests in flight, whatever their number.
 /// struct Least;
 ///
 /// impl Balance for Least {
-///     fn pick(&self, endpoints: &dyn Candidates, _: &PickRequest, _: &mut dyn rand::Rng) -> Option<usize> {
+///     fn pick(&self, endpoints: &dyn Candidates, _: &PickRequest, _: &mut dyn Rng) -> Option<usize> {
 ///         (0..endpoints.len()).filter(|i| endpoints.is_usable(*i)).min_by_key(|i| endpoints.in_flight(*i))
 ///     }
 /// }

@@ -64,6 +64,7 @@
 //! | routes, weights, retries, deadlines | yes | yes, the same decisions |
 //! | their policies from the configuration | every one | timeout and retry where their layers stand inside of the route; hash policies no |
 //! | endpoints: balancing, states, connections, TLS | yes | your client's |
+//! | [`RequestOptions`](crate::RequestOptions) of a request | yes | `timeout` by [`DeadlineLayer`], `no_retry` by [`RetryLayer`]; `hash_key` and `wait_for_ready` no |
 //! | a retry goes to another endpoint | yes | if your client chooses another one |
 //! | backends connected before an update sends them traffic | yes | no: made at first use |
 //! | a full or failing backend | one queue per backend; fails at once if all endpoints fail | your client's readiness, waited for at most 30 s |

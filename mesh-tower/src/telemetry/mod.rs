@@ -12,8 +12,12 @@
 //! # Traces
 //!
 //! A span for each request and below it one for each attempt, named and described by gRPC's rules (gRFC A72) for gRPC
-//! and by OpenTelemetry's conventions for HTTP. The sampler is asked before anything is written down. Trace context
-//! travels on as `settings.telemetry.propagators` says.
+//! and by OpenTelemetry's conventions for HTTP. The sampler is asked before anything is written down: with the span's
+//! kind and its parent, without attributes, and with a short name, which is `Sent` or `Attempt` for gRPC and the method
+//! for HTTP. A sampler that goes by paths or attributes finds none.
+//!
+//! Trace context travels on as `settings.telemetry.propagators` says. Without a provider nothing is propagated: headers
+//! that the caller set are left alone.
 //!
 //! # Metrics
 //!
@@ -24,8 +28,11 @@
 //! `error.type` for what failed: the status, the word of an [`ErrorKind`](crate::ErrorKind), or `cancelled`.
 //!
 //! * **Service** (`mesh.service`, `grpc.target`, `server.address`) is the name of a virtual host, never what a caller
-//!   wrote; `server.port` is not told, because a service has none. **Route** is the route's name, or `#` and its index;
-//!   never a path.
+//!   wrote; it has no `server.port`. **Route** is the route's name, or `#` and its index; never a path.
+//! * **A service that nobody configured** is told by its place: of one called by `http://catalog:8080`,
+//!   `server.address` is `catalog`, `server.port` 8080 and `grpc.target` `dns:///catalog:8080`; of a socket it is the
+//!   path, none, and `unix:/run/catalog.sock`. `mesh.service` is what tells it from others, `http://catalog:8080` or
+//!   `unix:/run/catalog.sock`, where capital letters of a path are escaped (`%41`).
 //! * **Method** of gRPC is that of generated code (`package.Service/Method`); any other path counts as `other` (gRFC
 //!   A66). HTTP methods that nobody registered count as `_OTHER`, and status codes that nobody registered as the first
 //!   of their class (RFC 9110 15).

@@ -7,7 +7,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use mesh_tower::core::grpc;
 use mesh_tower::layer::{DeadlineAt, DeadlineLayer, find_error};
-use mesh_tower::{BoxError, ErrorKind};
+use mesh_tower::{BoxError, ErrorKind, RequestOptions};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 
@@ -57,6 +57,38 @@ async fn the_earlier_bound_holds_and_is_sent_on() {
         }
         assert_eq!(world.held(), 0, "{case}");
     }
+}
+
+/// RE-12: the timeout in the caller's options is one of the caller's bounds, and the options go on.
+#[tokio::test(start_paused = true)]
+async fn the_callers_options_bound_the_request() {
+    let ms = Duration::from_millis;
+    for (mut request, option, bound, sent) in [
+        (get("http://catalog/"), ms(300), ms(300), None),
+        (get("http://catalog/"), 2 * LIMIT, LIMIT, None),
+        (call(None), ms(300), ms(300), Some(ms(300))),
+        (call(Some("1S")), ms(300), ms(300), Some(ms(300))),
+        (call(Some("100m")), ms(300), ms(100), Some(ms(100))),
+    ] {
+        let case = format!("{:?} with {option:?}", request.headers());
+        let options = RequestOptions::new().timeout(option);
+        request.extensions_mut().insert(options);
+        let world = World::new(1, |_, _| Answer::silence());
+        let began = Instant::now();
+        let error = layer(Some(LIMIT)).layer(world.mock()).oneshot(request).await.unwrap_err();
+        let took = began.elapsed();
+        assert!((bound..bound + ms(5)).contains(&took), "{case}: {took:?}");
+        assert_eq!(mesh_error(&error).kind(), ErrorKind::DeadlineExceeded, "{case}");
+        let (head, _) = &world.seen()[0];
+        let told = head.headers.get(grpc::GRPC_TIMEOUT);
+        let told = told.map(|value| grpc::parse_timeout(value.as_bytes()).unwrap());
+        assert_eq!((told, head.extensions.get()), (sent, Some(&options)), "{case}");
+    }
+    let world = World::new(1, |_, _| Answer::ok());
+    let mut request = get("http://catalog/");
+    request.extensions_mut().insert(RequestOptions::new().timeout(Duration::ZERO));
+    let error = layer(None).layer(world.mock()).oneshot(request).await.unwrap_err();
+    assert_eq!((mesh_error(&error).kind(), world.calls()), (ErrorKind::DeadlineExceeded, 0));
 }
 
 #[tokio::test(start_paused = true)]

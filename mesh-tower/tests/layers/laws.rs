@@ -4,6 +4,7 @@
 //! in any order. The service at the bottom panics if it is called without readiness of that very instance, and counts
 //! what is reserved; the model says how much of it may be.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
@@ -18,7 +19,8 @@ use mesh_tower::BoxError;
 use mesh_tower::core::model::{
     Backend, BackendId, Config, Forward, HostPattern, RetryOn, RetryPolicy, Route, VirtualHost,
 };
-use mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer, SplitService, TimeoutLayer};
+use mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer, SplitService, TimeoutLayer, TraceLayer};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -234,21 +236,44 @@ async fn rl_13_route() {
     obeys_all("route", routed).await;
 }
 
+/// A provider that records everything, and what it recorded.
+fn tracing() -> (SdkTracerProvider, InMemorySpanExporter) {
+    let exporter = InMemorySpanExporter::default();
+    let builder = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+    (builder.with_sampler(Sampler::AlwaysOn).build(), exporter)
+}
+
+/// The names of the spans that ended, each once.
+fn ended(exporter: &InMemorySpanExporter) -> BTreeSet<String> {
+    exporter.get_finished_spans().unwrap().iter().map(|span| format!("{} {:?}", span.name, span.span_kind)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn rl_13_trace() {
+    let (provider, exporter) = tracing();
+    obeys_all("trace", |mock| TraceLayer::attempts(&provider).layer(mock)).await;
+    assert_eq!(ended(&exporter), ["GET Client".to_owned()].into());
+}
+
 #[tokio::test(start_paused = true)]
 async fn rl_13_all_of_them() {
+    let (provider, exporter) = tracing();
     let stack = |mock: Mock| {
+        let attempts = TraceLayer::attempts(&provider);
         let maker = service_fn(move |_: Arc<Backend>| {
             let split = SplitService::new([(mock.clone(), 1), (mock.clone(), 2)]).unwrap();
             let service = ServiceBuilder::new()
                 .layer(DeadlineLayer::new(Duration::from_millis(500)))
                 .layer(RetryLayer::new(policy()))
+                .layer(attempts.clone())
                 .layer(TimeoutLayer::new(Duration::from_millis(100)))
                 .service(split);
             ready(Ok::<_, BoxError>(service))
         });
-        route().layer(maker)
+        TraceLayer::requests(&provider).layer(route().layer(maker))
     };
     obeys_all("all", stack).await;
+    assert_eq!(ended(&exporter), ["GET Client", "GET Internal"].map(str::to_owned).into());
 }
 
 #[test]
@@ -258,6 +283,7 @@ fn rl_13_layers_are_shared_freely() {
     is_a_layer::<DeadlineLayer>();
     is_a_layer::<RetryLayer>();
     is_a_layer::<TimeoutLayer>();
+    is_a_layer::<TraceLayer>();
     let error = SplitService::new([((), 0)]).unwrap_err();
     assert!(error.source().is_none());
 }

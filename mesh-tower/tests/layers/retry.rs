@@ -8,7 +8,7 @@ use mesh_tower::core::classify::Failure;
 use mesh_tower::core::grpc::{self, Code};
 use mesh_tower::core::model::{Backoff, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling};
 use mesh_tower::layer::{DeadlineLayer, RetryLayer, TimeoutLayer};
-use mesh_tower::{BoxError, Error, ErrorKind};
+use mesh_tower::{BoxError, Error, ErrorKind, RequestOptions};
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 
@@ -154,10 +154,42 @@ async fn no_pause_reaches_the_deadline() {
     let result = deadline.layer(layer().layer(announced.mock())).oneshot(get("http://x/")).await;
     assert!(at_once(&result.map(|_| ()), began) && announced.calls() == 1);
 
+    let (began, asked) = (Instant::now(), world(|_| Answer::status(503)));
+    let mut request = get("http://x/");
+    request.extensions_mut().insert(RequestOptions::new().timeout(PAUSE / 2));
+    let result = layer().layer(asked.mock()).oneshot(request).await;
+    assert!(at_once(&result.map(|_| ()), began) && asked.calls() == 1);
+
     // Not announced, it is met.
     let unknown = world(|_| Answer::status(503));
     let result = DeadlineLayer::new(PAUSE / 2).layer(layer().layer(unknown.mock())).oneshot(get("http://x/")).await;
     assert_eq!(mesh_error(&result.unwrap_err()).kind(), ErrorKind::DeadlineExceeded);
+}
+
+/// The policy is the caller's to refuse; what no peer processed is sent again all the same.
+#[tokio::test(start_paused = true)]
+async fn a_caller_may_refuse_retries() {
+    let refused = || Answer::error(Error::new(ErrorKind::Refused, "refused"));
+    for (no_retry, answer, calls) in [
+        (false, (|| Answer::status(503)) as fn() -> Answer, 4),
+        (true, || Answer::status(503), 1),
+        (true, unavailable, 1),
+        (true, refused, 2),
+    ] {
+        let world = world(move |_| answer());
+        let mut request = if answer().result.unwrap().is_ok_and(|response| response.status() == 200) {
+            call(None)
+        } else {
+            get("http://x/")
+        };
+        let options = RequestOptions::new();
+        let options = if no_retry { options.no_retry() } else { options };
+        request.extensions_mut().insert(options);
+        let layer = retry(policy(RetryOn::SERVER_ERROR | RetryOn::UNAVAILABLE, 3));
+        let _ = layer.layer(world.mock()).oneshot(request).await;
+        assert_eq!(world.calls(), calls, "{:?}", answer().result);
+        assert!(world.seen().iter().all(|(head, _)| head.extensions.get() == Some(&options)), "layers inside see them");
+    }
 }
 
 /// RE-11: an attempt without a head is given up, and tried again.

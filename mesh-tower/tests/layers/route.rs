@@ -13,7 +13,7 @@ use mesh_tower::core::model::{
     RetryOn, RetryPolicy, Route, RouteMatch, RoutePolicy, StringMatch, ValueMatch, VirtualHost, WeightedBackend,
 };
 use mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer, Routed};
-use mesh_tower::{BoxError, ErrorKind};
+use mesh_tower::{BoxError, ErrorKind, RequestOptions};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -393,6 +393,7 @@ async fn waits_are_bounded() {
         (to("v1"), get("http://shop/"), ErrorKind::Overflow, 30),
         (timed, get("http://shop/"), ErrorKind::DeadlineExceeded, 5),
         (to("v1"), with_authority(call(Some("3S"))), ErrorKind::DeadlineExceeded, 3),
+        (to("v1"), within(get("http://shop/"), 2), ErrorKind::DeadlineExceeded, 2),
     ] {
         let layer = RouteLayer::new(&config([route], &["v1"])).unwrap();
         let worlds = Made::default();
@@ -405,19 +406,26 @@ async fn waits_are_bounded() {
         }
     }
 
-    let world = World::new(100, |_, _| Answer::ok());
-    let mock = world.mock();
-    let slow = service_fn(move |_: Arc<Backend>| {
-        let mock = mock.clone();
-        async move {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            Ok::<_, BoxError>(mock)
-        }
-    });
-    let service = RouteLayer::new(&config([to("v1")], &["v1"])).unwrap().layer(slow);
-    service.oneshot(with_authority(call(Some("3S")))).await.unwrap();
-    let left = grpc::parse_timeout(world.seen()[0].0.headers[grpc::GRPC_TIMEOUT].as_bytes()).unwrap();
-    assert!((0.98..=1.0).contains(&left.as_secs_f64()), "{left:?}");
+    for request in [call(Some("3S")), within(call(None), 3), within(call(Some("3S")), 4)] {
+        let world = World::new(100, |_, _| Answer::ok());
+        let mock = DeadlineLayer::from_request().layer(world.mock());
+        let slow = service_fn(move |_: Arc<Backend>| {
+            let mock = mock.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok::<_, BoxError>(mock)
+            }
+        });
+        let service = RouteLayer::new(&config([to("v1")], &["v1"])).unwrap().layer(slow);
+        service.oneshot(with_authority(request)).await.unwrap();
+        let left = grpc::parse_timeout(world.seen()[0].0.headers[grpc::GRPC_TIMEOUT].as_bytes()).unwrap();
+        assert!((0.98..=1.0).contains(&left.as_secs_f64()), "{left:?}");
+    }
+}
+
+fn within(mut request: Request<Full<Bytes>>, seconds: u64) -> Request<Full<Bytes>> {
+    request.extensions_mut().insert(RequestOptions::new().timeout(Duration::from_secs(seconds)));
+    request
 }
 
 fn with_authority(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {

@@ -21,17 +21,19 @@ pub use body::DeadlineBody;
 use super::route::Routed;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::net::after;
+use crate::options::RequestOptions;
 
 /// Bounds the whole of a request, response body included, and tells the server what is left.
 ///
-/// The bound is the earlier of
+/// The bound is the earliest of
 ///
-/// - the caller's: the `grpc-timeout` of a gRPC call (tonic's `Request::set_timeout`),
+/// - the caller's: the `grpc-timeout` of a gRPC call (tonic's `Request::set_timeout`), and the
+///   [`timeout`](RequestOptions::timeout) of the [`RequestOptions`] in the request's extensions, which stay there,
 /// - the route's `timeout`, if a [`RouteLayer`](super::RouteLayer) around this layer found one, counted from the
 ///   routing; otherwise [the layer's own](Self::new).
 ///
-/// Zero is no bound where it is the route's or the layer's (gRFC A31); the caller's `0n` is a deadline that has passed.
-/// With neither, the request goes through untouched. A gRPC call goes on with a `grpc-timeout` of what is left.
+/// Zero is no bound where it is the route's or the layer's (gRFC A31); the caller's is a deadline that has passed.
+/// With none of them, the request goes through untouched. A gRPC call goes on with a `grpc-timeout` of what is left.
 ///
 /// # Under failure
 /// When the time is up, the result - or, after the head, the next frame of the body - is an [`Error`] of kind
@@ -164,21 +166,24 @@ where
 
 /// When `request` has to be done and the time it was given; `None` if there is no bound.
 fn until<B>(request: &Request<B>, limit: Option<Duration>, now: Instant) -> Result<Option<(Instant, Duration)>, Error> {
-    let caller = caller_timeout(request.headers())?.map(|timeout| (after(now, timeout), timeout));
+    let caller = caller_timeout(request)?.map(|timeout| (after(now, timeout), timeout));
     let routed = request.extensions().get::<Routed>();
     let (started, limit) = match routed.and_then(|routed| Some((routed.started(), routed.policy().timeout?))) {
         Some((started, timeout)) => (started, Some(timeout)),
         None => (now, limit),
     };
     let limit = deadline::effective(None, limit).map(|limit| (after(started, limit), limit));
-    Ok(match (caller, limit) {
-        (Some(caller), Some(limit)) => Some(caller.min(limit)),
-        (caller, limit) => caller.or(limit),
-    })
+    Ok([caller, limit].into_iter().flatten().min())
 }
 
-/// The time that the caller of a gRPC call gives it.
-pub(super) fn caller_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
+/// The time that the caller gives the request, by the options or, of a gRPC call, by the header.
+pub(super) fn caller_timeout<B>(request: &Request<B>) -> Result<Option<Duration>, Error> {
+    let option = request.extensions().get::<RequestOptions>().and_then(|options| options.timeout);
+    Ok([header_timeout(request.headers())?, option].into_iter().flatten().min())
+}
+
+/// The time that the header of a gRPC call gives it.
+pub(super) fn header_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
     let Some(value) = headers.get(grpc::GRPC_TIMEOUT).filter(|_| grpc::is_grpc(headers)) else { return Ok(None) };
     let timeout = grpc::parse_timeout(value.as_bytes());
     timeout

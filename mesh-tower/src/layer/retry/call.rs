@@ -21,6 +21,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::layer::{ClassifyFailure, DeadlineAt, Routed};
 use crate::net::after;
 use crate::net::h1::SharedBody;
+use crate::options::RequestOptions;
 
 /// A response, or why there is none.
 pub(super) type Outcome<RB> = Result<Response<RB>, BoxError>;
@@ -46,6 +47,7 @@ pub(super) struct Call<B, C> {
     attempts: u32,
     routed: Option<Routed>,
     policy: Option<Arc<RetryPolicy>>,
+    options: RequestOptions,
     limits: Limits,
     in_flight: Option<InFlight>,
     permit: Option<Permit>,
@@ -66,6 +68,7 @@ where
             Some((policy, limits)) => (Some(policy), limits),
             None => (shared.policy.clone(), shared.limits.clone()),
         };
+        let options = head.extensions.get().copied().unwrap_or_default();
         let grpc = grpc::is_grpc(&head.headers);
         if grpc {
             head.headers.remove(grpc::GRPC_PREVIOUS_RPC_ATTEMPTS);
@@ -82,6 +85,7 @@ where
             attempts: 0,
             routed,
             policy,
+            options,
             limits,
             permit: None,
             started: Instant::now(),
@@ -129,7 +133,7 @@ where
         let remaining = if succeeded { None } else { self.remaining() };
         let replayable = self.body.as_ref().is_none_or(|body| body.with(|body| body.is_replayable()));
         let decision = self.retry.decide(
-            self.policy.as_deref(),
+            self.policy.as_deref().filter(|_| !self.options.no_retry),
             &self.head.method,
             &attempt,
             replayable,
@@ -181,7 +185,8 @@ where
         let route = self.routed.as_ref().and_then(|routed| Some((routed.started(), routed.policy().timeout?)));
         let route = route.filter(|(_, timeout)| !timeout.is_zero()).map(|(started, timeout)| after(started, timeout));
         let caller = caller.map(|timeout| after(self.started, timeout));
-        let at = [caller, announced, route].into_iter().flatten().min()?;
+        let option = self.options.timeout.map(|timeout| after(self.started, timeout));
+        let at = [caller, option, announced, route].into_iter().flatten().min()?;
         Some(at.saturating_duration_since(Instant::now()))
     }
 

@@ -31,7 +31,8 @@ use crate::error::BoxError;
 /// `Retry-After`, gRPC's pushback, `grpc-previous-rpc-attempts`, the per-try timeout. The policy is the route's, if a
 /// [`RouteLayer`](super::RouteLayer) around this layer found one, otherwise [the layer's own](Self::new). Without any,
 /// only what no peer processed is sent again ([`NotSent`](mesh_core::classify::Failure::NotSent),
-/// [`Refused`](mesh_core::classify::Failure::Refused)).
+/// [`Refused`](mesh_core::classify::Failure::Refused)), and so it is for a request whose
+/// [`RequestOptions`](crate::RequestOptions) say [`no_retry`](crate::RequestOptions::no_retry).
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -56,8 +57,9 @@ use crate::error::BoxError;
 /// unchanged. An attempt without a head within the policy's per-try timeout is cancelled and, as a result, an
 /// [`Error`](crate::Error) of kind [`PerTryTimeout`](crate::ErrorKind::PerTryTimeout), or of kind
 /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) where the deadline left no time for another one. A pause
-/// that would reach the deadline is not begun: it is known for gRPC calls from their `grpc-timeout`, otherwise from the
-/// route's timeout or [`DeadlineLayer::announced`](super::DeadlineLayer::announced). A response that a retry replaces
+/// that would reach the deadline is not begun: it is known from the `grpc-timeout` of gRPC calls, the
+/// [`timeout`](crate::RequestOptions::timeout) of the caller's options, the route's timeout, or
+/// [`DeadlineLayer::announced`](super::DeadlineLayer::announced). A response that a retry replaces
 /// is read during the pause, up to 64 KiB, so that its connection can go on. A retry beyond the budget is put off once,
 /// for as long as its pause, and is then given up. How long the inner service takes to become ready for a further
 /// attempt is bounded by the deadline alone.

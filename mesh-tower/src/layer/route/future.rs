@@ -15,8 +15,9 @@ use tower_service::Service;
 use super::Routed;
 use super::table::{MakeError, Making};
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::layer::deadline::caller_timeout;
+use crate::layer::deadline::{caller_timeout, header_timeout};
 use crate::net::{MAX_WAIT, after};
+use crate::options::RequestOptions;
 
 /// A service on its way; boxed, which only the first requests of a backend pay.
 type Made<S> = Pin<Box<dyn Future<Output = Result<S, MakeError>> + Send>>;
@@ -118,7 +119,7 @@ impl<S, B> Waiting<S, B> {
         let (request, routed) = (&self.request, &self.routed);
         let limit = self.limit.get_or_insert_with(|| {
             // What is no timeout is the business of whoever enforces it.
-            let caller = caller_timeout(request.headers()).unwrap_or_default();
+            let caller = caller_timeout(request).unwrap_or_default();
             let (duration, kind) = match deadline::effective(caller, routed.policy().timeout) {
                 Some(own) if own < MAX_WAIT => (own, ErrorKind::DeadlineExceeded),
                 _ => (MAX_WAIT, ErrorKind::Overflow),
@@ -139,12 +140,16 @@ impl<S, B> Waiting<S, B> {
 
     /// The request, less the time it has waited.
     fn into_request(mut self) -> Request<B> {
-        if self.limit.is_some()
-            && let Ok(Some(timeout)) = caller_timeout(self.request.headers())
-        {
+        if self.limit.is_some() {
             let waited = Instant::now().saturating_duration_since(self.routed.started());
-            let left = grpc::encode_timeout(timeout.saturating_sub(waited));
-            self.request.headers_mut().insert(grpc::GRPC_TIMEOUT, left);
+            if let Ok(Some(timeout)) = header_timeout(self.request.headers()) {
+                let left = grpc::encode_timeout(timeout.saturating_sub(waited));
+                self.request.headers_mut().insert(grpc::GRPC_TIMEOUT, left);
+            }
+            let options = self.request.extensions_mut().get_mut::<RequestOptions>();
+            if let Some(timeout) = options.and_then(|options| options.timeout.as_mut()) {
+                *timeout = timeout.saturating_sub(waited);
+            }
         }
         self.request
     }

@@ -111,12 +111,17 @@ impl DnsSource {
                 }
                 Err(error) => {
                     if failures == 0 {
+                        let next = if known.is_empty() {
+                            "requests to it fail until it is found"
+                        } else {
+                            "what was found last stays in use"
+                        };
                         tracing::warn!(
                             target: crate::observe::TARGET,
                             name = %finder,
                             %error,
                             endpoints = known.len(),
-                            "not found; what was found last stays in use"
+                            "not found; {next}"
                         );
                     }
                     failures += 1;

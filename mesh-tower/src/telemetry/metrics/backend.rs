@@ -8,7 +8,7 @@ use std::time::Instant;
 use mesh_core::model::BackendId;
 use opentelemetry::KeyValue;
 
-use super::KEEP;
+use super::{KEEP, target};
 
 /// What happened to one backend, in this mesh.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl BackendSeries {
     pub(super) fn grpc_attributes(&self) -> [KeyValue; 2] {
         [
             KeyValue::new("grpc.lb.backend_service", Arc::clone(&self.id.name)),
-            KeyValue::new("grpc.target", Arc::clone(&self.id.service)),
+            KeyValue::new("grpc.target", target::grpc(&self.id.service)),
         ]
     }
 }

@@ -368,9 +368,16 @@ impl Reading<'_> {
         }
     }
 
+    /// Backends that are told by the same place, over TLS and without, are one.
     fn grpc_backends(&self, value: impl Fn(&BackendSeries) -> u64, sink: Sink<'_, u64>) {
+        let mut sums = BTreeMap::new();
         for series in self.backends.iter().filter(|series| series.serves_grpc()) {
-            sink(value(series), &series.grpc_attributes());
+            let attributes = series.grpc_attributes();
+            let key = attributes.each_ref().map(|attribute| attribute.value.to_string());
+            sums.entry(key).or_insert((0, attributes)).0 += value(series);
+        }
+        for (sum, attributes) in sums.values() {
+            sink(*sum, attributes);
         }
     }
 

@@ -21,6 +21,7 @@ mod instruments;
 mod outcome;
 mod series;
 mod table;
+mod target;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use super::index::{Hash, Index};
 use super::instruments::Histograms;
 use super::outcome::Protocol;
 use super::series::{Durations, Series};
+use super::target;
 use super::{Call, KEEP, MAX_SERIES, lock};
 
 /// The methods that OpenTelemetry's conventions know; any other is `_OTHER`.
@@ -161,11 +162,21 @@ impl Name {
 
     /// What the metrics of gRPC and of OpenTelemetry's conventions are told apart by.
     pub(super) fn target_attributes(&self) -> Vec<KeyValue> {
-        let (method, target) = match self.method.protocol() {
-            Protocol::Grpc => ("grpc.method", "grpc.target"),
-            Protocol::Http => ("http.request.method", "server.address"),
-        };
-        vec![KeyValue::new(method, self.method.text()), KeyValue::new(target, Arc::clone(&self.service))]
+        match self.method.protocol() {
+            Protocol::Grpc => {
+                let target = target::grpc(&self.service);
+                vec![KeyValue::new("grpc.method", self.method.text()), KeyValue::new("grpc.target", target)]
+            }
+            Protocol::Http => {
+                let (address, port) = target::server(&self.service);
+                let mut attributes = vec![
+                    KeyValue::new("http.request.method", self.method.text()),
+                    KeyValue::new("server.address", address),
+                ];
+                attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+                attributes
+            }
+        }
     }
 }
 
@@ -261,9 +272,10 @@ impl Table {
         self.places.len() >= MAX_PLACES
     }
 
-    /// What counts the same service and method on other routes.
+    /// What counts the same target and method on other routes, or of a service that is told by the same place.
     pub(super) fn durations(&self, name: &Name) -> Option<Arc<Durations>> {
-        let same = |series: &&Arc<Series>| series.name.service == name.service && series.name.method == name.method;
+        let attributes = name.target_attributes();
+        let same = |series: &&Arc<Series>| series.durations.attributes == attributes;
         self.all().find(same).map(|series| Arc::clone(&series.durations))
     }
 

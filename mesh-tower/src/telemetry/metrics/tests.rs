@@ -230,3 +230,29 @@ fn tl_07_the_documented_table_is_the_catalogue() {
         .collect();
     assert_eq!(documented, catalogue);
 }
+
+/// Two services of one place, which a page must not show as two series of the same labels.
+#[test]
+fn a_place_is_one_target_with_tls_and_without() {
+    let metrics = Metrics::new(None, false);
+    let names = ["http://h:443", "https://h:443"];
+    let key = |name: &str| model::VirtualHost::new(name, vec![HostPattern::Exact(name.into())]);
+    let hosts = names.map(|name| key(name).with_route(Route::new(Forward::to(BackendId::new(name, "dns")))));
+    for host in &compiled(hosts) {
+        count(&metrics.series(host, 0, Call::Grpc(Some("/a.B/C"))));
+        let backend = metrics.backend(&BackendId::new(&**host.name(), "dns"));
+        backend.picked(Picked::AtOnce, true);
+        backend.connect_ended(true);
+    }
+    let reading = metrics.read(Instant::now());
+    for name in ["grpc.client.attempt.started", "grpc.subchannel.connection_attempts_succeeded"] {
+        let metric = CATALOG.iter().find(|metric| metric.name == name).unwrap();
+        let Kind::Counter(read) = metric.kind else { panic!("{name} is a counter") };
+        let mut seen = Vec::new();
+        read(&reading, &mut |count, attributes| {
+            let target = attributes.iter().find(|pair| pair.key.as_str() == "grpc.target").unwrap();
+            seen.push((target.value.to_string(), count));
+        });
+        assert_eq!(seen, [("dns:///h:443".to_owned(), 2)], "{name}");
+    }
+}
