@@ -444,9 +444,13 @@ fn ask(sources: &Sources, finder: &Finder, found: Found) -> Pin<Box<dyn Future<O
             Box::pin(async move {
                 let mut pause = MIN_PAUSE;
                 loop {
+                    let began = tokio::time::Instant::now();
                     let watched = contained_future("the endpoint source", || source.watch(name.clone(), found.clone()));
                     if let Err(panicked) = watched.await {
                         found.failed(panicked);
+                    }
+                    if began.elapsed() > MAX_PAUSE {
+                        pause = MIN_PAUSE;
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);

@@ -9,6 +9,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use mesh_tower::core::model::{Config, LoadBalancer, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
+use mesh_tower::testing::watched;
 use mesh_tower::{BuildError, Builder, Mesh};
 use tempfile::TempDir;
 use tracing::field::{Field, Visit};
@@ -239,5 +240,42 @@ async fn settings_beside_a_configuration_made_in_code_are_refused() {
         let error = builder.config(Config::new()).build().await.unwrap_err();
         assert!(matches!(error, BuildError::SettingsBesideConfig), "{error}");
         assert!(error.to_string().contains("Config::settings"), "{error}");
+    }
+}
+
+/// What cannot be read as a file does not block, and does not end the following.
+#[cfg(unix)]
+#[tokio::test]
+async fn cf_05_what_is_no_regular_file_is_an_error_until_it_is_one() {
+    type Make = fn(&std::path::Path);
+    let cases: [(Make, &str); 4] = [
+        (
+            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+            "this is a FIFO; ",
+        ),
+        (|path| fs::create_dir(path).unwrap(), "this is a directory; "),
+        (|path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(), "this is a device; "),
+        (|path| fs::File::create(path).unwrap().set_len(1 << 33).unwrap(), "8589934592 bytes are too many: "),
+    ];
+    let file = Directory::new(TEXT);
+    let mesh = Mesh::from_file(&file.path).await.unwrap();
+    let mut status = mesh.config_status();
+    for (number, (make, text)) in cases.into_iter().enumerate() {
+        let odd = file.path.with_extension("odd");
+        make(&odd);
+        let error = builder(&[]).file(&odd).build().await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: {text}", odd.display())), "{error}");
+        fs::remove_file(&file.path).unwrap();
+        fs::rename(&odd, &file.path).unwrap();
+        let refused = status.wait_for(|status| {
+            status
+                .error
+                .as_ref()
+                .is_some_and(|error| error.to_string().starts_with(&format!("{}: {text}", file.path())))
+        });
+        watched(refused).await.unwrap();
+        fs::rename(&file.path, file.path.with_extension(number.to_string())).unwrap();
+        let good = format!("{TEXT}dns: {{ timeout: {}s }}\n", number + 1);
+        watched(file.write(&mesh, &good, Some(number as u64 + 2))).await;
     }
 }

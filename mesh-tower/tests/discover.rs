@@ -22,6 +22,7 @@ use mesh_tower::{
     Answer, BuildError, EndpointSource, ErrorKind, Found, Mesh, RequestOptions, Resolve, ResolveError, Resolving,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 /// A source that says what the test tells it, and counts who listens.
@@ -307,5 +308,38 @@ async fn cf_15_a_name_is_all_that_is_needed() {
     let error = mesh.http_client().get("http://nobody.test/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoHealthyEndpoint);
     assert!(error.to_string().contains("dns:nobody.test:80"), "{error}");
+    mesh.end().await;
+}
+
+/// A source that gives up at once, but for each fourth time: then it lasts two minutes.
+#[derive(Clone, Default)]
+struct GivesUp(Arc<Mutex<Vec<Instant>>>);
+
+impl EndpointSource for GivesUp {
+    fn watch(&self, _: String, _: Found) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let calls = {
+            let mut calls = self.0.lock().unwrap();
+            calls.push(Instant::now());
+            calls.len()
+        };
+        Box::pin(async move {
+            if calls % 4 == 0 {
+                tokio::time::sleep(Duration::from_secs(120)).await;
+            }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_lasted_is_asked_again_soon() {
+    let source = GivesUp::default();
+    let builder = Mesh::builder().config(discovered("greeter")).endpoint_source("registry", source.clone());
+    let mesh: TestMesh = builder.build().await.unwrap().into();
+    while source.0.lock().unwrap().len() < 7 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let calls = source.0.lock().unwrap().clone();
+    let pauses: Vec<_> = calls.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(pauses, [1, 2, 4, 121, 2, 4]);
     mesh.end().await;
 }

@@ -7,14 +7,14 @@
 //! A change is read once the file has kept still for one more look, so that a writer that needs two writes is not
 //! caught between them. A ConfigMap mounted by `subPath` never changes; that is Kubernetes' rule (CF-05).
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_core::config::{File, Reader};
+use mesh_core::config::{File, MAX_BYTES, Reader};
 use tokio::sync::watch;
 
 use super::reading::{Reading, Readings};
@@ -24,6 +24,9 @@ use super::{BuildError, Update};
 pub(crate) const POLL: Duration = Duration::from_millis(250);
 /// How often a file that does not keep still is waited for before it is read all the same.
 const MAX_RESTLESS: u32 = 8;
+
+/// How long the file may take to be read.
+const MAX_READ: Duration = Duration::from_secs(10);
 
 /// What the file looks like from outside; a change of content changes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +66,55 @@ fn hash(content: &[u8]) -> u64 {
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    tokio::fs::read(path).await.map_err(|error| BuildError::Read { path: path.to_owned(), error })
+    let owned = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_regular(&owned));
+    let content = match tokio::time::timeout(MAX_READ, reading).await {
+        Ok(joined) => joined.unwrap_or_else(|error| Err(io::Error::other(error))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("not read within {MAX_READ:?}"))),
+    };
+    content.map_err(|error| BuildError::Read { path: path.to_owned(), error })
+}
+
+/// Reads what can be a configuration: a regular file of no more than [`MAX_BYTES`].
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // Before it is opened: opening a FIFO waits for whoever writes to it, and opening a device may do anything.
+    suits(&fs::metadata(path)?)?;
+    let file = fs::File::open(path)?;
+    // Again: the path may name another file by now.
+    let len = suits(&file.metadata()?)?;
+    let mut content = Vec::with_capacity(len);
+    // It may grow while it is read; the reader of configurations refuses what is too long.
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The length of a file that may be read.
+fn suits(metadata: &Metadata) -> io::Result<usize> {
+    if !metadata.is_file() {
+        let text = format!("this is {}; a configuration must be a regular file", kind(metadata));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    usize::try_from(metadata.len()).ok().filter(|len| *len <= MAX_BYTES).ok_or_else(|| {
+        let text = format!("{} bytes are too many: a configuration has at most {MAX_BYTES}", metadata.len());
+        io::Error::new(io::ErrorKind::FileTooLarge, text)
+    })
+}
+
+/// What there is instead of a regular file.
+fn kind(metadata: &Metadata) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = metadata.file_type();
+        if kind.is_fifo() {
+            return "a FIFO";
+        } else if kind.is_socket() {
+            return "a socket";
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if metadata.is_dir() { "a directory" } else { "a special file" }
 }
 
 fn parse(path: &Path, content: &[u8], reader: &Reader) -> Result<Reading, BuildError> {
@@ -136,6 +187,10 @@ impl Watcher {
             Ok(content) => content,
             Err(BuildError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
+                if matches!(&error, BuildError::Read { error, .. } if error.kind() == io::ErrorKind::TimedOut) {
+                    // Nothing of it was seen: it is read again although it looks the same.
+                    self.look = None;
+                }
                 // Whatever can be read next is news, also what was there before.
                 self.content = 0;
                 return Some(Err(Arc::new(error)));

@@ -107,11 +107,11 @@ fn baggage(context: &Context, headers: &mut HeaderMap) {
         return;
     }
     set(headers, BAGGAGE, |text| {
-        for (key, (value, metadata)) in members.iter().take(MAX_MEMBERS) {
+        for (key, (value, metadata)) in members.iter().filter(|(key, _)| is_token(key.as_str())).take(MAX_MEMBERS) {
             let before = text.len();
             let comma = if before == 0 { "" } else { "," };
             write!(text, "{comma}{key}={}", utf8_percent_encode(value.as_str(), NOT_BAGGAGE))?;
-            if !metadata.as_str().is_empty() {
+            if !metadata.as_str().is_empty() && metadata.as_str().bytes().all(may_be_in_metadata) {
                 write!(text, ";{}", metadata.as_str())?;
             }
             if text.len() > MAX_BAGGAGE {
@@ -120,6 +120,17 @@ fn baggage(context: &Context, headers: &mut HeaderMap) {
         }
         Ok(())
     });
+}
+
+/// Whether `key` can name a member (RFC 9110 5.6.2); there is no way to escape one that cannot.
+fn is_token(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// Whether `byte` can be in the properties of a member (W3C Baggage 3.3.1): any other would end the member, or the
+/// header.
+fn may_be_in_metadata(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t') || byte.is_ascii_graphic() && !b"\",\\".contains(&byte)
 }
 
 thread_local! {
@@ -226,6 +237,32 @@ mod tests {
         let got = injected(&[Propagator::Baggage], &SpanContext::NONE, &Context::new().with_baggage(many), false);
         assert!(got[0].1.len() <= MAX_BAGGAGE, "{}", got[0].1.len());
         assert!(got[0].1.split(',').all(|member| member.starts_with("key-") && member.len() > 200));
+    }
+
+    #[test]
+    fn tl_02_a_member_that_cannot_be_written_costs_no_other() {
+        use opentelemetry::baggage::KeyValueMetadata;
+        let cases = [
+            ("odd", "p=1; q", "good=1,odd=2;p=1; q"),
+            ("odd", "p=1,evil=1", "good=1,odd=2"),
+            ("odd", "p=1\r\nevil: 1", "good=1,odd=2"),
+            ("odd", "p=\"1\"", "good=1,odd=2"),
+            ("odd", "p=\u{e9}", "good=1,odd=2"),
+            ("o,d", "", "good=1"),
+            ("o=d", "p=1", "good=1"),
+            ("\u{e9}", "", "good=1"),
+        ];
+        for (key, metadata, expected) in cases {
+            let members = [
+                KeyValueMetadata::new("good", "1", ""),
+                KeyValueMetadata::new(key.to_owned(), "2", metadata.to_owned()),
+            ];
+            let context = Context::new().with_baggage(members);
+            let got = injected(&[Propagator::Baggage], &SpanContext::NONE, &context, false);
+            let mut members: Vec<_> = got[0].1.split(',').collect();
+            members.sort_unstable();
+            assert_eq!(members.join(","), expected, "{key:?} {metadata:?}");
+        }
     }
 
     #[test]

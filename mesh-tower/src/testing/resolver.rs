@@ -10,11 +10,13 @@ use std::time::Duration;
 use mesh_core::model::DnsName;
 use tokio::sync::watch;
 
+use super::watchdog::watched_for;
 use crate::{Answer, Resolve, ResolveError, Resolving};
 
 /// A [`Resolve`] that answers as it is told, and counts what it is asked. Cheap to clone; clones share everything.
 ///
-/// A name is a host without its port, or that of a service record. One that it was told nothing about does not exist.
+/// A name is a host without its port, or that of a service record. One that it was told nothing about does not exist. Names are
+/// compared without case, as in DNS.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,16 +80,21 @@ impl ScriptedResolver {
 
     /// How often `name` was asked for so far.
     pub fn lookups(&self, name: &str) -> usize {
-        self.lock().get(name).map_or(0, |entry| entry.asked)
+        self.lock().get(&name.to_ascii_lowercase()).map_or(0, |entry| entry.asked)
     }
 
     /// Resolves when `name` was asked for `count` times.
+    ///
+    /// # Panics
+    /// If that does not come: after about a minute by the wall clock or a day by a paused one.
     pub async fn asked(&self, name: &str, count: usize) {
-        self.until(|| (self.lookups(name) >= count).then_some(())).await;
+        let asked = self.until(|| (self.lookups(name) >= count).then_some(()));
+        let text = || format!("{name} was asked for {} times, never {count} times", self.lookups(name));
+        watched_for(asked, text).await;
     }
 
     fn reply(&self, name: &str, reply: Reply) {
-        self.lock().entry(name.to_owned()).or_default().reply = reply;
+        self.lock().entry(name.to_ascii_lowercase()).or_default().reply = reply;
         self.0.changes.send_replace(());
     }
 
@@ -109,6 +116,7 @@ impl ScriptedResolver {
             DnsName::Service(service) => (service.to_string(), 0),
             other => (other.to_string(), 0),
         };
+        let key = key.to_ascii_lowercase();
         self.lock().entry(key.clone()).or_default().asked += 1;
         self.0.changes.send_replace(());
         let this = self.clone();
@@ -144,5 +152,26 @@ impl Resolve for ScriptedResolver {
 impl fmt::Debug for ScriptedResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ScriptedResolver")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_compared_without_case() {
+        let resolver = ScriptedResolver::new();
+        resolver.set("Greeter.Example", &["192.0.2.1:80".parse().unwrap()], Duration::from_secs(1));
+        let name = DnsName::Host { host: "greeter.EXAMPLE".into(), port: 80 };
+        let answer = resolver.resolve(&name, Duration::from_secs(1)).await.unwrap();
+        assert_eq!(answer.endpoints.len(), 1);
+        resolver.asked("GREETER.example", 1).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic = "greeter was asked for 0 times, never 1 times"]
+    async fn a_look_up_that_never_comes_is_not_awaited_for_ever() {
+        ScriptedResolver::new().asked("greeter", 1).await;
     }
 }

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,11 @@ use crate::contain::contained_future;
 use crate::net::after;
 use crate::observe::Observers;
 
-/// How many names of one mesh are looked up at once.
-const MAX_LOOKUPS: usize = 16;
+/// How many look-ups of one mesh may begin within [`TURN`]; those that are answered sooner make room for others.
+const MAX_LOOKUPS: usize = 256;
+/// How long a look-up keeps its place. One that takes longer goes on without: names that hang must not keep those that
+/// do not from being looked up. What is under way is still bounded, by the number of names.
+const TURN: Duration = Duration::from_secs(1);
 /// No name is looked up more often than this, whatever the settings say.
 const FLOOR: Duration = Duration::from_millis(10);
 /// How much sooner than due a name may be looked up, as a share of the pause: clients that began together drift apart.
@@ -153,13 +157,23 @@ impl DnsSource {
         let began = Instant::now();
         let timeout = self.settings.borrow().timeout;
         let asked = contained_future("the resolver", || self.resolver.resolve(name, timeout));
-        let result = match tokio::time::timeout(timeout, asked).await {
+        let mut asked = pin!(tokio::time::timeout(timeout, asked));
+        let answered = match tokio::time::timeout(TURN, asked.as_mut()).await {
+            Ok(answered) => {
+                drop(place);
+                answered
+            }
+            Err(_) => {
+                drop(place);
+                asked.await
+            }
+        };
+        let result = match answered {
             Ok(Ok(Ok(answer))) if answer.endpoints.is_empty() => Err(ResolveError::NoAddress { name: name.clone() }),
             Ok(Ok(result)) => result,
             Ok(Err(panicked)) => Err(ResolveError::Failed { name: name.clone(), error: panicked.into() }),
             Err(_) => Err(ResolveError::Timeout { name: name.clone(), timeout }),
         };
-        drop(place);
         let outcome = result.as_ref().map(|answer| answer.endpoints.len()).map_err(|error| error as _);
         self.observers.lookup(finder, outcome, began.elapsed());
         result

@@ -214,25 +214,46 @@ async fn another_order_is_no_change_and_no_address_counts_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_sixteen_names_are_looked_up_at_once() {
+async fn only_so_many_look_ups_have_a_place_at_once() {
     let resolver = ScriptedResolver::new();
-    let names: Vec<_> = (0..40).map(|number| format!("name-{number}")).collect();
+    let names: Vec<_> = (0..MAX_LOOKUPS + 20).map(|number| format!("name-{number}")).collect();
     names.iter().for_each(|name| resolver.stall(name));
-    let mut settings = settings(5, 60);
-    settings.timeout = SECOND * 1_000;
-    let source = source(&resolver, settings, Observers::default());
+    let source = source(&resolver, settings(5, 60), Observers::default());
     let mut watching: VecDeque<_> = names.iter().map(|name| Watching::start(&source, name)).collect();
     let asked = || names.iter().filter(|name| resolver.lookups(name) > 0).count();
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(TURN / 10).await;
     assert_eq!(asked(), MAX_LOOKUPS);
     // One that gets its answer, and one that is not needed any more, make room for the next.
     resolver.set("name-0", &[address(1)], SECOND * 10_000);
     assert_eq!(watching[0].next().await.unwrap(), endpoints(&[1]));
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(TURN / 10).await;
     assert_eq!(asked(), MAX_LOOKUPS + 1);
     drop(watching.remove(1));
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(TURN / 10).await;
     assert_eq!(asked(), MAX_LOOKUPS + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_hang_do_not_starve_one_that_is_answered() {
+    let resolver = ScriptedResolver::new();
+    resolver.set("greeter", &[address(1)], SECOND * 5);
+    let mut settings = settings(5, 60);
+    settings.timeout = SECOND * 1_000;
+    let source = source(&resolver, settings, Observers::default());
+    let names: Vec<_> = (0..MAX_LOOKUPS).map(|number| format!("name-{number}")).collect();
+    names.iter().for_each(|name| resolver.stall(name));
+    let mut hanging: Vec<_> = names.iter().map(|name| Watching::start(&source, name)).collect();
+    resolver.asked(names.last().unwrap(), 1).await;
+    let began = Instant::now();
+    let mut watching = Watching::start(&source, "greeter");
+    assert_eq!(watching.next().await.unwrap(), endpoints(&[1]));
+    assert!(began.elapsed() <= TURN + SECOND / 100, "{:?}", began.elapsed());
+    // Nor later, and those that hang are still waited for.
+    let pauses = pauses(&resolver, "greeter", 3).await;
+    assert!(pauses.iter().all(|pause| *pause <= SECOND * 5 + SECOND / 100), "{pauses:?}");
+    resolver.set("name-0", &[address(2)], SECOND);
+    assert_eq!(hanging[0].next().await.unwrap(), endpoints(&[2]));
+    assert_eq!(resolver.lookups("name-1"), 1);
 }
 
 /// Settings count at once, also for the pause under way.
