@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use mesh_tonic::core::config::{File, Reader};
+use mesh_tonic::core::config::{File, MAX_BYTES, Reader};
 
 use report::Report;
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let text = match std::fs::read(&args.file) {
+    let text = match examples::read_regular(&args.file, MAX_BYTES) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("{}: {error}", args.file.display());

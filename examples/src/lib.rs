@@ -1,5 +1,9 @@
 //! What the examples, the benchmarks and the interop tests share.
 
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 pub mod backend;
 #[cfg(feature = "interop")]
 pub mod peers;
@@ -25,9 +29,41 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: f64) -> Option<T> {
     sorted.get(rank.max(1) - 1).or(sorted.last()).copied()
 }
 
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// If it cannot be read, is larger, or is something else: a FIFO would be waited for, a device may never end.
+pub fn read_regular(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"));
+    }
+    if metadata.len() > max as u64 {
+        let text = format!("{} bytes are too many: a configuration has at most {max}", metadata.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    let mut content = Vec::new();
+    // It may grow while it is read.
+    fs::File::open(path)?.take(max as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use std::fs;
+
+    use super::{percentile, read_regular};
+
+    #[test]
+    fn only_regular_files_within_the_bound_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_regular(&path, 5).unwrap(), b"12345");
+        let error = read_regular(&path, 4).unwrap_err().to_string();
+        assert_eq!(error, "5 bytes are too many: a configuration has at most 4");
+        assert_eq!(read_regular(directory.path(), 5).unwrap_err().to_string(), "this is no regular file");
+    }
 
     #[test]
     fn the_nearest_rank_counts() {

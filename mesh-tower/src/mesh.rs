@@ -39,7 +39,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(750);
 /// ```
 #[derive(Clone)]
 pub struct Mesh {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
 /// Ends the mesh when the last holder lets go.

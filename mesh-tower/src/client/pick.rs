@@ -195,7 +195,13 @@ fn look_further(
 fn nobody_speaks_http2(backend: &Backend) -> bool {
     // Pick first asks nobody else while one endpoint is there.
     let stands_by = |endpoint: &Endpoint| backend.picker().connects_in_order() && endpoint.state() == State::Idle;
-    backend.picker().endpoints().iter().all(|endpoint| pool::refuses_http2(endpoint) || stands_by(endpoint))
+    let endpoints = backend.picker().endpoints();
+    // Where none refuses, the one that was picked has become idle since. One that has left says nothing of those that
+    // came in its place.
+    endpoints.iter().any(|endpoint| pool::refuses_http2(endpoint))
+        && endpoints
+            .iter()
+            .all(|endpoint| !pool::has_left(endpoint) && (pool::refuses_http2(endpoint) || stands_by(endpoint)))
 }
 
 /// The backend as it is now.
@@ -230,5 +236,28 @@ fn failing(context: &Context, backend: &Backend) -> Error {
     match last {
         Some(last) => error.with_source(last),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Mesh;
+
+    /// Between the pick and the look at the endpoint another one was found, or the configuration changed.
+    #[tokio::test]
+    async fn endpoints_that_became_idle_or_left_do_not_refuse_http2() {
+        let yaml = "services: { s: { backends: { b: { endpoints: ['192.0.2.1:80', '192.0.2.2:80'], \
+                    load_balancer: pick_first } } } }";
+        let mesh = Mesh::builder().environment([]).text(yaml).build().await.unwrap();
+        let snapshot = mesh.handle.core.snapshot.load_full();
+        let backend = snapshot.backend_by_id(&mesh_core::model::BackendId::new("s", "b")).unwrap();
+        let endpoints = backend.picker().endpoints();
+        assert!(endpoints.iter().all(|endpoint| endpoint.state() == State::Idle));
+        assert!(!nobody_speaks_http2(backend));
+        endpoints[0].set_state(State::Failing);
+        assert!(nobody_speaks_http2(backend), "the other one stands by");
+        pool::close(&endpoints[1]);
+        assert!(!nobody_speaks_http2(backend));
     }
 }

@@ -126,6 +126,11 @@ pub(crate) fn refuses_http2(endpoint: &Endpoint) -> bool {
     endpoint.state() == State::Failing || pool.lock().http2_error.is_some()
 }
 
+/// Whether the endpoint is no longer part of the configuration.
+pub(crate) fn has_left(endpoint: &Endpoint) -> bool {
+    endpoint.transport().lock().closed
+}
+
 /// Gives endpoints that fail only by their lack of HTTP/2 to those who want HTTP/1.1; returns whether there are any.
 pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
     let lacking = endpoints.iter().filter(|endpoint| endpoint.transport().lock().http2_error.is_some());

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connecting::{Pause, run};
-pub(crate) use self::connecting::{allow_http1, refuses_http2};
+pub(crate) use self::connecting::{allow_http1, has_left, refuses_http2};
 pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease};
