@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let text = match examples::read_regular(&args.file, MAX_BYTES) {
+    let text = match examples::read_at_most(&args.file, MAX_BYTES) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("{}: {error}", args.file.display());

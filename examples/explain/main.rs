@@ -83,7 +83,7 @@ fn arguments(words: impl IntoIterator<Item = OsString>) -> Result<Option<PathBuf
 /// The snapshot of the file, or all that is wrong with it.
 fn compile(path: &Path) -> Result<Arc<Snapshot<()>>, String> {
     let name = path.display().to_string();
-    let text = examples::read_regular(path, MAX_BYTES).map_err(|error| format!("{name}: {error}"))?;
+    let text = examples::read_at_most(path, MAX_BYTES).map_err(|error| format!("{name}: {error}"))?;
     answer::compile(&text, &name, path.parent().unwrap_or(Path::new("")))
 }
 
