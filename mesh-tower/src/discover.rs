@@ -323,12 +323,14 @@ impl Discover {
         }
     }
 
-    /// `published` with the services that were made on demand as they are now; `None` if it knows them so.
+    /// `published` with the services on demand that it does not know, or knows without endpoints; `None` if there are none.
     pub(crate) fn with_demanded(&self, published: &Config) -> Option<Config> {
         let mut config = None;
         for demanded in self.demanded.values() {
             let backend = self.filled(&demanded.backend);
-            if published.backends.get(&backend.id).is_some_and(|known| *known == backend) {
+            // One that has endpoints goes the way of all updates: its new ones are connected before they are used.
+            let is_served = |known: &Arc<model::Backend>| *known == backend || !known.endpoints.is_empty();
+            if published.backends.get(&backend.id).is_some_and(is_served) {
                 continue;
             }
             let config = config.get_or_insert_with(|| published.clone());
