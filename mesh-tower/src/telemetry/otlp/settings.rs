@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 
 use super::OtlpError;
+use crate::demand;
 
 /// Where one kind of telemetry goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,6 +226,9 @@ fn uri_of(endpoint: &'static str, path: &str) -> Result<Uri, OtlpError> {
 
 fn uri(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("is not a URL: {error}; write http://collector:4318"))?;
+    if uri.authority().is_some_and(|authority| demand::port(authority).is_none()) {
+        return Err(format!("{}; write http://collector:4318", demand::PORT));
+    }
     match uri.scheme_str() {
         Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
         _ => Err("is not the URL of a collector; write http://collector:4318".to_owned()),

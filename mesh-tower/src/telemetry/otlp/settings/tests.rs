@@ -95,6 +95,7 @@ fn cf_08_what_cannot_be_read_is_named() {
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "http://collector:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:99999", "from 1 to 65535"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a b", "http://collector:4318"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0", "milliseconds"),
