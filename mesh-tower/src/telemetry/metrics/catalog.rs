@@ -27,7 +27,7 @@ pub(crate) struct Metric {
 }
 
 /// Where values go, each with its attributes.
-type Sink<'a, T> = &'a mut dyn FnMut(T, &[KeyValue]);
+pub(super) type Sink<'a, T> = &'a mut dyn FnMut(T, &[KeyValue]);
 
 /// What kind of metric it is, and what reads it.
 #[derive(Clone, Copy)]

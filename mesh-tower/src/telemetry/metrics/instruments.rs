@@ -5,15 +5,15 @@
 //! reference and observes nothing once that is gone. Distributions are recorded as they happen, with attributes that
 //! were made beforehand.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
 use opentelemetry::{KeyValue, global};
 
-use super::Metrics;
 use super::buckets::Recorder;
-use super::catalog::{Bounds, CATALOG, Kind};
+use super::catalog::{Bounds, CATALOG, Kind, Sink};
+use super::{Metrics, Reading};
 use crate::telemetry::spans::scope;
 
 /// The meter of a mesh from `provider`.
@@ -80,6 +80,13 @@ impl Histograms {
     }
 }
 
+/// Reads a metric, as long as its mesh is there.
+fn collect<T>(metrics: &Weak<Metrics>, read: fn(&Reading<'_>, Sink<'_, T>), sink: Sink<'_, T>) {
+    if let Some(metrics) = metrics.upgrade() {
+        read(&metrics.read(Instant::now()), sink);
+    }
+}
+
 /// Registers everything that is read when somebody collects.
 pub(super) fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
     for metric in CATALOG {
@@ -91,10 +98,7 @@ pub(super) fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
                     .with_unit(metric.unit)
                     .with_description(metric.help)
                     .with_callback(move |observer| {
-                        if let Some(metrics) = weak.upgrade() {
-                            let reading = metrics.read(Instant::now());
-                            read(&reading, &mut |value, attributes| observer.observe(value, attributes));
-                        }
+                        collect(&weak, read, &mut |value, attributes| observer.observe(value, attributes));
                     })
                     .build();
             }
@@ -104,11 +108,8 @@ pub(super) fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
                     .with_unit(metric.unit)
                     .with_description(metric.help)
                     .with_callback(move |observer| {
-                        if let Some(metrics) = weak.upgrade() {
-                            let signed = |value| i64::try_from(value).unwrap_or(i64::MAX);
-                            let reading = metrics.read(Instant::now());
-                            read(&reading, &mut |value, attributes| observer.observe(signed(value), attributes));
-                        }
+                        let signed = |value| i64::try_from(value).unwrap_or(i64::MAX);
+                        collect(&weak, read, &mut |value, attributes| observer.observe(signed(value), attributes));
                     })
                     .build();
             }
@@ -118,10 +119,7 @@ pub(super) fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
                     .with_unit(metric.unit)
                     .with_description(metric.help)
                     .with_callback(move |observer| {
-                        if let Some(metrics) = weak.upgrade() {
-                            let reading = metrics.read(Instant::now());
-                            read(&reading, &mut |value, attributes| observer.observe(value, attributes));
-                        }
+                        collect(&weak, read, &mut |value, attributes| observer.observe(value, attributes));
                     })
                     .build();
             }
