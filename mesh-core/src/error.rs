@@ -24,8 +24,11 @@ pub enum ErrorKind {
     NoEndpoint,
     /// Every endpoint of the backend is failing: no connection can be made, or none whose peer is trusted.
     NoHealthyEndpoint,
-    /// A limit of our own is reached; nothing was sent.
+    /// A limit of our own is reached; nothing was sent, and nothing is retried.
     Overflow,
+    /// Admission control refused it, because too many requests before it failed; nothing was sent, and nothing is
+    /// retried.
+    AdmissionRejected,
     /// The request's time is up: the caller's deadline or the route's timeout, whichever is earlier.
     DeadlineExceeded,
     /// The last attempt exceeded the per-try timeout.
@@ -48,7 +51,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::UnknownService,
         Self::NoRoute,
         Self::UnsupportedRoute,
@@ -56,6 +59,7 @@ impl ErrorKind {
         Self::NoEndpoint,
         Self::NoHealthyEndpoint,
         Self::Overflow,
+        Self::AdmissionRejected,
         Self::DeadlineExceeded,
         Self::PerTryTimeout,
         Self::Refused,
@@ -75,6 +79,7 @@ impl ErrorKind {
             Self::NoEndpoint
             | Self::NoHealthyEndpoint
             | Self::Overflow
+            | Self::AdmissionRejected
             | Self::Refused
             | Self::Reset
             | Self::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
@@ -99,6 +104,7 @@ impl ErrorKind {
             | Self::NoEndpoint
             | Self::NoHealthyEndpoint
             | Self::Overflow
+            | Self::AdmissionRejected
             | Self::PerTryTimeout
             | Self::Refused
             | Self::Reset
@@ -116,6 +122,7 @@ impl ErrorKind {
             Self::NoEndpoint => "no_endpoint",
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::Overflow => "overflow",
+            Self::AdmissionRejected => "admission_rejected",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::PerTryTimeout => "per_try_timeout",
             Self::Refused => "refused",

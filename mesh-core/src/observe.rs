@@ -9,6 +9,8 @@ use crate::balance::State;
 use crate::error::ErrorKind;
 use crate::grpc::Code;
 use crate::model::{Address, BackendId, Finder};
+use crate::resilience::limits::Limit;
+use crate::resilience::outlier::EjectionChange;
 
 /// Watches a mesh.
 ///
@@ -39,6 +41,12 @@ pub enum Event<'a> {
     Connect(Connect<'a>),
     /// An endpoint changed its state.
     Endpoint(Endpoint<'a>),
+    /// An endpoint was taken out for what it answered, or came back.
+    Ejection(Ejection<'a>),
+    /// A request was refused by a limit of ours.
+    Overflow(Overflow<'a>),
+    /// Requests of a backend go to another priority than before, or go to all endpoints in a panic.
+    Priority(Priority<'a>),
     /// A configuration was applied or refused.
     Config(Config<'a>),
     /// Endpoints were looked up by name.
@@ -122,6 +130,8 @@ pub enum Next {
     Retry,
     /// The policy would try again; the retry budget did not allow it.
     BudgetExhausted,
+    /// Another attempt of the request goes on beside it, or was quicker.
+    Hedge,
 }
 
 /// How a request or an attempt ended.
@@ -196,6 +206,61 @@ impl<'a> Endpoint<'a> {
     /// `endpoint` is `state` now.
     pub fn new(backend: &'a BackendId, endpoint: &'a Address, state: State) -> Self {
         Self { backend, endpoint, state }
+    }
+}
+
+/// An endpoint was taken out for what it answered, or came back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ejection<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint.
+    pub endpoint: &'a Address,
+    /// What happened.
+    pub change: EjectionChange,
+}
+
+impl<'a> Ejection<'a> {
+    /// `change` happened to `endpoint`.
+    pub fn new(backend: &'a BackendId, endpoint: &'a Address, change: EjectionChange) -> Self {
+        Self { backend, endpoint, change }
+    }
+}
+
+/// A request was refused by a limit of ours: it was not sent, and is not retried.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Overflow<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The limit.
+    pub limit: Limit,
+}
+
+impl<'a> Overflow<'a> {
+    /// `limit` of `backend` is reached.
+    pub fn new(backend: &'a BackendId, limit: Limit) -> Self {
+        Self { backend, limit }
+    }
+}
+
+/// Requests of a backend go to another priority than before, or go to all endpoints in a panic.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Priority<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The first priority that gets requests; `None` if no endpoint of any is available.
+    pub priority: Option<u32>,
+    /// Whether requests go to endpoints whatever their health.
+    pub panic: bool,
+}
+
+impl<'a> Priority<'a> {
+    /// Requests of `backend` go to `priority` now.
+    pub fn new(backend: &'a BackendId, priority: Option<u32>, panic: bool) -> Self {
+        Self { backend, priority, panic }
     }
 }
 

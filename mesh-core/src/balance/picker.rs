@@ -53,7 +53,8 @@ impl<T> Picker<T> {
                 Policy::LeastRequest { choices: (*choice_count).clamp(2, 10) }
             }
             LoadBalancer::PickFirst { .. } => Policy::PickFirst,
-            LoadBalancer::Custom(_) => Policy::Random,
+            // Built next.
+            _ => Policy::Random,
         };
         Self { endpoints: endpoints.into(), policy }
     }

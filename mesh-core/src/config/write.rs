@@ -66,6 +66,11 @@ impl Writer {
                 let choice_count = self.number(*choice_count);
                 self.map([("policy", policy(Balancer::LeastRequest)), ("choice_count", Some(choice_count))])
             }
+            // A file cannot say these yet.
+            LoadBalancer::PeakEwma(_)
+            | LoadBalancer::WeightedRoundRobin(_)
+            | LoadBalancer::RingHash(_)
+            | LoadBalancer::Maglev(_) => self.text(""),
             LoadBalancer::PickFirst { shuffle } => {
                 self.map([("policy", policy(Balancer::PickFirst)), ("shuffle", Some(self.flag(*shuffle)))])
             }

@@ -40,6 +40,8 @@ fn value_hash(source: &HashSource, head: &RequestHead<'_>, channel_id: u64) -> O
             })
         }
         HashSource::QueryParameter(name) => Some(xxh64(&parameter(head.query, name)?, 0)),
+        // Whoever calls has none of its own; the client makes one up and brings it along.
+        HashSource::Cookie { .. } | HashSource::SourceAddress => None,
         HashSource::ChannelId => Some(channel_id),
     }
 }

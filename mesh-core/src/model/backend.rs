@@ -1,9 +1,13 @@
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Discovery, Endpoint, RetryBudget};
+use super::{
+    AdmissionControl, CircuitBreaker, ConnectionPolicy, Discovery, Endpoint, HealthCheck, LoadBalancer, LocalityPolicy,
+    OutlierDetection, RetryBudget, SlowStart,
+};
 
 /// The identity of a backend: the service that owns it and its name there.
 ///
@@ -45,12 +49,28 @@ pub struct Backend {
     pub protocol: Protocol,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// How requests are divided among localities and priorities.
+    pub localities: LocalityPolicy,
+    /// How many of the endpoints this mesh uses; the same ones as long as they are there (gRFC A68). `None`: all.
+    pub subset_size: Option<NonZeroU32>,
+    /// How an endpoint that just became ready comes up to its full share. `None`: at once.
+    pub slow_start: Option<SlowStart>,
     /// Bound of one connection attempt, TCP and TLS together. Default 5 s (Envoy's).
     pub connect_timeout: Duration,
     /// Pause between failed connection attempts.
     pub connect_backoff: ConnectBackoff,
+    /// How connections are kept and when they are given up.
+    pub connections: ConnectionPolicy,
     /// How many retries may be under way at once.
     pub retry_budget: RetryBudget,
+    /// What may be under way at once.
+    pub circuit_breaker: CircuitBreaker,
+    /// When an endpoint is taken out for what it answers. `None`: never.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// When requests are refused for the failures of others. `None`: never.
+    pub admission_control: Option<AdmissionControl>,
+    /// How endpoints are asked for their health. `None`: not at all.
+    pub health_check: Option<HealthCheck>,
     /// TLS towards the endpoints; `None` is plaintext.
     pub tls: Option<Tls>,
 }
@@ -64,9 +84,17 @@ impl Backend {
             discovery: None,
             protocol: Protocol::default(),
             load_balancer: LoadBalancer::default(),
+            localities: LocalityPolicy::default(),
+            subset_size: None,
+            slow_start: None,
             connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
             connect_backoff: ConnectBackoff::default(),
+            connections: ConnectionPolicy::default(),
             retry_budget: RetryBudget::default(),
+            circuit_breaker: CircuitBreaker::default(),
+            outlier_detection: None,
+            admission_control: None,
+            health_check: None,
             tls: None,
         }
     }
@@ -85,31 +113,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 only; in plaintext by prior knowledge.
     Http2,
-}
-
-/// How a backend chooses among its ready endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum LoadBalancer {
-    /// Each in turn.
-    #[default]
-    RoundRobin,
-    /// Uniformly at random.
-    Random,
-    /// `choice_count` endpoints at random (with replacement), then the one with the fewest requests in flight
-    /// (gRFC A48). Range 2..=10.
-    LeastRequest {
-        /// How many endpoints are compared.
-        choice_count: u32,
-    },
-    /// The first that can be connected, and no other one while it lasts (gRFC A62). Address families take turns, and
-    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305).
-    PickFirst {
-        /// Whether the order is drawn anew for each list of endpoints, which spreads clients.
-        shuffle: bool,
-    },
-    /// A policy of the application, by the name it was registered under.
-    Custom(Arc<str>),
 }
 
 /// Pause between failed connection attempts of one endpoint (gRPC connection backoff): 1 s, then x1.6, at most 120 s,

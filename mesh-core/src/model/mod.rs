@@ -8,8 +8,11 @@
 //! [compiler](crate::snapshot) still touches only what differs.
 
 mod backend;
+mod balancing;
+mod connection;
 mod discovery;
 mod endpoint;
+mod overload;
 mod pattern;
 mod policy;
 mod route;
@@ -18,12 +21,21 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use backend::{Backend, BackendId, ConnectBackoff, LoadBalancer, Protocol, RootCertificates, Tls};
+pub use backend::{Backend, BackendId, ConnectBackoff, Protocol, RootCertificates, Tls};
+pub use balancing::{
+    LoadBalancer, LocalityPolicy, Maglev, PeakEwma, Proximity, RingHash, SlowStart, WeightedRoundRobin,
+};
+pub use connection::{ConnectionPolicy, HealthCheck, HealthProbe, Keepalive};
 pub use discovery::{Discovered, Discovery, DnsName, Finder};
-pub use endpoint::{Address, Endpoint};
+pub use endpoint::{Address, Endpoint, Health, Locality, Metadata, Place};
+pub use overload::{
+    AdmissionControl, CircuitBreaker, Consecutive, FailurePercentage, GrpcFailures, OutlierDetection, Recovery,
+    SuccessRate,
+};
 pub use pattern::{Pattern, PatternError, Rewrite};
 pub use policy::{
-    Backoff, HashPolicy, HashSource, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling, UnknownCondition,
+    Backoff, HashPolicy, HashSource, HedgePolicy, RetryBudget, RetryMethods, RetryOn, RetryPolicy, RetryThrottling,
+    SessionAffinity, UnknownCondition,
 };
 pub use route::{
     Forward, Fraction, HeaderMatch, HostPattern, HostPatternError, PathMatch, PolicyOverride, QueryMatch, Route,

@@ -280,6 +280,75 @@ pub enum HashSource {
     },
     /// The first query parameter of this name, percent-decoded.
     QueryParameter(Arc<str>),
+    /// The cookie of this name. Where there is none and a `ttl` is set, a value is made up: the response gives it to the
+    /// caller in `set-cookie`, and this request is balanced by it already (Envoy's).
+    Cookie {
+        /// The cookie.
+        name: Arc<str>,
+        /// How long a cookie that is made up lives; zero lives as long as the caller's session. `None`: none is made up.
+        ttl: Option<Duration>,
+        /// Its path. `None`: that of the request's directory, as always without one (RFC 6265 5.1.4).
+        path: Option<Arc<str>>,
+    },
+    /// The address of whom the request came from, where the caller said so.
+    SourceAddress,
     /// A random number that one channel keeps for its life (xDS `filter_state` with key `io.grpc.channel_id`).
     ChannelId,
+}
+
+/// When a request that has no answer yet is sent once more, to another endpoint, without giving up the first (gRFC A6).
+///
+/// The first good answer wins and the others are cancelled. Hedges count against the retry budget and the retry
+/// throttling. A route has this or a retry policy, not both; with both this one holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HedgePolicy {
+    /// How many attempts there may be in all, 2..=5.
+    pub max_attempts: u32,
+    /// The pause between two attempts; zero sends all at once.
+    pub delay: Duration,
+    /// A gRPC answer of these codes does not end the call: it starts the next attempt at once. For HTTP the words that
+    /// name statuses hold in the same way. Anything else is final.
+    pub non_fatal: RetryOn,
+    /// The statuses of [`RetryOn::RETRIABLE_STATUS_CODES`].
+    pub status_codes: Vec<StatusCode>,
+    /// Which methods may be sent twice. gRPC calls are not bound by it: for them the policy is the permission.
+    pub methods: RetryMethods,
+    /// How much of a request body is kept for the other attempts, in bytes; a body that grows beyond it ends the
+    /// hedging.
+    pub max_body_bytes: usize,
+}
+
+impl HedgePolicy {
+    /// `max_attempts` with pauses of `delay`, after which anything but silence is final.
+    pub fn new(max_attempts: u32, delay: Duration) -> Self {
+        Self {
+            max_attempts,
+            delay,
+            non_fatal: RetryOn::none(),
+            status_codes: Vec::new(),
+            methods: RetryMethods::default(),
+            max_body_bytes: RetryPolicy::DEFAULT_MAX_BODY_BYTES,
+        }
+    }
+}
+
+/// How the requests of a session find the endpoint of its first one again, whatever becomes of the others
+/// (gRFC A55, Envoy's stateful session): the endpoint's address travels with the session.
+///
+/// Where that endpoint is gone or not available, the balancer chooses another one, and the session moves there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionAffinity {
+    /// In a cookie.
+    Cookie {
+        /// Its name.
+        name: Arc<str>,
+        /// How long it lives; zero lives as long as the caller's session.
+        ttl: Duration,
+        /// Its path. Requests outside of it have no session.
+        path: Arc<str>,
+    },
+    /// In a header of requests and responses.
+    Header(HeaderName),
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{BackendId, HashPolicy, Pattern, RetryPolicy, RetryThrottling};
+use super::{BackendId, HashPolicy, HedgePolicy, Metadata, Pattern, RetryPolicy, RetryThrottling, SessionAffinity};
 
 /// The names callers use for one service, and what happens to requests for them.
 #[derive(Debug, Clone, PartialEq)]
@@ -343,6 +343,8 @@ pub struct WeightedBackend {
     pub backend: BackendId,
     /// Its share among its siblings; 0 is never drawn. The sum over a route is 1..=4294967295.
     pub weight: u32,
+    /// Only endpoints whose metadata holds all of this. `None`: every endpoint.
+    pub subset: Option<Arc<Metadata>>,
     /// Policies that replace the route's for requests that draw this backend.
     pub policy: PolicyOverride,
 }
@@ -350,7 +352,7 @@ pub struct WeightedBackend {
 impl WeightedBackend {
     /// `backend` with `weight`.
     pub fn new(backend: BackendId, weight: u32) -> Self {
-        Self { backend, weight, policy: PolicyOverride::default() }
+        Self { backend, weight, subset: None, policy: PolicyOverride::default() }
     }
 }
 
@@ -363,8 +365,12 @@ pub struct RoutePolicy {
     pub timeout: Option<Duration>,
     /// When and how often to try again. `None`: only what the peer never processed is sent again.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// When to send a second one beside the first. It takes the place of `retry`.
+    pub hedge: Option<Arc<HedgePolicy>>,
     /// What the request's hash is made of (gRFC A42). Empty: the request has no hash.
     pub hash: Arc<[HashPolicy]>,
+    /// How requests of a session find their endpoint again.
+    pub session: Option<Arc<SessionAffinity>>,
 }
 
 /// Policies of one backend of a route; each `Some` replaces the route's value, whole.
@@ -375,6 +381,8 @@ pub struct PolicyOverride {
     pub timeout: Option<Option<Duration>>,
     /// Replaces the retry policy; the inner `None` takes it away.
     pub retry: Option<Option<Arc<RetryPolicy>>>,
+    /// Replaces the hedging policy; the inner `None` takes it away.
+    pub hedge: Option<Option<Arc<HedgePolicy>>>,
     /// Replaces the hash policies.
     pub hash: Option<Arc<[HashPolicy]>>,
 }

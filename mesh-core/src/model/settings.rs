@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, LoadBalancer, Protocol, RetryPolicy};
+use super::{Backend, LoadBalancer, Place, Protocol, RetryPolicy};
 
 /// What holds for the mesh as a whole.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +15,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// What requests tell others about themselves.
     pub telemetry: TelemetrySettings,
+    /// Where this process runs. Default: nobody knows.
+    pub locality: Place,
 }
 
 /// What becomes of a request to a name that no virtual host claims.

@@ -8,6 +8,8 @@
 pub mod backoff;
 pub mod budget;
 pub mod deadline;
+pub mod limits;
+pub mod outlier;
 pub mod replay;
 pub mod retry;
 pub mod throttle;

@@ -342,6 +342,8 @@ fn split(forward: &model::Forward, indices: &HashMap<BackendId, u32>) -> Result<
             Arc::new(RoutePolicy {
                 timeout: over.timeout.unwrap_or(forward.policy.timeout),
                 retry: over.retry.clone().unwrap_or_else(|| forward.policy.retry.clone()),
+                hedge: over.hedge.clone().unwrap_or_else(|| forward.policy.hedge.clone()),
+                session: forward.policy.session.clone(),
                 hash: over.hash.clone().unwrap_or_else(|| Arc::clone(&forward.policy.hash)),
             })
         };

@@ -267,7 +267,7 @@ fn policies_of_a_backend_replace_the_routes() {
         retry: Some(Arc::clone(&retry)),
         ..Policy::default()
     });
-    forward.backends[1].policy = PolicyOverride { timeout: Some(None), retry: Some(None), hash: None };
+    forward.backends[1].policy = PolicyOverride { timeout: Some(None), retry: Some(None), ..PolicyOverride::default() };
     let mesh = Mesh::new(&Config::new().with_virtual_host(host("greeter").with_route(RouteConfig::new(forward))));
     let targets: Vec<_> = mesh.snapshot.virtual_hosts()[0].targets().collect();
     assert_eq!(targets[0].policy().timeout, Some(Duration::from_secs(1)));

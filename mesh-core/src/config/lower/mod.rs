@@ -182,7 +182,9 @@ fn route(section: &schema::Route, scope: &Scope<'_>, path: Path<'_>, context: &m
     let policy = RoutePolicy {
         timeout: section.timeout.value().copied().unwrap_or(default.timeout),
         retry: policy::retry(&section.retry, path, context).unwrap_or(default.retry),
+        hedge: None,
         hash: policy::hash(&section.hash_policy, path, context).unwrap_or_default(),
+        session: None,
     };
     let forward = Forward { backends, policy };
     let mut route = Route::new(forward);
@@ -228,9 +230,11 @@ fn weighted_backends(
         backends.push(WeightedBackend {
             backend: BackendId::new(scope.service.clone(), item.name.value().map_or("", |name| name)),
             weight: item.weight.or(1),
+            subset: None,
             policy: PolicyOverride {
                 timeout: item.timeout.value().copied(),
                 retry: policy::retry(&item.retry, path, context),
+                hedge: None,
                 hash: policy::hash(&item.hash_policy, path, context),
             },
         });

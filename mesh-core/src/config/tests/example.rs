@@ -207,15 +207,23 @@ services:
             WeightedBackend {
                 backend: blue.clone(),
                 weight: 0,
-                policy: PolicyOverride { timeout: Some(None), retry: Some(None), hash: Some(Arc::new([])) },
+                subset: None,
+                policy: PolicyOverride {
+                    timeout: Some(None),
+                    retry: Some(None),
+                    hash: Some(Arc::new([])),
+                    ..PolicyOverride::default()
+                },
             },
             WeightedBackend {
                 backend: green.clone(),
                 weight: u32::MAX,
+                subset: None,
                 policy: PolicyOverride {
                     timeout: Some(Some(Duration::from_secs(5400))),
                     retry: Some(Some(Arc::new(RetryPolicy::new(RetryOn::SERVER_ERROR)))),
                     hash: Some(Arc::new([user.clone()])),
+                    ..PolicyOverride::default()
                 },
             },
         ],
@@ -223,6 +231,7 @@ services:
             timeout: Some(Duration::from_secs(10)),
             retry: Some(Arc::new(retry)),
             hash: Arc::new([HashPolicy { source: header, terminal: true }, user]),
+            ..RoutePolicy::default()
         },
     };
     assert_eq!(forward(route), &expected);
