@@ -19,6 +19,7 @@ use super::attempt::{self, Failed, Received, RequestBody, Rest};
 use super::body::{Body, Guard};
 use super::context::Context;
 use super::head::{Head, PerAttempt};
+use super::hedge;
 use super::permit::RetryPermit;
 use super::pick::{self, NoPlace, Place};
 use super::target::Target;
@@ -62,13 +63,20 @@ where
         // The deadline comes first, and is the error.
         context.max_wait = limit.saturating_add(MAX_WAIT);
     }
-    let max_body = context.retry().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
-    let body = RequestBody::Own(Replay::new(body, max_body));
     let deadline = limit.map(|limit| after(context.started, limit));
-    let result = {
-        // Pinned where it is made: it is large, and every move of it is a copy.
-        let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
-        until(deadline, running).await
+    let result = match hedge::policy(&context, &head, body.size_hint().lower()) {
+        None => {
+            let max_body = context.retry().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
+            let body = RequestBody::Own(Replay::new(body, max_body));
+            // Pinned where it is made: it is large, and every move of it is a copy.
+            let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
+            until(deadline, running).await
+        }
+        // In a box: few requests come here, and all would carry its state.
+        Some(hedge) => {
+            let mut running = Box::pin(hedge::attempts(&mut context, &head, body, hedge, wanted, deadline));
+            until(deadline, running.as_mut()).await
+        }
     };
     let result = result.unwrap_or_else(|| Err(deadline_exceeded(&context, limit.unwrap_or_default())));
     match result {

@@ -18,17 +18,22 @@ impl RetryPermit {
         let backend = &context.backend;
         let in_time =
             |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
-        let free = || backend.budget().try_acquire(&backend.config().retry_budget);
-        let permit = || free().then(|| Self(Arc::clone(backend)));
-        let mut place = permit();
+        let mut place = Self::try_claim(context);
         if place.is_none() && in_time(2) {
             // Who waits here is no load, and must not make room for more retries by being counted as one.
             let outside = Outside::step(backend);
             tokio::time::sleep(delay).await;
             drop(outside);
-            place = permit();
+            place = Self::try_claim(context);
         }
         place
+    }
+
+    /// Takes a place in the budget if there is one now.
+    pub(super) fn try_claim(context: &Context) -> Option<Self> {
+        let backend = &context.backend;
+        let free = backend.budget().try_acquire(&backend.config().retry_budget);
+        free.then(|| Self(Arc::clone(backend)))
     }
 }
 
