@@ -74,7 +74,8 @@ impl Body for Source {
 
     fn size_hint(&self) -> SizeHint {
         let script = self.0.lock().unwrap();
-        let rest = script.steps.iter().map(|step| if let Step::Data(data) = step { data.len() as u64 } else { 0 }).sum();
+        let rest =
+            script.steps.iter().map(|step| if let Step::Data(data) = step { data.len() as u64 } else { 0 }).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest);
         if script.ended {
