@@ -4,6 +4,7 @@
 //! attempt is begun like one of the straight path, which may draw another backend if this one left the configuration;
 //! from then on attempts race.
 
+mod flight;
 mod race;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use mesh_tower::testing::grpc::{answer, trailers_only};
 use mesh_tower::testing::{
     Events, Fault, MemoryNetwork, Payload, Reply, RequestBody, ServiceConfig, TestBackend, TestMesh,
 };
-use mesh_tower::{Body, Error, Mesh};
+use mesh_tower::{Body, Builder, Error, Mesh};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -161,11 +161,20 @@ pub(crate) struct Plan {
     pub(crate) backend: &'static str,
     pub(crate) policy: HedgePolicy,
     pub(crate) adjust: fn(&mut Forward),
+    pub(crate) build: Box<dyn FnOnce(Builder) -> Builder>,
 }
 
 impl Plan {
     pub(crate) fn new(policy: HedgePolicy) -> Self {
-        Self { servers: 3, route: "", service: "", backend: "protocol: http2", policy, adjust: |_| {} }
+        Self {
+            servers: 3,
+            route: "",
+            service: "",
+            backend: "protocol: http2",
+            policy,
+            adjust: |_| {},
+            build: Box::new(|builder| builder),
+        }
     }
 
     pub(crate) fn config(&self, servers: &[TestBackend]) -> Config {
@@ -217,6 +226,7 @@ impl Plan {
         let servers: Vec<_> = (0..self.servers).map(server).collect();
         let events = Events::new();
         let builder = Mesh::builder().config(self.config(&servers)).observer(events.clone()).connector(network);
+        let builder = (self.build)(builder);
         World { mesh: TestMesh::start(builder).await, servers, log, events, begin }
     }
 }

@@ -17,14 +17,15 @@ use mesh_core::resilience::replay::Replay;
 use mesh_core::resilience::tee::{Tee, TeeError};
 use tokio::time::{Instant, Sleep};
 
+use super::flight::{Flight, Fly};
 use super::{Copy, Ended, Launch, Story};
 use crate::client::attempt::{self, Failed, RequestBody};
-use crate::client::call::{Attempted, Unplaced, exchange, find_place};
+use crate::client::call::Attempted;
 use crate::client::context::{Context, Underway};
 use crate::client::head::Head;
 use crate::client::permit::RetryPermit;
 use crate::client::pick::Place;
-use crate::error::{BoxError, Error, ErrorKind};
+use crate::error::{BoxError, ErrorKind};
 use crate::net::{Endpoint, Wanted};
 
 /// How a race ends.
@@ -34,13 +35,6 @@ pub(super) enum Over<B: HttpBody> {
     Return(Ended<B>, Option<(Underway, Next)>),
     /// Nothing is under way, and this is next.
     Alone(Launch),
-}
-
-/// What an attempt shares with whoever runs it.
-struct Flight {
-    underway: Underway,
-    /// Where it goes, once that is known.
-    endpoint: OnceLock<Arc<Endpoint>>,
 }
 
 type Flying<'a, B> = Pin<Box<dyn Future<Output = (Attempted, RequestBody<Copy<B>>)> + Send + 'a>>;
@@ -73,6 +67,7 @@ where
     running: Vec<Running<'a, B>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it goes no further")]
 enum Event<B: HttpBody> {
     Ended(usize, Attempted, RequestBody<Copy<B>>),
     Outgrown(u32),
@@ -235,7 +230,7 @@ where
         match decision {
             Decision::Return => {
                 self.cancel_all();
-                Some(Over::Return(ended, landed(flight).map(|underway| (underway, Next::Return))))
+                Some(Over::Return(ended, flight.landed().map(|underway| (underway, Next::Return))))
             }
             Decision::Resend => {
                 self.tell(&flight, &ended, Next::Resend);
@@ -311,7 +306,7 @@ where
                 if let Some(worse) = worse {
                     self.discard(worse.attempted);
                 }
-                Over::Return(ended, landed(flight).map(|underway| (underway, next)))
+                Over::Return(ended, flight.landed().map(|underway| (underway, next)))
             }
         }
     }
@@ -375,53 +370,6 @@ where
     }
 }
 
-/// What an attempt takes with it.
-struct Fly<'a> {
-    context: &'a Context,
-    head: &'a Head,
-    flight: Arc<Flight>,
-    wanted: Wanted,
-    tried: Vec<Arc<Endpoint>>,
-    fresh: bool,
-    previous: u32,
-    deadline: Option<Instant>,
-}
-
-impl Fly<'_> {
-    async fn run<B>(
-        self,
-        placed: Option<Result<Place, Failed>>,
-        mut body: RequestBody<B>,
-    ) -> (Attempted, RequestBody<B>)
-    where
-        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let Self { context, head, flight, wanted, tried, fresh, previous, deadline } = self;
-        let span = &flight.underway.span;
-        let placed = match placed {
-            Some(placed) => placed,
-            None => match find_place(context, head, span, wanted, &tried, fresh).await {
-                Ok(place) => Ok(place),
-                Err(Unplaced::Failed(failed)) => Err(failed),
-                Err(Unplaced::Left) => {
-                    let text = format!("{} has left the configuration", context.place());
-                    Err(Failed::new(Failure::Local, Error::new(ErrorKind::BackendNotFound, text)))
-                }
-            },
-        };
-        let attempted = match placed {
-            Ok(place) => {
-                // Set once: each attempt has a flight of its own.
-                let _ = flight.endpoint.set(Arc::clone(place.in_flight.endpoint()));
-                exchange(context, head, span, &mut body, place, previous, deadline).await
-            }
-            Err(failed) => Attempted::Failed(failed, None),
-        };
-        (attempted, body)
-    }
-}
-
 /// The caller's error as it is, and ours.
 fn from_tee<E: Into<BoxError>>(error: TeeError<E>) -> BoxError {
     match error {
@@ -435,9 +383,4 @@ fn from_tee<E: Into<BoxError>>(error: TeeError<E>) -> BoxError {
 fn is_of_the_caller(failed: &Failed) -> bool {
     failed.failure == Failure::Local
         && matches!(failed.error.kind(), ErrorKind::RequestBody | ErrorKind::InvalidRequest)
-}
-
-/// What is told of an attempt whose future is gone.
-fn landed(flight: Arc<Flight>) -> Option<Underway> {
-    Arc::into_inner(flight).map(|flight| flight.underway)
 }
