@@ -14,7 +14,7 @@ use std::time::Duration;
 use mesh_core::balance::{Picker, State};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pool, connect_all, stand_by, start};
+use super::{Pool, connect_all, has_left, stand_by, start};
 use crate::net::{Cluster, Endpoint, Wanted};
 
 /// How long an attempt is alone before the next endpoint is tried too (gRFC A61, RFC 8305 section 8).
@@ -117,7 +117,7 @@ async fn pass(cluster: Arc<Cluster>, endpoints: Vec<Arc<Endpoint>>, wanted: Want
             continue;
         }
         // Those that left the configuration stay idle.
-        let is_open = |endpoint: &&Arc<Endpoint>| !endpoint.transport().lock().closed;
+        let is_open = |endpoint: &&Arc<Endpoint>| !has_left(endpoint);
         match endpoints.iter().filter(is_open).find(|endpoint| endpoint.state() == State::Idle) {
             Some(next) => {
                 start(next, wanted);
