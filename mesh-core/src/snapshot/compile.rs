@@ -188,6 +188,9 @@ impl<T: Transport> Compiler<T> {
         }
         touched.sort_unstable();
         touched.dedup();
+        for backend in touched.iter().filter_map(|index| backends[*index as usize].as_ref()) {
+            self.transport.update(&backend.transport, &backend.config);
+        }
         let settings = Arc::clone(&config.settings);
         let snapshot =
             Snapshot { version: previous.version + 1, hosts, virtual_hosts, named, backends, indices, settings };

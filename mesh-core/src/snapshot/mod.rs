@@ -48,6 +48,12 @@ pub trait Transport: Send + Sync + 'static {
         previous: Option<&Arc<Self::Backend>>,
     ) -> Result<Self::Backend, Self::Error>;
 
+    /// A backend that had other settings until now has those of `config`. Called where nothing can be refused any more,
+    /// for what may change without a new [`Backend`](Self::Backend): connections are kept.
+    fn update(&self, backend: &Arc<Self::Backend>, config: &model::Backend) {
+        let _ = (backend, config);
+    }
+
     /// Prepares an endpoint, without connecting it.
     fn endpoint(&self, backend: &Arc<Self::Backend>, address: &Address) -> Self::Endpoint;
 }

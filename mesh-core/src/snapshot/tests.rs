@@ -215,6 +215,45 @@ fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
     }
 }
 
+/// Remembers the idle timeout it was told last.
+struct Told;
+
+impl Transport for Told {
+    type Backend = std::sync::Mutex<Option<Duration>>;
+    type Endpoint = ();
+    type Error = std::convert::Infallible;
+
+    fn backend(&self, _: &BackendConfig, _: Option<&Arc<Self::Backend>>) -> Result<Self::Backend, Self::Error> {
+        Ok(std::sync::Mutex::default())
+    }
+
+    fn update(&self, backend: &Arc<Self::Backend>, config: &BackendConfig) {
+        *backend.lock().unwrap() = config.connections.idle_timeout;
+    }
+
+    fn endpoint(&self, _: &Arc<Self::Backend>, _: &Address) {}
+}
+
+#[test]
+fn how_connections_are_kept_may_change_without_new_ones() {
+    let compiler = Compiler::new(Told);
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut config = backend("svc", "v1", &[1, 2]);
+    let mut compile = |previous: &Snapshot<Told>, config: &Config| compiler.compile(previous, config, &mut rng);
+    let first = compile(&Snapshot::empty(), &Config::new().with_backend(config.clone())).unwrap();
+    config.connections.idle_timeout = Some(Duration::from_secs(7));
+    let second = compile(&first.snapshot, &Config::new().with_backend(config.clone())).unwrap();
+    assert!(second.removed.is_empty());
+    let transport = second.snapshot.backend(0).unwrap().transport();
+    assert!(Arc::ptr_eq(transport, first.snapshot.backend(0).unwrap().transport()));
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
+    // A configuration that is refused changes nothing.
+    config.connections.idle_timeout = Some(Duration::from_secs(8));
+    let conflict = Config::new().with_virtual_host(host("svc")).with_virtual_host(host("svc")).with_backend(config);
+    assert!(compile(&second.snapshot, &conflict).is_err());
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
+}
+
 #[test]
 fn indices_stay_and_free_places_are_used_again() {
     let mut mesh = Mesh::new(&service(service(Config::new(), "a", &[("x", 1)]), "b", &[("x", 1)]));
