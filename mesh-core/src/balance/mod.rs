@@ -6,8 +6,12 @@
 
 mod custom;
 mod endpoint;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod keys;
 mod pick_first;
 mod picker;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod ring;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
