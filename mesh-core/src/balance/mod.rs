@@ -8,6 +8,8 @@ mod custom;
 mod endpoint;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod keys;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod maglev;
 mod pick_first;
 mod picker;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
