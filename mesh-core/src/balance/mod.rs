@@ -14,6 +14,8 @@ mod pick_first;
 mod picker;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod ring;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod stride;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
