@@ -4,6 +4,8 @@
 //! its address again. A [`Picker`] is immutable: an update that changes a backend builds a new one over the old
 //! endpoints. The transport owns the states; a balancer only reads them.
 
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod alias;
 mod custom;
 mod endpoint;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
