@@ -17,6 +17,8 @@ mod picker;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod ring;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod slow_start;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod stride;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
