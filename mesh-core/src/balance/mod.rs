@@ -20,6 +20,8 @@ mod ring;
 mod slow_start;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod stride;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod subsetting;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
