@@ -9,6 +9,8 @@ mod alias;
 mod custom;
 mod endpoint;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod ewma;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod keys;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod maglev;
