@@ -17,6 +17,8 @@ mod maglev;
 mod pick_first;
 mod picker;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod reported;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod ring;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod slow_start;
