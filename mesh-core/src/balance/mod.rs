@@ -9,11 +9,16 @@ mod alias;
 mod custom;
 mod endpoint;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod ewma;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod keys;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod maglev;
+mod orca;
 mod pick_first;
 mod picker;
+#[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
+mod reported;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
 mod ring;
 #[cfg_attr(not(test), allow(dead_code, reason = "the picker is built next"))]
@@ -25,5 +30,6 @@ mod subsetting;
 
 pub use custom::{Balance, Candidates, MakeBalance, PickRequest};
 pub use endpoint::{Endpoint, InFlight, State};
+pub use orca::LoadReport;
 pub(crate) use pick_first::order as pick_first_order;
 pub use picker::{Pick, Picker};
