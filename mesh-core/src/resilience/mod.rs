@@ -1,10 +1,12 @@
-//! What keeps requests alive when endpoints are not: retries and what bounds them.
+//! What keeps requests alive when endpoints are not: retries, what bounds them, and what bounds the load.
 //!
 //! - [`retry`] decides after each attempt; [`backoff`] says how long to wait,
 //! - [`budget`] and [`throttle`] keep retries from becoming the load that kills the backend,
 //! - [`replay`] keeps what of a request body may have to be sent again,
-//! - [`deadline`] says how long a call may take in all.
+//! - [`deadline`] says how long a call may take in all,
+//! - [`outlier`] takes endpoints out that fail, [`limits`] and [`admission`] keep load off a backend that cannot bear it.
 
+pub mod admission;
 pub mod backoff;
 pub mod budget;
 pub mod deadline;
