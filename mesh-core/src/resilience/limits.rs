@@ -22,6 +22,10 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Every limit, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Requests, Self::PendingRequests, Self::Connections, Self::Retries, Self::Admission];
+
     /// A stable word, such as `max_requests`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +108,7 @@ impl Limits {
         }
     }
 
-    fn take(&self, resource: Resource, max: Option<u32>) -> bool {
+    pub(crate) fn take(&self, resource: Resource, max: Option<u32>) -> bool {
         let used = self.of(resource);
         let Some(max) = max else {
             used.fetch_add(1, Ordering::Relaxed);
@@ -112,6 +116,12 @@ impl Limits {
         };
         let one_more = |used| (used < u64::from(max)).then_some(used + 1);
         used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Gives back what was taken.
+    pub(crate) fn give(&self, resource: Resource) {
+        let before = self.of(resource).fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "given back more often than taken");
     }
 }
 
@@ -152,9 +162,7 @@ impl<O: Deref<Target: AsRef<Limits>>> Permit<O> {
 
 impl<O: Deref<Target: AsRef<Limits>>> Drop for Permit<O> {
     fn drop(&mut self) {
-        let limits: &Limits = (*self.owner).as_ref();
-        let before = limits.of(self.resource).fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(before > 0, "given back more often than taken");
+        (*self.owner).as_ref().give(self.resource);
     }
 }
 

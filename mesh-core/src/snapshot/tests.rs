@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use rand::SeedableRng;
@@ -55,13 +55,17 @@ impl Mesh {
     }
 
     fn apply(&mut self, config: &Config) -> Update<()> {
-        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng).unwrap();
+        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng, Instant::now()).unwrap();
         self.snapshot = Arc::clone(&update.snapshot);
         update
     }
 
     fn refuse(&mut self, config: &Config) -> String {
-        self.compiler.compile(&self.snapshot, config, &mut self.rng).err().expect("it must be refused").to_string()
+        self.compiler
+            .compile(&self.snapshot, config, &mut self.rng, Instant::now())
+            .err()
+            .expect("it must be refused")
+            .to_string()
     }
 
     fn backend(&self, service: &str, name: &str) -> &Arc<Backend<()>> {
@@ -164,7 +168,7 @@ fn endpoints_keep_their_state_while_their_address_stays() {
     let mut mesh = Mesh::new(&with(&[1, 2]));
     let before: Vec<_> = mesh.backend("greeter", "v1").picker().endpoints().to_vec();
     for endpoint in &before {
-        endpoint.set_state(State::Ready);
+        endpoint.set_state(State::Ready, Instant::now());
     }
 
     let update = mesh.apply(&with(&[3, 2]));
@@ -185,7 +189,7 @@ fn lb_07_an_update_leaves_pick_first_on_the_endpoint_it_uses() {
     };
     let mut mesh = Mesh::new(&of(&[1, 2, 3]));
     let used = Arc::clone(&mesh.backend("greeter", "v1").picker().endpoints()[1]);
-    used.set_state(State::Ready);
+    used.set_state(State::Ready, Instant::now());
     mesh.apply(&of(&[4, 1, 2]));
     let picker = mesh.backend("greeter", "v1").picker();
     assert!(picker.connects_in_order());
@@ -239,7 +243,8 @@ fn how_connections_are_kept_may_change_without_new_ones() {
     let compiler = Compiler::new(Told);
     let mut rng = StdRng::seed_from_u64(3);
     let mut config = backend("svc", "v1", &[1, 2]);
-    let mut compile = |previous: &Snapshot<Told>, config: &Config| compiler.compile(previous, config, &mut rng);
+    let mut compile =
+        |previous: &Snapshot<Told>, config: &Config| compiler.compile(previous, config, &mut rng, Instant::now());
     let first = compile(&Snapshot::empty(), &Config::new().with_backend(config.clone())).unwrap();
     config.connections.idle_timeout = Some(Duration::from_secs(7));
     let second = compile(&first.snapshot, &Config::new().with_backend(config.clone())).unwrap();

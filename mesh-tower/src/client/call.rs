@@ -20,7 +20,7 @@ use super::body::{Body, Guard};
 use super::context::Context;
 use super::head::{Head, PerAttempt};
 use super::permit::RetryPermit;
-use super::pick::{self, NoPlace, Place};
+use super::pick::{self, NoPlace, Place, Search};
 use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
@@ -45,7 +45,7 @@ where
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
     let mut context = Context::begin(handle, caller, &mut head).await?;
-    let wanted = match context.wanted(&head) {
+    let wanted = match context.admit().and_then(|()| context.wanted(&head)) {
         Ok(wanted) => wanted,
         Err(error) => return Err(context.fail(error)),
     };
@@ -109,7 +109,7 @@ impl Answer {
         let ended = body.is_end_stream();
         let guard = Guard {
             context,
-            in_flight: self.place.in_flight,
+            serving: self.place.serving,
             slot: self.place.slot,
             status: parts.status,
             grpc: head.is_grpc(),
@@ -136,7 +136,7 @@ enum Attempted {
 impl Attempted {
     fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         match self {
-            Self::Answer(_, place) => Some(place.in_flight.endpoint()),
+            Self::Answer(_, place) => Some(place.serving.endpoint()),
             Self::Failed(_, endpoint) => endpoint.as_ref(),
         }
     }
@@ -222,7 +222,7 @@ where
         }
         match attempted {
             Attempted::Answer(received, place) => {
-                tried.push(Arc::clone(place.in_flight.endpoint()));
+                tried.push(Arc::clone(place.serving.endpoint()));
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
             Attempted::Failed(failed, endpoint) => {
@@ -290,10 +290,10 @@ where
     B::Error: Into<BoxError>,
 {
     let mut place = loop {
-        match pick::find(context, *wanted, tried, fresh).await {
+        match pick::find(context, Search { wanted: *wanted, tried, fresh, deadline }).await {
             Ok((place, waited)) => {
                 context.picked(head, if waited { Picked::Waited } else { Picked::AtOnce });
-                context.attempt_span().picked(place.in_flight.endpoint().address(), waited);
+                context.attempt_span().picked(place.serving.endpoint().address(), waited);
                 break place;
             }
             Err(NoPlace::Left) => match context.redraw(head).await {
@@ -343,9 +343,17 @@ where
         Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
     });
     match result {
-        Ok(received) => Attempted::Answer(received, place),
+        Ok(received) => {
+            place.serving.judge(&Attempt::Response {
+                status: received.parts.status,
+                headers: &received.parts.headers,
+                end_of_stream: received.body.is_end_stream(),
+            });
+            Attempted::Answer(received, place)
+        }
         Err(mut failed) => {
-            let endpoint = Arc::clone(place.in_flight.endpoint());
+            place.serving.judge(&Attempt::Failed(failed.failure));
+            let endpoint = Arc::clone(place.serving.endpoint());
             failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
             Attempted::Failed(failed, Some(endpoint))
         }

@@ -16,6 +16,7 @@ mod context;
 mod head;
 mod permit;
 mod pick;
+mod serving;
 mod target;
 
 pub use body::Body;

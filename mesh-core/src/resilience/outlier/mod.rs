@@ -41,6 +41,16 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGatewayErrors,
+        Self::ConsecutiveLocalOriginFailures,
+        Self::SuccessRate,
+        Self::FailurePercentage,
+        Self::Probe,
+    ];
+
     /// A stable word, such as `consecutive_5xx`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,6 +75,9 @@ pub enum Unenforced {
 }
 
 impl Unenforced {
+    /// Every reason, in order.
+    pub const ALL: [Self; 2] = [Self::MaxEjectionOverflow, Self::EnforcementPercentage];
+
     /// A stable word, such as `max_ejection_overflow`.
     pub fn as_str(self) -> &'static str {
         match self {

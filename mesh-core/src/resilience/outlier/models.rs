@@ -41,7 +41,7 @@ impl Backend {
         let mut told = Vec::new();
         let mut rng = StdRng::seed_from_u64(0);
         let tell = |index, change| told.push((index, change));
-        self.detector.sweep(&self.policy, self.records.iter(), self.begin + after, &mut rng, tell);
+        self.detector.sweep(&self.policy, self.records.len(), self.records.iter(), self.begin + after, &mut rng, tell);
         told
     }
 

@@ -31,12 +31,13 @@ impl Detector {
     /// brings endpoints back whose time is up, and lets the multipliers of the others decay. Before
     /// [`next_due`](Self::next_due) it does nothing, and of those who ask at once only one does it.
     ///
-    /// `records` are those of all endpoints of the backend. `on_change` is called for each change, with the place of the
-    /// record.
+    /// `total` is how many endpoints the backend has; `records` are those of them that ever served. `on_change` is called
+    /// for each change, with the place of the record.
     pub fn sweep<'a, R: Rng + ?Sized>(
         &self,
         policy: &OutlierDetection,
-        records: impl ExactSizeIterator<Item = &'a Record> + Clone,
+        total: usize,
+        records: impl Iterator<Item = &'a Record> + Clone,
         now: Instant,
         rng: &mut R,
         mut on_change: impl FnMut(usize, EjectionChange),
@@ -44,7 +45,6 @@ impl Detector {
         if !self.claim_sweep(policy, now) {
             return false;
         }
-        let total = records.len();
         if policy.success_rate.is_some() || policy.failure_percentage.is_some() {
             let candidates: Vec<_> = candidates(records.clone()).collect();
             let mut eject = |candidate: &Candidate<'_>, cause, enforcement| {

@@ -112,7 +112,7 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
         }
         inner.error = None;
         inner.http2_error = Some(error);
-        endpoint.set_state(state) != state
+        endpoint.set_state(state, Instant::now().into_std()) != state
     };
     if changed {
         announce(endpoint, state);
@@ -149,7 +149,10 @@ pub(super) fn fail(endpoint: &Endpoint, error: ConnectError, looped: Option<&Can
         }
         inner.error = Some(error.clone());
         inner.http2_error = None;
-        (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Failing) != State::Failing)
+        (
+            std::mem::take(&mut inner.waiting),
+            endpoint.set_state(State::Failing, Instant::now().into_std()) != State::Failing,
+        )
     };
     if changed {
         announce(endpoint, State::Failing);
@@ -214,7 +217,10 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
                     all.push(Arc::clone(&conn));
                     all
                 });
-                (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Ready) != State::Ready)
+                (
+                    std::mem::take(&mut inner.waiting),
+                    endpoint.set_state(State::Ready, Instant::now().into_std()) != State::Ready,
+                )
             };
             // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
             answer_all(waiting, &closed(endpoint));

@@ -172,9 +172,9 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
-/// Connects every idle endpoint of `endpoints`.
-fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.state() == State::Idle) {
+/// Connects one endpoint, unless it is connected or on its way.
+pub(crate) fn wake(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    if endpoint.state() == State::Idle {
         start(endpoint, wanted);
     }
 }
@@ -210,7 +210,7 @@ fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     let pool = endpoint.transport();
     let (idle, waiting) = (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting));
     let connections = pool.h2().swap(Arc::default());
-    let before = endpoint.set_state(State::Idle);
+    let before = endpoint.set_state(State::Idle, Instant::now().into_std());
     drop(inner);
     connections.iter().for_each(|conn| {
         conn.drain();
@@ -248,7 +248,7 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
 }
 
 fn set_state(endpoint: &Endpoint, state: State) {
-    if endpoint.set_state(state) != state {
+    if endpoint.set_state(state, Instant::now().into_std()) != state {
         announce(endpoint, state);
     }
 }

@@ -59,7 +59,10 @@ impl Backend {
         self.now += INTERVAL;
         let mut changes = Vec::new();
         let Self { detector, records, policy, now, rng } = self;
-        assert!(detector.sweep(policy, records.iter(), *now, rng, |index, change| changes.push((index, change))));
+        assert!(
+            detector
+                .sweep(policy, records.len(), records.iter(), *now, rng, |index, change| changes.push((index, change)))
+        );
         changes
     }
 

@@ -96,7 +96,7 @@ proptest! {
                 Step::Sweep(seconds) => {
                     let Backend { detector, records, policy, now, rng } = &mut backend;
                     *now += Duration::from_secs(seconds);
-                    detector.sweep(policy, records.iter(), *now, rng, |index, change| told.push((index, change)));
+                    detector.sweep(policy, records.len(), records.iter(), *now, rng, |index, change| told.push((index, change)));
                 }
                 Step::Reset => {
                     stopped = true;

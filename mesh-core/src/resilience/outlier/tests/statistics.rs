@@ -214,7 +214,7 @@ fn a_sweep_before_its_time_does_nothing() {
     assert_eq!(due, *now + INTERVAL);
     let mut told = 0;
     for (when, sweeps) in [(*now, false), (due - Duration::from_millis(1), false), (due, true), (due, false)] {
-        assert_eq!(detector.sweep(policy, records.iter(), when, rng, |_, _| told += 1), sweeps);
+        assert_eq!(detector.sweep(policy, records.len(), records.iter(), when, rng, |_, _| told += 1), sweeps);
     }
     assert_eq!(told, 1);
     // gRFC A50: another interval holds from the last sweep on.
