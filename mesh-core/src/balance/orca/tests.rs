@@ -86,7 +86,8 @@ fn what_is_no_positive_number_was_not_reported() {
 #[test]
 fn lb_05_a_weight_is_requests_for_utilization_and_errors() {
     let load = |fields: &[Vec<u8>]| [fields.concat(), double(6, 100.0)].concat();
-    let cases: [(Vec<u8>, &[&str], f64, Option<f64>); 12] = [
+    type Case = (Vec<u8>, &'static [&'static str], f64, Option<f64>);
+    let cases: [Case; 12] = [
         (load(&[double(1, 0.5)]), &[], 1.0, Some(200.0)),
         (load(&[double(1, 2.0)]), &[], 1.0, Some(50.0)),
         (load(&[double(1, 0.5), double(9, 0.25)]), &[], 1.0, Some(400.0)),
