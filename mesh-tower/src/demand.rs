@@ -129,6 +129,9 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     backend.connect_timeout = settings.defaults.connect_timeout;
     backend.load_balancer = settings.defaults.load_balancer.clone();
     backend.protocol = settings.defaults.protocol;
+    backend.circuit_breaker = settings.defaults.circuit_breaker;
+    backend.outlier_detection = settings.defaults.outlier_detection.clone();
+    backend.connections.keepalive = settings.defaults.keepalive;
     match Place::of(key) {
         Some(Place::Socket(path)) => backend.endpoints.push(Endpoint::new(path)),
         Some(Place::Host { host, port }) => {

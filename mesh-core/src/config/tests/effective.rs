@@ -68,6 +68,10 @@ telemetry: { propagators: [] }
         load_balancer:
           policy: least_request  # mesh.yaml:5:67
           choice_count: 2  # default
+        locality_policy:
+          overprovisioning_factor: 140  # default
+          panic_threshold: 0  # default
+          failover_timeout: 10s  # default
         connect_timeout: 1s  # mesh.yaml:12:30
         connect_backoff:
           base: 1s  # default
@@ -75,6 +79,8 @@ telemetry: { propagators: [] }
         retry_budget:
           percent: 20  # default
           min_concurrent: 3  # default
+        idle_timeout: 30m  # default
+        eager_endpoints: 100  # default
   shop:
     routes:
       - name: "true"  # mesh.yaml:8:17
@@ -111,6 +117,10 @@ telemetry: { propagators: [] }
         dns: shop:80  # mesh.yaml:11:18
         protocol: http2  # mesh.yaml:11:58
         load_balancer: round_robin  # default
+        locality_policy:
+          overprovisioning_factor: 140  # default
+          panic_threshold: 0  # default
+          failover_timeout: 10s  # default
         connect_timeout: 1s  # mesh.yaml:12:30
         connect_backoff:
           base: 1s  # default
@@ -118,6 +128,8 @@ telemetry: { propagators: [] }
         retry_budget:
           percent: 20  # default
           min_concurrent: 3  # default
+        idle_timeout: 30m  # default
+        eager_endpoints: 100  # default
 unknown_services: refuse  # default
 defaults:
   timeout: 3s  # environment MESH_TIMEOUT
