@@ -181,7 +181,7 @@ impl<T> Endpoint<T> {
 
     /// The endpoint reported a load that makes it worth `weight`.
     pub fn report_weight(&self, weight: f64, now: Instant) {
-        self.learnt().reported.report(weight, self.fleet.millis(now).into());
+        self.learnt().reported.report(weight, self.fleet.nanos(now));
     }
 
     pub(super) fn reported(&self) -> Option<&Reported> {

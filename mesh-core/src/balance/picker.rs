@@ -446,7 +446,7 @@ impl<T> Picker<T> {
     }
 
     pub(super) fn reported(&self, reported: &Reported, now: Instant, policy: &WeightedRoundRobin) -> Option<f64> {
-        reported.usable(self.fleet.millis(now).into(), policy).map(f64::from)
+        reported.usable(self.fleet.nanos(now), policy).map(f64::from)
     }
 
     /// Endpoints as they are. One look serves all until the next change; who comes while somebody looks makes do with

@@ -23,21 +23,27 @@ impl RetryPermit {
         let backend = &context.backend;
         let in_time =
             |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
+        let mut place = Self::try_claim(context);
+        if place.is_none() && in_time(2) {
+            // Who waits here is no load, and must not make room for more retries by being counted as one.
+            let outside = Outside::step(backend);
+            tokio::time::sleep(delay).await;
+            drop(outside);
+            place = Self::try_claim(context);
+        }
+        place
+    }
+
+    /// Takes a place in the budget if there is one now.
+    pub(super) fn try_claim(context: &Context) -> Option<Self> {
+        let backend = &context.backend;
         let max = backend.config().circuit_breaker.max_retries;
         let Some(retry) = Permit::acquire(backend.state(), Resource::Retries, max) else {
             backend.transport().overflow(Limit::Retries);
             return None;
         };
-        let free = || backend.budget().try_acquire(&backend.config().retry_budget);
-        let mut granted = free();
-        if !granted && in_time(2) {
-            // Who waits here is no load, and must not make room for more retries by being counted as one.
-            let outside = Outside::step(backend);
-            tokio::time::sleep(delay).await;
-            drop(outside);
-            granted = free();
-        }
-        granted.then(|| Self { backend: Arc::clone(backend), _retry: retry })
+        let free = backend.budget().try_acquire(&backend.config().retry_budget);
+        free.then(|| Self { backend: Arc::clone(backend), _retry: retry })
     }
 }
 

@@ -51,8 +51,6 @@ pub(crate) struct Search<'a> {
     pub(crate) tried: &'a [Arc<Endpoint>],
     /// Not an HTTP/1.1 connection that has idled.
     pub(crate) fresh: bool,
-    /// When the request is over.
-    pub(crate) deadline: Option<Instant>,
 }
 
 /// Finds a place, and says whether it had to wait.
@@ -187,7 +185,7 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
     let snapshot = core.snapshot.load();
     let backend = newest(&snapshot, &context.backend).ok_or(NoPlace::Left)?;
     let picker = backend.picker_of(context.subset.as_ref()).ok_or(NoPlace::Left)?;
-    let Search { wanted, tried, deadline, .. } = search;
+    let Search { wanted, tried, .. } = search;
     let mut rng = rand::rng();
     let request = PickRequest::new(context.hash, now.into_std());
     let pick = match picker.pick(&request, tried, &mut rng) {
@@ -199,7 +197,7 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
     if let Some((priority, panics)) = picker.take_news() {
         core.shared.observers.priority(backend.id(), priority, panics);
     }
-    let looker = Looker { context, backend, picker, wanted, deadline };
+    let looker = Looker { context, backend, picker, wanted };
     match pick {
         Pick::Ready(chosen) => {
             core.shared.observers.pick(backend.id(), Some(chosen.endpoint.address()));
@@ -237,13 +235,12 @@ struct Looker<'a> {
     backend: &'a Arc<Backend>,
     picker: &'a Picker<Pool>,
     wanted: Wanted,
-    deadline: Option<Instant>,
 }
 
 impl Looker<'_> {
     /// A place at the endpoint that was chosen, if it has room.
     fn take(&self, chosen: &Chosen<'_, Pool>) -> Result<Option<Look>, NoPlace> {
-        let serving = Serving::begin(self.backend, chosen, self.context.is_grpc(), self.deadline)
+        let serving = Serving::begin(self.backend, chosen, self.context.is_grpc(), self.context.deadline)
             .ok_or_else(|| NoPlace::Refused(self.context.overflow(Limit::Requests)))?;
         Ok(match pool::offer(serving.endpoint(), self.wanted) {
             Offer::H2(permit) => Some(Look::Found(Place { serving, slot: Slot::H2(permit) })),

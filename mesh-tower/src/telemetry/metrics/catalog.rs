@@ -113,6 +113,12 @@ pub(crate) const CATALOG: &[Metric] = &[
         kind: Kind::Histogram(Distribution::GrpcTransparentRetries, Bounds::TransparentRetries),
     },
     Metric {
+        name: "grpc.client.call.hedges",
+        unit: "{hedge}",
+        help: "How many attempts of a call were sent beside the first. Calls without are not reported.",
+        kind: Kind::Histogram(Distribution::GrpcHedges, Bounds::Retries),
+    },
+    Metric {
         name: "grpc.client.call.retry_delay",
         unit: "s",
         help: "How long no attempt of a retried call was active.",
@@ -169,13 +175,14 @@ pub(crate) const CATALOG: &[Metric] = &[
     Metric {
         name: "mesh.client.retries",
         unit: "{retry}",
-        help: "Attempts that followed another one of the same request: policy, or transparent if no peer processed it.",
+        help: "Attempts that followed another one of the same request: policy, or transparent if no peer processed it; \
+               hedge if it was sent beside it.",
         kind: Kind::Counter(|reading, sink| reading.retries(sink)),
     },
     Metric {
         name: "mesh.client.retries.denied",
         unit: "{retry}",
-        help: "Retries that the policy asked for and the budget of the backend did not allow.",
+        help: "Retries and hedges that the policy asked for and the budget of the backend did not allow.",
         kind: Kind::Counter(|reading, sink| reading.denied(sink)),
     },
     Metric {
@@ -377,7 +384,8 @@ impl Reading<'_> {
 
     fn retries(&self, sink: Sink<'_, u64>) {
         for series in self.table.all() {
-            for (kind, count) in [("policy", load(&series.retries)), ("transparent", load(&series.resends))] {
+            let kinds = [("policy", &series.retries), ("transparent", &series.resends), ("hedge", &series.hedges)];
+            for (kind, count) in kinds.map(|(kind, count)| (kind, load(count))) {
                 if count > 0 {
                     sink(count, &and(series.attributes(None), "mesh.retry.kind", kind));
                 }

@@ -40,8 +40,14 @@ fn compiled(hosts: impl IntoIterator<Item = model::VirtualHost>) -> Vec<Arc<Virt
 fn count(series: &Series) {
     series.attempt_started();
     series.attempt_ended(ok(), Duration::from_millis(1), Next::Return);
-    let ended =
-        Ended { outcome: ok(), duration: Duration::from_millis(1), retries: 0, resends: 0, idle: Duration::ZERO };
+    let ended = Ended {
+        outcome: ok(),
+        duration: Duration::from_millis(1),
+        retries: 0,
+        resends: 0,
+        hedges: 0,
+        idle: Duration::ZERO,
+    };
     series.request_ended(&ended);
 }
 
