@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use mesh_core::balance::State;
 use mesh_core::model::{Address, BackendId, Finder};
+use mesh_core::resilience::limits::Limit;
 
 pub use mesh_core::observe::{
-    Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Pick, Request,
+    Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Overflow, Pick, Request,
 };
 
 use crate::contain::contained;
@@ -107,6 +108,12 @@ impl Observers {
     pub(crate) fn endpoint(&self, backend: &BackendId, endpoint: &Address, state: State) {
         tracing::debug!(target: TARGET, %backend, %endpoint, state = state.as_str(), "endpoint");
         self.tell(&Event::Endpoint(Endpoint::new(backend, endpoint, state)));
+    }
+
+    /// A limit of ours was reached.
+    pub(crate) fn overflow(&self, backend: &BackendId, limit: Limit) {
+        tracing::debug!(target: TARGET, %backend, limit = limit.as_str(), "overflow");
+        self.tell(&Event::Overflow(Overflow::new(backend, limit)));
     }
 
     pub(crate) fn config(&self, version: u64, source: &str, error: Option<&(dyn std::error::Error + 'static)>) {
