@@ -10,6 +10,8 @@ mod cancel;
 mod file;
 mod flood;
 mod goaway;
+mod keepalive;
+mod life;
 mod limits;
 mod phases;
 mod pick_first;
