@@ -18,7 +18,7 @@ pub(crate) fn compile(text: &[u8], name: &str, directory: &Path) -> Result<Arc<S
             compiler = compiler.with_balance(Arc::clone(name), Arc::new(stand_in));
         }
     }
-    let update = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng());
+    let update = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng(), std::time::Instant::now());
     update.map(|update| update.snapshot).map_err(|error| format!("{name}: {error}"))
 }
 

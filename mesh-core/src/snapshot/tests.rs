@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use rand::SeedableRng;
@@ -55,13 +55,17 @@ impl Mesh {
     }
 
     fn apply(&mut self, config: &Config) -> Update<()> {
-        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng).unwrap();
+        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng, Instant::now()).unwrap();
         self.snapshot = Arc::clone(&update.snapshot);
         update
     }
 
     fn refuse(&mut self, config: &Config) -> String {
-        self.compiler.compile(&self.snapshot, config, &mut self.rng).err().expect("it must be refused").to_string()
+        self.compiler
+            .compile(&self.snapshot, config, &mut self.rng, Instant::now())
+            .err()
+            .expect("it must be refused")
+            .to_string()
     }
 
     fn backend(&self, service: &str, name: &str) -> &Arc<Backend<()>> {
@@ -164,7 +168,7 @@ fn endpoints_keep_their_state_while_their_address_stays() {
     let mut mesh = Mesh::new(&with(&[1, 2]));
     let before: Vec<_> = mesh.backend("greeter", "v1").picker().endpoints().to_vec();
     for endpoint in &before {
-        endpoint.set_state(State::Ready);
+        endpoint.set_state(State::Ready, Instant::now());
     }
 
     let update = mesh.apply(&with(&[3, 2]));
@@ -185,7 +189,7 @@ fn lb_07_an_update_leaves_pick_first_on_the_endpoint_it_uses() {
     };
     let mut mesh = Mesh::new(&of(&[1, 2, 3]));
     let used = Arc::clone(&mesh.backend("greeter", "v1").picker().endpoints()[1]);
-    used.set_state(State::Ready);
+    used.set_state(State::Ready, Instant::now());
     mesh.apply(&of(&[4, 1, 2]));
     let picker = mesh.backend("greeter", "v1").picker();
     assert!(picker.connects_in_order());
@@ -213,6 +217,46 @@ fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
         assert_eq!(update.removed.len(), usize::from(replaced), "{what}");
         assert!(Arc::ptr_eq(mesh.backend("greeter", "v1").budget(), &budget), "{what}: the budget stays");
     }
+}
+
+/// Remembers the idle timeout it was told last.
+struct Told;
+
+impl Transport for Told {
+    type Backend = std::sync::Mutex<Option<Duration>>;
+    type Endpoint = ();
+    type Error = std::convert::Infallible;
+
+    fn backend(&self, _: &BackendConfig, _: Option<&Arc<Self::Backend>>) -> Result<Self::Backend, Self::Error> {
+        Ok(std::sync::Mutex::default())
+    }
+
+    fn update(&self, backend: &Arc<Self::Backend>, config: &BackendConfig) {
+        *backend.lock().unwrap() = config.connections.idle_timeout;
+    }
+
+    fn endpoint(&self, _: &Arc<Self::Backend>, _: &Address) {}
+}
+
+#[test]
+fn how_connections_are_kept_may_change_without_new_ones() {
+    let compiler = Compiler::new(Told);
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut config = backend("svc", "v1", &[1, 2]);
+    let mut compile =
+        |previous: &Snapshot<Told>, config: &Config| compiler.compile(previous, config, &mut rng, Instant::now());
+    let first = compile(&Snapshot::empty(), &Config::new().with_backend(config.clone())).unwrap();
+    config.connections.idle_timeout = Some(Duration::from_secs(7));
+    let second = compile(&first.snapshot, &Config::new().with_backend(config.clone())).unwrap();
+    assert!(second.removed.is_empty());
+    let transport = second.snapshot.backend(0).unwrap().transport();
+    assert!(Arc::ptr_eq(transport, first.snapshot.backend(0).unwrap().transport()));
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
+    // A configuration that is refused changes nothing.
+    config.connections.idle_timeout = Some(Duration::from_secs(8));
+    let conflict = Config::new().with_virtual_host(host("svc")).with_virtual_host(host("svc")).with_backend(config);
+    assert!(compile(&second.snapshot, &conflict).is_err());
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
 }
 
 #[test]

@@ -19,14 +19,15 @@ use super::attempt::{self, Failed, Received, RequestBody, Rest};
 use super::body::{Body, Guard};
 use super::context::Context;
 use super::head::{Head, PerAttempt};
+use super::hedge;
 use super::permit::RetryPermit;
-use super::pick::{self, NoPlace, Place};
+use super::pick::{self, NoPlace, Place, Search};
 use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
 use crate::net::{Endpoint, MAX_WAIT, Wanted, after};
 use crate::telemetry::metrics::Picked;
-use crate::telemetry::spans::{Caller, Sent};
+use crate::telemetry::spans::{AttemptSpan, Caller, Sent};
 
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
@@ -45,7 +46,7 @@ where
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
     let mut context = Context::begin(handle, caller, &mut head).await?;
-    let wanted = match context.wanted(&head) {
+    let wanted = match context.admit().and_then(|()| context.wanted(&head)) {
         Ok(wanted) => wanted,
         Err(error) => return Err(context.fail(error)),
     };
@@ -62,13 +63,21 @@ where
         // The deadline comes first, and is the error.
         context.max_wait = limit.saturating_add(MAX_WAIT);
     }
-    let max_body = context.policy.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
-    let body = RequestBody::Own(Replay::new(body, max_body));
     let deadline = limit.map(|limit| after(context.started, limit));
-    let result = {
-        // Pinned where it is made: it is large, and every move of it is a copy.
-        let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
-        until(deadline, running).await
+    context.deadline = deadline;
+    let result = match hedge::policy(&context, &head, body.size_hint().lower()) {
+        None => {
+            let max_body = context.retry().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
+            let body = RequestBody::Own(Replay::new(body, max_body));
+            // Pinned where it is made: it is large, and every move of it is a copy.
+            let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
+            until(deadline, running).await
+        }
+        // In a box: few requests come here, and all would carry its state.
+        Some(hedge) => {
+            let mut running = Box::pin(hedge::attempts(&mut context, &head, body, hedge, wanted, deadline));
+            until(deadline, running.as_mut()).await
+        }
     };
     let result = result.unwrap_or_else(|| Err(deadline_exceeded(&context, limit.unwrap_or_default())));
     match result {
@@ -86,7 +95,7 @@ async fn until<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Opt
 }
 
 fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
-    let state = match context.attempts {
+    let state = match context.attempts() {
         0 => "while waiting for an endpoint".to_owned(),
         1 => "in the first attempt".to_owned(),
         n => format!("in attempt {n}"),
@@ -96,7 +105,7 @@ fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
 }
 
 /// A result that goes to the caller unless it is tried again.
-struct Answer {
+pub(super) struct Answer {
     received: Received,
     place: Place,
     deadline: Option<Instant>,
@@ -109,7 +118,7 @@ impl Answer {
         let ended = body.is_end_stream();
         let guard = Guard {
             context,
-            in_flight: self.place.in_flight,
+            serving: self.place.serving,
             slot: self.place.slot,
             status: parts.status,
             grpc: head.is_grpc(),
@@ -128,28 +137,40 @@ impl Answer {
     clippy::large_enum_variant,
     reason = "the large one is the common one, and boxing it would cost an allocation"
 )]
-enum Attempted {
+pub(super) enum Attempted {
     Answer(Received, Place),
     Failed(Failed, Option<Arc<Endpoint>>),
 }
 
 impl Attempted {
-    fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+    pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         match self {
-            Self::Answer(_, place) => Some(place.in_flight.endpoint()),
+            Self::Answer(_, place) => Some(place.serving.endpoint()),
             Self::Failed(_, endpoint) => endpoint.as_ref(),
         }
     }
 
     /// The headers of a response that ended with its head.
-    fn headers(&self) -> Option<&HeaderMap> {
+    pub(super) fn headers(&self) -> Option<&HeaderMap> {
         match self {
             Self::Answer(received, _) if received.body.is_end_stream() => Some(&received.parts.headers),
             _ => None,
         }
     }
 
-    fn outcome(&self) -> Outcome {
+    /// What there is to decide from.
+    pub(super) fn attempt(&self) -> Attempt<'_> {
+        match self {
+            Self::Answer(received, _) => Attempt::Response {
+                status: received.parts.status,
+                headers: &received.parts.headers,
+                end_of_stream: received.body.is_end_stream(),
+            },
+            Self::Failed(failed, _) => Attempt::Failed(failed.failure),
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Answer(received, _) => {
                 let ended = received.body.is_end_stream();
@@ -172,8 +193,8 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let policy = Arc::clone(&context.policy);
-    let policy = policy.retry.as_deref().filter(|_| !head.options().no_retry);
+    let policy = context.retry().filter(|_| !head.options().no_retry).cloned();
+    let policy = policy.as_deref();
     let mut retry = Retry::new(head.is_grpc());
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut permit: Option<RetryPermit> = None;
@@ -181,17 +202,16 @@ where
     let (mut number, mut transparent) = (1, false);
     loop {
         context.attempt_started(head, Sent { number, previous: retry.previous_attempts(), transparent });
-        let attempted = attempt_once(context, head, &mut body, &mut wanted, &retry, &tried, fresh, deadline).await;
+        let attempted = match settle(context, head, &mut wanted, &tried, fresh).await {
+            Ok(place) => {
+                let (span, previous) = (context.attempt_span(), retry.previous_attempts());
+                exchange(context, head, span, &mut body, place, previous, deadline).await
+            }
+            Err(failed) => Attempted::Failed(failed, None),
+        };
         drop(permit.take());
         let decision = {
-            let attempt = match &attempted {
-                Attempted::Answer(received, _) => Attempt::Response {
-                    status: received.parts.status,
-                    headers: &received.parts.headers,
-                    end_of_stream: received.body.is_end_stream(),
-                },
-                Attempted::Failed(failed, _) => Attempt::Failed(failed.failure),
-            };
+            let attempt = attempted.attempt();
             let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let throttle = context.virtual_host.throttle().map(|throttle| &**throttle);
             let replayable = body.is_replayable();
@@ -222,7 +242,7 @@ where
         }
         match attempted {
             Attempted::Answer(received, place) => {
-                tried.push(Arc::clone(place.in_flight.endpoint()));
+                tried.push(Arc::clone(place.serving.endpoint()));
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
             Attempted::Failed(failed, endpoint) => {
@@ -239,7 +259,7 @@ where
     }
 }
 
-fn answer<B>(
+pub(super) fn answer<B>(
     context: &Context,
     mut received: Received,
     place: Place,
@@ -258,9 +278,9 @@ where
 
 /// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
 /// further attempt (RE-11), and as the shutdown's where that broke it.
-fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
+pub(super) fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
     let error = failed.error;
-    let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
     if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
         && deadline.saturating_duration_since(Instant::now()) < per_try
     {
@@ -274,63 +294,90 @@ fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Err
     error
 }
 
-#[expect(clippy::too_many_arguments, reason = "the state of the loop, of which it is the body")]
-async fn attempt_once<B>(
+/// A place for the attempt that is under way, on the backend as it is by then.
+pub(super) async fn settle(
     context: &mut Context,
     head: &Head,
-    body: &mut RequestBody<B>,
     wanted: &mut Wanted,
-    retry: &Retry,
     tried: &[Arc<Endpoint>],
     fresh: bool,
+) -> Result<Place, Failed> {
+    loop {
+        match find_place(context, head, context.attempt_span(), *wanted, tried, fresh).await {
+            Ok(place) => return Ok(place),
+            Err(Unplaced::Failed(failed)) => return Err(failed),
+            Err(Unplaced::Left) => match context.redraw(head).await {
+                Ok(now) => *wanted = now,
+                Err(error) => return Err(Failed::new(Failure::Local, error)),
+            },
+        }
+    }
+}
+
+/// Why there is no place.
+pub(super) enum Unplaced {
+    /// The backend is no longer part of the configuration; another one may be drawn.
+    Left,
+    /// That is the end of the attempt.
+    Failed(Failed),
+}
+
+/// Finds a place for the attempt of `span`, and tells of it.
+pub(super) async fn find_place(
+    context: &Context,
+    head: &Head,
+    span: &AttemptSpan,
+    wanted: Wanted,
+    tried: &[Arc<Endpoint>],
+    fresh: bool,
+) -> Result<Place, Unplaced> {
+    let failed = match pick::find(context, Search { wanted, tried, fresh }).await {
+        Ok((place, waited)) => {
+            context.picked(head, if waited { Picked::Waited } else { Picked::AtOnce });
+            span.picked(place.serving.endpoint().address(), waited);
+            if !head.is_grpc() || !matches!(place.slot, crate::net::pool::Slot::H1(_)) {
+                return Ok(place);
+            }
+            let text = format!("gRPC needs HTTP/2, and {} agreed on HTTP/1.1 by ALPN", context.place());
+            return Err(Unplaced::Failed(Failed::new(Failure::Local, Error::new(ErrorKind::Protocol, text))));
+        }
+        Err(NoPlace::Left) => return Err(Unplaced::Left),
+        Err(NoPlace::Failing(error)) => Failed::new(Failure::Connect, error),
+        Err(NoPlace::Refused(error)) => Failed::new(Failure::Local, error),
+        Err(NoPlace::Lost(error)) => {
+            let text = format!("{}: {error}", context.place());
+            let lost = Error::new(ErrorKind::NoHealthyEndpoint, text).with_source(error);
+            Failed::new(Failure::NotSent, lost)
+        }
+    };
+    context.picked(head, Picked::Failed);
+    Err(Unplaced::Failed(failed))
+}
+
+/// Sends one attempt from its place, under the per-try timeout; `previous`: how many the policy made before it.
+pub(super) async fn exchange<B>(
+    context: &Context,
+    head: &Head,
+    span: &AttemptSpan,
+    body: &mut RequestBody<B>,
+    mut place: Place,
+    previous: u32,
     deadline: Option<Instant>,
 ) -> Attempted
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut place = loop {
-        match pick::find(context, *wanted, tried, fresh).await {
-            Ok((place, waited)) => {
-                context.picked(head, if waited { Picked::Waited } else { Picked::AtOnce });
-                context.attempt_span().picked(place.in_flight.endpoint().address(), waited);
-                break place;
-            }
-            Err(NoPlace::Left) => match context.redraw(head).await {
-                Ok(now) => *wanted = now,
-                Err(error) => return Attempted::Failed(Failed::new(Failure::Local, error), None),
-            },
-            Err(NoPlace::Failing(error)) => {
-                context.picked(head, Picked::Failed);
-                return Attempted::Failed(Failed::new(Failure::Connect, error), None);
-            }
-            Err(NoPlace::Refused(error)) => {
-                context.picked(head, Picked::Failed);
-                return Attempted::Failed(Failed::new(Failure::Local, error), None);
-            }
-            Err(NoPlace::Lost(error)) => {
-                context.picked(head, Picked::Failed);
-                let text = format!("{}: {error}", context.place());
-                let lost = Error::new(ErrorKind::NoHealthyEndpoint, text).with_source(error);
-                return Attempted::Failed(Failed::new(Failure::NotSent, lost), None);
-            }
-        }
-    };
-    if head.is_grpc() && matches!(place.slot, crate::net::pool::Slot::H1(_)) {
-        let text = format!("gRPC needs HTTP/2, and {} agreed on HTTP/1.1 by ALPN", context.place());
-        let error = Error::new(ErrorKind::Protocol, text);
-        return Attempted::Failed(Failed::new(Failure::Local, error), None);
-    }
-    context.attempts += 1;
-    let per_try = context.policy.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+    context.attempt_sent();
+    let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
     let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let per_attempt = PerAttempt {
-        previous: retry.previous_attempts(),
+        previous,
         timeout: match (remaining, per_try) {
             (Some(remaining), Some(per_try)) => Some(remaining.min(per_try)),
             (remaining, per_try) => remaining.or(per_try),
         },
-        span: context.attempt_span(),
+        span,
         settings: &context.settings,
     };
     let tls = context.backend.transport().tls.is_some();
@@ -343,9 +390,17 @@ where
         Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
     });
     match result {
-        Ok(received) => Attempted::Answer(received, place),
+        Ok(received) => {
+            place.serving.judge(&Attempt::Response {
+                status: received.parts.status,
+                headers: &received.parts.headers,
+                end_of_stream: received.body.is_end_stream(),
+            });
+            Attempted::Answer(received, place)
+        }
         Err(mut failed) => {
-            let endpoint = Arc::clone(place.in_flight.endpoint());
+            place.serving.judge(&Attempt::Failed(failed.failure));
+            let endpoint = Arc::clone(place.serving.endpoint());
             failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
             Attempted::Failed(failed, Some(endpoint))
         }

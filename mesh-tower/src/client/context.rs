@@ -1,14 +1,16 @@
 //! What holds for one request from its routing to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
-use mesh_core::balance::PickRequest;
 use mesh_core::classify::Attempt;
 use mesh_core::matching::request_hash;
-use mesh_core::model::{RoutePolicy, Settings, UnknownServices};
+use mesh_core::model::{GrpcFailures, Metadata, RetryPolicy, RoutePolicy, Settings, UnknownServices};
 use mesh_core::observe::{self, Next, Outcome};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier;
 use mesh_core::resilience::retry::Attempted;
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 use super::head::Head;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::{Core, Handle};
-use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
+use crate::net::{Backend, Endpoint, MAX_WAIT, Queue, Snapshot, Wanted};
 use crate::telemetry::metrics::{Call, Ended, Picked, Series};
 use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
 use crate::{demand, discover};
@@ -30,9 +32,13 @@ pub(crate) struct Context {
     pub(super) backend: Arc<Backend>,
     pub(super) policy: Arc<RoutePolicy>,
     pub(super) settings: Arc<Settings>,
+    /// Which part of the backend serves it.
+    pub(super) subset: Option<Arc<Metadata>>,
     /// What balancers know of the request.
-    pub(super) pick_request: PickRequest,
+    pub(super) hash: Option<u64>,
     pub(super) wait_for_ready: bool,
+    /// When it is over.
+    pub(super) deadline: Option<Instant>,
     /// How long it may wait for an endpoint.
     pub(super) max_wait: Duration,
     grpc: bool,
@@ -43,8 +49,8 @@ pub(crate) struct Context {
     tally: Tally,
     version: u64,
     pub(super) started: Instant,
-    /// Attempts that went out.
-    pub(super) attempts: u32,
+    /// Attempts that went out. Those of one request share its context; they run in one task.
+    attempts: AtomicU32,
     finished: bool,
 }
 
@@ -115,8 +121,10 @@ impl Context {
             backend: Arc::clone(backend),
             policy: Arc::clone(policy),
             settings: Arc::clone(snapshot.settings()),
-            pick_request: PickRequest::new(hash),
+            subset: routed.target.subset().cloned(),
+            hash,
             wait_for_ready: head.options().wait_for_ready,
+            deadline: None,
             max_wait: MAX_WAIT,
             grpc: head.is_grpc(),
             span: std::mem::take(span),
@@ -125,7 +133,7 @@ impl Context {
             tally: Tally::default(),
             version: snapshot.version(),
             started,
-            attempts: 0,
+            attempts: AtomicU32::new(0),
             finished: false,
         })
     }
@@ -135,9 +143,10 @@ impl Context {
     pub(super) async fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
         let draw = |core: &Core| {
             let snapshot = core.snapshot.load();
-            draw(&snapshot, head).map(|(_, backend)| (Arc::clone(backend), snapshot.version()))
+            draw(&snapshot, head)
+                .map(|(routed, backend)| (Arc::clone(backend), routed.target.subset().cloned(), snapshot.version()))
         };
-        let (backend, version) = match draw(&self.handle.core) {
+        let (backend, subset, version) = match draw(&self.handle.core) {
             // It was made on demand, and nobody seemed to need it any more.
             Err(error) if error.kind() == ErrorKind::UnknownService => {
                 Box::pin(demand(&self.handle.core, head, error)).await?;
@@ -145,7 +154,7 @@ impl Context {
             }
             drawn => drawn?,
         };
-        self.version = version;
+        (self.version, self.subset) = (version, subset);
         backend.budget().enter();
         std::mem::replace(&mut self.backend, backend).budget().exit();
         self.wanted(head)
@@ -166,9 +175,47 @@ impl Context {
         Ok(wanted)
     }
 
+    /// The route's retry policy; a hedging policy takes its place.
+    pub(super) fn retry(&self) -> Option<&Arc<RetryPolicy>> {
+        self.policy.retry.as_ref().filter(|_| self.policy.hedge.is_none())
+    }
+
+    /// How many attempts went out.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// An attempt goes out.
+    pub(super) fn attempt_sent(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// `backend v1 of service greeter`.
     pub(super) fn place(&self) -> String {
         format!("backend {} of service {}", self.backend.id().name, self.virtual_host.name())
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// A limit of ours is reached.
+    pub(super) fn overflow(&self, limit: Limit) -> Error {
+        let breaker = &self.backend.config().circuit_breaker;
+        let (kind, place) = (ErrorKind::Overflow, self.place());
+        let text = match limit {
+            Limit::Requests => {
+                let max = breaker.max_requests.unwrap_or_default();
+                format!("{place} serves as many requests as its `max_requests` of {max} allows")
+            }
+            Limit::PendingRequests => {
+                let max = breaker.max_pending_requests.unwrap_or(Queue::CAPACITY).min(Queue::CAPACITY);
+                format!("{max} requests already wait for {place}, which is as many as may")
+            }
+            _ => format!("{place} is at its limit: {}", limit.as_str()),
+        };
+        self.backend.transport().overflow(limit);
+        Error::new(kind, text)
     }
 
     /// The request ended; tells the observers.
@@ -178,11 +225,25 @@ impl Context {
 
     pub(super) fn fail(mut self, error: Error) -> Error {
         self.tell(Outcome::Failed(error.kind()), None);
-        error.with_attempts(self.attempts)
+        error.with_attempts(self.attempts())
+    }
+
+    /// Asks admission control.
+    pub(super) fn admit(&self) -> Result<(), Error> {
+        let Some(policy) = &self.backend.config().admission_control else { return Ok(()) };
+        if self.backend.state().admission().admit(policy, self.started.into_std(), &mut rand::rng()) {
+            return Ok(());
+        }
+        self.backend.transport().overflow(Limit::Admission);
+        let text = format!("{} is not asked: too many requests to it failed lately", self.place());
+        Err(Error::new(ErrorKind::AdmissionRejected, text))
     }
 
     fn tell(&mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.finished = true;
+        if let (Some(policy), Some(success)) = (&self.backend.config().admission_control, is_success(&outcome)) {
+            self.backend.state().admission().record(policy, success, std::time::Instant::now());
+        }
         // An attempt whose future was dropped, by the deadline or with the request, or one that ends with the call.
         self.end_attempt(None, outcome, headers, Next::Return);
         let observers = &self.handle.core.shared.observers;
@@ -194,12 +255,13 @@ impl Context {
         event.service = Some(self.virtual_host.name());
         event.route = self.virtual_host.route_name(self.route).map(|name| &**name);
         event.backend = Some(self.backend.id());
-        event.attempts = self.attempts;
+        event.attempts = self.attempts();
         event.config_version = self.version;
         self.span.end(&event, headers);
         if let Some(series) = &self.series {
-            let Tally { retries, resends, idle, .. } = self.tally;
-            series.request_ended(&Ended { outcome, duration: event.duration, retries, resends, idle });
+            let Tally { retries, resends, hedges, idle, .. } = &mut self.tally;
+            let (retries, resends, hedges) = (*retries.get_mut(), *resends.get_mut(), *hedges.get_mut());
+            series.request_ended(&Ended { outcome, duration: event.duration, retries, resends, hedges, idle: *idle });
         }
         if watched {
             observers.request(event);
@@ -223,9 +285,46 @@ impl Context {
                 self.tally.idle += since.saturating_duration_since(ended);
             }
         }
+        self.underway = Some(self.begin_attempt(head, &sent, since));
+    }
+
+    fn begin_attempt(&self, head: &Head, sent: &Sent, since: Instant) -> Underway {
         let spans = self.handle.core.shared.telemetry.spans.as_ref();
-        let (number, span) = (sent.number, self.span.attempt(spans, head, &sent));
-        self.underway = Some(Underway { number, span, since, answered: false });
+        let span = self.span.attempt(spans, head, sent);
+        Underway { number: sent.number, span, since, answered: false }
+    }
+
+    /// An attempt begins that belongs to whoever asked for it, and not to the context.
+    pub(super) fn attempt_started_beside(&self, head: &Head, sent: &Sent) -> Underway {
+        if let Some(series) = &self.series {
+            series.attempt_started();
+        }
+        self.begin_attempt(head, sent, Instant::now())
+    }
+
+    /// A hedge is sent.
+    pub(super) fn hedged(&self) {
+        self.tally.hedges.fetch_add(1, Ordering::Relaxed);
+        if let Some(series) = &self.series {
+            series.hedged();
+        }
+    }
+
+    /// The budget had no place for a hedge, which no attempt's end tells.
+    pub(super) fn hedge_denied(&self) {
+        if let Some(series) = &self.series {
+            series.denied();
+        }
+    }
+
+    /// The attempt that is under way, to go on beside others.
+    pub(super) fn take_underway(&mut self) -> Option<Underway> {
+        self.underway.take()
+    }
+
+    /// `underway` is the one whose answer goes to the caller.
+    pub(super) fn put_underway(&mut self, underway: Underway) {
+        self.underway = Some(underway);
     }
 
     /// An endpoint was asked for.
@@ -269,15 +368,29 @@ impl Context {
         headers: Option<&HeaderMap>,
         next: Next,
     ) {
-        let Some(Underway { number, span, since, answered }) = self.underway.take() else { return };
-        span.end(outcome, headers);
-        if let Some(series) = &self.series {
-            let now = Instant::now();
-            series.attempt_ended(outcome, now.saturating_duration_since(since), next);
-            self.tally.ended(next, now);
+        let Some(underway) = self.underway.take() else { return };
+        self.tell_end(&underway, endpoint, outcome, headers, next);
+        if matches!(next, Next::Retry | Next::Resend) && self.series.is_some() {
+            self.tally.ended = Some(Instant::now());
         }
-        if !answered {
-            self.observe_attempt(number, endpoint, outcome, since, next);
+    }
+
+    /// `underway` ended.
+    pub(super) fn tell_end(
+        &self,
+        underway: &Underway,
+        endpoint: Option<&Arc<Endpoint>>,
+        outcome: Outcome,
+        headers: Option<&HeaderMap>,
+        next: Next,
+    ) {
+        underway.span.end(outcome, headers);
+        if let Some(series) = &self.series {
+            series.attempt_ended(outcome, underway.since.elapsed(), next);
+            self.tally.count(next);
+        }
+        if !underway.answered {
+            self.observe_attempt(underway.number, endpoint, outcome, underway.since, next);
         }
     }
 
@@ -301,11 +414,32 @@ impl Context {
     }
 }
 
+/// What `outcome` says about the backend; nothing if it is not the backend's.
+fn is_success(outcome: &Outcome) -> Option<bool> {
+    match outcome {
+        Outcome::Response { grpc: Some(code), .. } => {
+            Some(outlier::Outcome::of_code(GrpcFailures::ServerErrors, *code) == outlier::Outcome::Success)
+        }
+        Outcome::Response { status, .. } => Some(!status.is_server_error()),
+        Outcome::Failed(kind) => match kind {
+            ErrorKind::NoHealthyEndpoint
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::PerTryTimeout
+            | ErrorKind::Refused
+            | ErrorKind::Reset
+            | ErrorKind::Protocol => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What metrics tell of a request when it ends.
 #[derive(Debug, Default)]
 struct Tally {
-    retries: u32,
-    resends: u32,
+    retries: AtomicU32,
+    resends: AtomicU32,
+    hedges: AtomicU32,
     /// When the last attempt ended that another one follows.
     ended: Option<Instant>,
     /// How long no attempt was under way.
@@ -313,21 +447,21 @@ struct Tally {
 }
 
 impl Tally {
-    fn ended(&mut self, next: Next, at: Instant) {
+    fn count(&self, next: Next) {
         match next {
-            Next::Retry => self.retries += 1,
-            Next::Resend => self.resends += 1,
+            Next::Retry => &self.retries,
+            Next::Resend => &self.resends,
             _ => return,
         }
-        self.ended = Some(at);
+        .fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// An attempt that is under way.
-struct Underway {
+pub(super) struct Underway {
     /// 1 for the first.
     number: u32,
-    span: AttemptSpan,
+    pub(super) span: AttemptSpan,
     since: Instant,
     /// Whether its head went to the caller, and the observers were told.
     answered: bool,

@@ -7,15 +7,17 @@
 //!
 //! One async function, boxed once by the service in front of it. The snapshot is read where a decision is made and
 //! never held over an await; the route and the backend are drawn once and kept for every retry, the endpoints are
-//! looked up anew.
+//! looked up anew. A request that its route hedges takes a path of its own ([`hedge`]) through the same steps.
 
 mod attempt;
 mod body;
 mod call;
 mod context;
 mod head;
+mod hedge;
 mod permit;
 mod pick;
+mod serving;
 mod target;
 
 pub use body::Body;

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::resilience::limits::{Limit, Permit, Resource};
+use mesh_core::snapshot::BackendState;
 use tokio::time::Instant;
 
 use super::context::Context;
 use crate::net::{Backend, after};
 
 /// One retry under way, counted against the budget of its backend.
-pub(super) struct RetryPermit(Arc<Backend>);
+pub(super) struct RetryPermit {
+    backend: Arc<Backend>,
+    _retry: Permit<Arc<BackendState>>,
+}
 
 impl RetryPermit {
     /// Takes a place in the budget. If there is none, asks once more after a pause of `delay`: when an endpoint dies
@@ -18,17 +23,27 @@ impl RetryPermit {
         let backend = &context.backend;
         let in_time =
             |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
-        let free = || backend.budget().try_acquire(&backend.config().retry_budget);
-        let permit = || free().then(|| Self(Arc::clone(backend)));
-        let mut place = permit();
+        let mut place = Self::try_claim(context);
         if place.is_none() && in_time(2) {
             // Who waits here is no load, and must not make room for more retries by being counted as one.
             let outside = Outside::step(backend);
             tokio::time::sleep(delay).await;
             drop(outside);
-            place = permit();
+            place = Self::try_claim(context);
         }
         place
+    }
+
+    /// Takes a place in the budget if there is one now.
+    pub(super) fn try_claim(context: &Context) -> Option<Self> {
+        let backend = &context.backend;
+        let max = backend.config().circuit_breaker.max_retries;
+        let Some(retry) = Permit::acquire(backend.state(), Resource::Retries, max) else {
+            backend.transport().overflow(Limit::Retries);
+            return None;
+        };
+        let free = backend.budget().try_acquire(&backend.config().retry_budget);
+        free.then(|| Self { backend: Arc::clone(backend), _retry: retry })
     }
 }
 
@@ -50,6 +65,6 @@ impl Drop for Outside<'_> {
 
 impl Drop for RetryPermit {
     fn drop(&mut self) {
-        self.0.budget().release();
+        self.backend.budget().release();
     }
 }

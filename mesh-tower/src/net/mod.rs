@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use mesh_core::model::{self, Address, BackendId, ConnectBackoff, Protocol};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::EjectionChange;
 use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Transport;
 
@@ -144,6 +146,24 @@ impl Cluster {
     /// Expects the users of another backend.
     pub(crate) fn expect(&self, users: u8) {
         self.users.fetch_or(users, Ordering::Relaxed);
+    }
+
+    /// A limit of the backend is reached.
+    pub(crate) fn overflow(&self, limit: Limit) {
+        self.shared.observers.overflow(&self.id, limit);
+        if let Some(series) = &self.series {
+            series.overflowed(limit);
+        }
+    }
+
+    /// Outlier detection took an endpoint out, or brought it back.
+    pub(crate) fn ejection(&self, endpoint: &Address, change: EjectionChange) {
+        self.shared.observers.ejection(&self.id, endpoint, change);
+        if let Some(series) = &self.series {
+            series.ejection(change);
+        }
+        self.changed.notify_waiters();
+        self.queue.wake();
     }
 
     /// Whether requests for HTTP/1.1 use it.

@@ -3,7 +3,7 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::classify::{Attempt, Failure};
 use crate::grpc::{self, Code};
 use crate::matching::header_matches;
-use crate::model::{RetryOn, RetryPolicy};
+use crate::model::{HedgePolicy, RetryOn, RetryPolicy};
 
 /// Whether `policy` wants another attempt after this one.
 pub(super) fn holds(grpc: bool, policy: &RetryPolicy, method: &Method, attempt: &Attempt<'_>) -> bool {
@@ -12,9 +12,9 @@ pub(super) fn holds(grpc: bool, policy: &RetryPolicy, method: &Method, attempt: 
             Attempt::Response { status, headers, end_of_stream } if grpc => {
                 let code = grpc::code_of_head(status, headers, end_of_stream);
                 code.is_some_and(|code| policy.on.intersects(condition_of(code)))
-                    || status != StatusCode::OK && http(policy, status, headers)
+                    || status != StatusCode::OK && http_of(policy, status, headers)
             }
-            Attempt::Response { status, headers, .. } => http(policy, status, headers),
+            Attempt::Response { status, headers, .. } => http_of(policy, status, headers),
             Attempt::Failed(failure) => failed(grpc, policy.on, failure),
         }
 }
@@ -33,14 +33,31 @@ pub(super) fn allows(grpc: bool, policy: &RetryPolicy, method: &Method, attempt:
     }
 }
 
-fn http(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
-    let on = policy.on;
+/// Whether `policy` goes on after this one.
+pub(in crate::resilience) fn is_non_fatal(grpc: bool, policy: &HedgePolicy, attempt: &Attempt<'_>) -> bool {
+    let (on, codes) = (policy.non_fatal, &policy.status_codes);
+    match *attempt {
+        Attempt::Response { status, headers, end_of_stream } if grpc => {
+            let code = grpc::code_of_head(status, headers, end_of_stream);
+            code.is_some_and(|code| on.intersects(condition_of(code)))
+                || status != StatusCode::OK && http(on, codes, status)
+        }
+        Attempt::Response { status, .. } => http(on, codes, status),
+        Attempt::Failed(failure) => failed(grpc, on, failure),
+    }
+}
+
+fn http_of(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
+    http(policy.on, &policy.status_codes, status)
+        || policy.on.contains(RetryOn::RETRIABLE_HEADERS)
+            && policy.headers.iter().any(|header| header_matches(header, headers))
+}
+
+fn http(on: RetryOn, codes: &[StatusCode], status: StatusCode) -> bool {
     on.contains(RetryOn::SERVER_ERROR) && status.is_server_error()
         || on.contains(RetryOn::GATEWAY_ERROR) && matches!(status.as_u16(), 502..=504)
         || on.contains(RetryOn::RETRIABLE_4XX) && status == StatusCode::CONFLICT
-        || on.contains(RetryOn::RETRIABLE_STATUS_CODES) && policy.status_codes.contains(&status)
-        || on.contains(RetryOn::RETRIABLE_HEADERS)
-            && policy.headers.iter().any(|header| header_matches(header, headers))
+        || on.contains(RetryOn::RETRIABLE_STATUS_CODES) && codes.contains(&status)
 }
 
 fn failed(grpc: bool, on: RetryOn, failure: Failure) -> bool {

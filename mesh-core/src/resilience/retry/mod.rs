@@ -1,7 +1,8 @@
 //! Whether a failed attempt is followed by another, and when.
 
 mod classifier;
-mod condition;
+pub(super) mod condition;
+mod resend;
 mod retry_after;
 
 use std::time::Duration;
@@ -10,9 +11,10 @@ use http::Method;
 use rand::Rng;
 
 pub use self::classifier::{Attempted, RetryClassifier, Verdict};
+pub(super) use self::resend::Resends;
 use super::backoff::retry_delay;
 use super::throttle::Throttle;
-use crate::classify::{Attempt, Failure};
+use crate::classify::Attempt;
 use crate::grpc::{self, Code, Pushback};
 use crate::model::RetryPolicy;
 
@@ -65,10 +67,7 @@ pub struct Retry {
     retries: u32,
     /// Pauses since the sequence of pauses began.
     step: u32,
-    /// Attempts in a row that never left the client.
-    unsent: u32,
-    /// Whether the one resend of a refused request is used up.
-    refused: bool,
+    resends: Resends,
     /// What the application says of the attempt that is decided next.
     verdict: Verdict,
 }
@@ -83,7 +82,7 @@ impl Retry {
 
     /// A request of which nothing has been sent; `grpc` if it is a gRPC call.
     pub fn new(grpc: bool) -> Self {
-        Self { grpc, retries: 0, step: 0, unsent: 0, refused: false, verdict: Verdict::Policy }
+        Self { grpc, retries: 0, step: 0, resends: Resends::default(), verdict: Verdict::Policy }
     }
 
     /// The value of `grpc-previous-rpc-attempts` for the next attempt; 0 stands for no header. Resends do not count.
@@ -115,11 +114,11 @@ impl Retry {
         rng: &mut impl Rng,
     ) -> Decision {
         let verdict = std::mem::take(&mut self.verdict);
-        if self.resends(attempt) && replayable {
+        if self.resends.allow(attempt) && replayable {
             return if remaining.is_some_and(|time| time.is_zero()) { Decision::Return } else { Decision::Resend };
         }
 
-        let pushback = self.pushback(attempt);
+        let pushback = pushback(self.grpc, attempt);
         let retriable = policy.filter(|policy| match verdict {
             Verdict::Policy => condition::holds(self.grpc, policy, method, attempt),
             Verdict::Retry => condition::allows(self.grpc, policy, method, attempt),
@@ -151,39 +150,8 @@ impl Retry {
         Decision::RetryAfter(delay)
     }
 
-    /// Whether this attempt is one that is sent again whatever the policy, and counts it.
-    fn resends(&mut self, attempt: &Attempt<'_>) -> bool {
-        match attempt {
-            Attempt::Failed(Failure::NotSent) if self.unsent < Self::MAX_UNSENT_IN_A_ROW => {
-                self.unsent += 1;
-                true
-            }
-            Attempt::Failed(Failure::Refused) => {
-                self.unsent = 0;
-                !std::mem::replace(&mut self.refused, true)
-            }
-            _ => {
-                self.unsent = 0;
-                false
-            }
-        }
-    }
-
     fn max_retries(&self, policy: &RetryPolicy) -> u32 {
         if self.grpc { policy.num_retries.min(RetryPolicy::MAX_GRPC_ATTEMPTS - 1) } else { policy.num_retries }
-    }
-
-    /// The pushback of a gRPC call that failed.
-    fn pushback(&self, attempt: &Attempt<'_>) -> Pushback {
-        match *attempt {
-            Attempt::Response { status, headers, end_of_stream } if self.grpc => {
-                match grpc::code_of_head(status, headers, end_of_stream) {
-                    None | Some(Code::Ok) => Pushback::Absent,
-                    Some(_) => grpc::pushback(headers),
-                }
-            }
-            _ => Pushback::Absent,
-        }
     }
 
     /// The `Retry-After` of an HTTP answer: any on an HTTP request, and on a gRPC call what something between the two
@@ -195,6 +163,19 @@ impl Retry {
             }
             _ => None,
         }
+    }
+}
+
+/// The pushback of a gRPC call that failed.
+pub(super) fn pushback(grpc: bool, attempt: &Attempt<'_>) -> Pushback {
+    match *attempt {
+        Attempt::Response { status, headers, end_of_stream } if grpc => {
+            match grpc::code_of_head(status, headers, end_of_stream) {
+                None | Some(Code::Ok) => Pushback::Absent,
+                Some(_) => grpc::pushback(headers),
+            }
+        }
+        _ => Pushback::Absent,
     }
 }
 

@@ -4,6 +4,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
+use crate::classify::Failure;
 use crate::model::{HeaderMatch, RetryMethods, RetryOn, RetryThrottling, StringMatch, ValueMatch};
 
 const FAILURES: [Failure; 6] = [

@@ -42,7 +42,7 @@ pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let token = CancellationToken::new();
     {
         let mut inner = pool.lock();
-        let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
+        let full = pool.h2().load().len() >= MAX_H2_CONNECTIONS;
         if inner.connecting.is_some() || inner.closed || full || tasks.is_stopping() {
             return;
         }
@@ -72,7 +72,7 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
         if pause {
             tokio::select! {
                 () = tokio::time::sleep(delay()) => {}
-                () = pool.closed.notified() => {}
+                () = pool.used().closed.notified() => {}
             }
         }
         if pool.lock().closed {
@@ -85,7 +85,7 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
         {
             // Whoever loses the last connection asks under the same lock whether this loop still runs.
             let mut inner = pool.lock();
-            if !pool.h2.load().is_empty() {
+            if !pool.h2().load().is_empty() {
                 // It was to be one more; those that are there go on.
                 inner.grow_after = Some(Instant::now() + delay());
                 inner.end_loop(&token);
@@ -112,7 +112,7 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
         }
         inner.error = None;
         inner.http2_error = Some(error);
-        endpoint.set_state(state) != state
+        endpoint.set_state(state, Instant::now().into_std()) != state
     };
     if changed {
         announce(endpoint, state);
@@ -123,17 +123,19 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
 /// Whether requests that need HTTP/2 have nothing to wait for at this endpoint.
 pub(crate) fn refuses_http2(endpoint: &Endpoint) -> bool {
     let pool = endpoint.transport();
-    endpoint.state() == State::Failing || pool.lock().http2_error.is_some()
+    endpoint.state() == State::Failing || pool.looked_at().is_some_and(|inner| inner.http2_error.is_some())
 }
 
 /// Whether the endpoint is no longer part of the configuration.
 pub(crate) fn has_left(endpoint: &Endpoint) -> bool {
-    endpoint.transport().lock().closed
+    endpoint.transport().looked_at().is_some_and(|inner| inner.closed)
 }
 
 /// Gives endpoints that fail only by their lack of HTTP/2 to those who want HTTP/1.1; returns whether there are any.
 pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
-    let lacking = endpoints.iter().filter(|endpoint| endpoint.transport().lock().http2_error.is_some());
+    let lacks =
+        |endpoint: &&Arc<Endpoint>| endpoint.transport().looked_at().is_some_and(|inner| inner.http2_error.is_some());
+    let lacking = endpoints.iter().filter(lacks);
     lacking.map(|endpoint| set_state(endpoint, State::Ready)).count() > 0
 }
 
@@ -147,7 +149,10 @@ pub(super) fn fail(endpoint: &Endpoint, error: ConnectError, looped: Option<&Can
         }
         inner.error = Some(error.clone());
         inner.http2_error = None;
-        (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Failing) != State::Failing)
+        (
+            std::mem::take(&mut inner.waiting),
+            endpoint.set_state(State::Failing, Instant::now().into_std()) != State::Failing,
+        )
     };
     if changed {
         announce(endpoint, State::Failing);
@@ -206,13 +211,16 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
                 inner.http2_error = None;
                 inner.grow_after = None;
                 inner.negotiated_h2 = Some(true);
-                pool.h2.rcu(|connections| {
+                pool.h2().rcu(|connections| {
                     let mut all = Vec::with_capacity(connections.len() + 1);
                     all.extend(connections.iter().cloned());
                     all.push(Arc::clone(&conn));
                     all
                 });
-                (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Ready) != State::Ready)
+                (
+                    std::mem::take(&mut inner.waiting),
+                    endpoint.set_state(State::Ready, Instant::now().into_std()) != State::Ready,
+                )
             };
             // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
             answer_all(waiting, &closed(endpoint));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mesh_core::balance::State;
 use mesh_core::resilience::backoff::ConnectBackoffState;
+use mesh_core::resilience::limits::Limit;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -56,7 +57,13 @@ pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
 
 /// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available. `fresh`: a new one, because
 /// the last one turned out to be stale.
-pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::Lease, NoLease> {
+///
+/// `max_pending` is how many requests of the backend may wait at once, if its configuration says.
+pub(crate) async fn lease(
+    endpoint: &Arc<Endpoint>,
+    fresh: bool,
+    max_pending: Option<u32>,
+) -> Result<h1::Lease, NoLease> {
     let pool = endpoint.transport();
     if fresh {
         return receive(endpoint, open_fresh(endpoint)).await;
@@ -69,6 +76,7 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
             return Ok(h1::Lease::new(conn, Arc::clone(endpoint)));
         }
     }
+    let _waiting = pool.cluster.queue.step_aside(max_pending).map_err(NoLease::Full)?;
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {
@@ -78,7 +86,7 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
             inner.waiting.pop_front();
         }
         if inner.waiting.len() >= MAX_H1_WAITING {
-            return Err(NoLease::Full);
+            return Err(NoLease::Full(Limit::PendingRequests));
         }
         let (sender, receiver) = oneshot::channel();
         inner.waiting.push_back(sender);
@@ -108,7 +116,7 @@ pub(crate) enum NoLease {
     /// None could be made.
     Lost(ConnectError),
     /// Too many wait already.
-    Full,
+    Full(Limit),
     /// None came back within [`MAX_WAIT`], and no more could be made.
     Stuck,
 }

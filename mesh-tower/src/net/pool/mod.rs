@@ -15,7 +15,7 @@ mod in_order;
 mod leasing;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use mesh_core::balance::State;
@@ -34,8 +34,17 @@ use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
 const MAX_H2_CONNECTIONS: usize = 8;
 
 /// See the [module](self).
+///
+/// A backend may have thousands of endpoints, of which most are never picked: what connections need is allocated when
+/// the endpoint is first used.
 pub(crate) struct Pool {
     cluster: Arc<Cluster>,
+    used: OnceLock<Box<Used>>,
+}
+
+/// The pool of an endpoint that was picked.
+#[derive(Default)]
+struct Used {
     h2: ArcSwap<Vec<Arc<h2::Conn>>>,
     inner: Mutex<Inner>,
     closed: Notify,
@@ -96,15 +105,34 @@ pub(crate) enum Offer {
 
 impl Pool {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, h2: ArcSwap::default(), inner: Mutex::default(), closed: Notify::new() }
+        Self { cluster, used: OnceLock::new() }
     }
 
     /// Why the last connection attempt failed.
     pub(crate) fn last_error(&self) -> Option<ConnectError> {
-        let inner = self.lock();
+        let inner = self.looked_at()?;
         inner.error.as_ref().or(inner.http2_error.as_ref()).cloned()
     }
 
+    fn used(&self) -> &Used {
+        self.used.get_or_init(Box::default)
+    }
+
+    fn h2(&self) -> &ArcSwap<Vec<Arc<h2::Conn>>> {
+        &self.used().h2
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.used().lock()
+    }
+
+    /// As [`lock`](Self::lock), for whoever looks at all endpoints: one that was never picked has nothing to tell.
+    fn looked_at(&self) -> Option<MutexGuard<'_, Inner>> {
+        self.used.get().map(|used| used.lock())
+    }
+}
+
+impl Used {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +144,7 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     if wanted == Wanted::Http1 {
         return Offer::H1;
     }
-    let connections = pool.h2.load();
+    let connections = pool.h2().load();
     let permit = match connections.as_slice() {
         [] => {
             drop(connections);
@@ -144,9 +172,9 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
-/// Connects every idle endpoint of `endpoints`.
-fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.state() == State::Idle) {
+/// Connects one endpoint, unless it is connected or on its way.
+pub(crate) fn wake(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    if endpoint.state() == State::Idle {
         start(endpoint, wanted);
     }
 }
@@ -157,14 +185,14 @@ pub(crate) fn close(endpoint: &Endpoint) {
     let mut inner = pool.lock();
     inner.closed = true;
     let_go(endpoint, inner);
-    pool.closed.notify_one();
+    pool.used().closed.notify_one();
     pool.cluster.changed.notify_waiters();
     pool.cluster.queue.wake();
 }
 
 /// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
 fn stand_by(endpoint: &Endpoint) {
-    let mut inner = endpoint.transport().lock();
+    let Some(mut inner) = endpoint.transport().looked_at() else { return };
     if inner.closed {
         return;
     }
@@ -181,8 +209,8 @@ fn stand_by(endpoint: &Endpoint) {
 fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     let pool = endpoint.transport();
     let (idle, waiting) = (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting));
-    let connections = pool.h2.swap(Arc::default());
-    let before = endpoint.set_state(State::Idle);
+    let connections = pool.h2().swap(Arc::default());
+    let before = endpoint.set_state(State::Idle, Instant::now().into_std());
     drop(inner);
     connections.iter().for_each(|conn| {
         conn.drain();
@@ -202,12 +230,12 @@ pub(crate) fn retire(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
 fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
     let pool = endpoint.transport();
     let mut removed = false;
-    pool.h2.rcu(|connections| {
+    pool.h2().rcu(|connections| {
         let rest: Vec<_> = connections.iter().filter(|other| !Arc::ptr_eq(other, conn)).cloned().collect();
         removed = rest.len() < connections.len();
         rest
     });
-    if removed && pool.h2.load().is_empty() && !pool.lock().closed {
+    if removed && pool.h2().load().is_empty() && !pool.lock().closed {
         set_state(endpoint, State::Connecting);
         let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
         let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
@@ -220,7 +248,7 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
 }
 
 fn set_state(endpoint: &Endpoint, state: State) {
-    if endpoint.set_state(state) != state {
+    if endpoint.set_state(state, Instant::now().into_std()) != state {
         announce(endpoint, state);
     }
 }
@@ -246,5 +274,15 @@ fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
     if !too_early {
         run(endpoint, wanted, Pause::No);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_was_never_picked_costs_little() {
+        assert!(size_of::<Pool>() <= 32, "{} bytes", size_of::<Pool>());
     }
 }

@@ -36,6 +36,7 @@ pub(crate) enum Distribution {
     GrpcCall,
     GrpcRetries,
     GrpcTransparentRetries,
+    GrpcHedges,
     GrpcRetryDelay,
     HttpAttempt,
     HttpRequest,

@@ -21,6 +21,7 @@ pub(crate) struct Series {
     pub(super) attempts: Box<[AtomicU64]>,
     pub(super) resends: AtomicU64,
     pub(super) retries: AtomicU64,
+    pub(super) hedges: AtomicU64,
     /// Retries that the budget did not allow.
     pub(super) denied: AtomicU64,
     pub(super) durations: Arc<Durations>,
@@ -35,6 +36,8 @@ pub(crate) struct Ended {
     pub(crate) retries: u32,
     /// How often it was sent again because no peer processed it.
     pub(crate) resends: u32,
+    /// How many attempts were sent beside the first.
+    pub(crate) hedges: u32,
     /// How long no attempt was under way.
     pub(crate) idle: Duration,
 }
@@ -49,6 +52,7 @@ impl Series {
             attempts: counters(),
             resends: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            hedges: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             durations,
         }
@@ -71,6 +75,16 @@ impl Series {
         }
         .fetch_add(1, Ordering::Relaxed);
         self.durations.attempt(outcome, duration);
+    }
+
+    /// An attempt is sent beside another one.
+    pub(crate) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt was not sent because the budget did not allow it.
+    pub(crate) fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The request ended.
@@ -110,6 +124,7 @@ pub(crate) struct Durations {
     requests: Box<[OnceLock<Box<Recorder>>]>,
     retries: OnceLock<Box<Recorder>>,
     resends: OnceLock<Box<Recorder>>,
+    hedges: OnceLock<Box<Recorder>>,
     idle: OnceLock<Box<Recorder>>,
 }
 
@@ -126,6 +141,7 @@ impl Durations {
             requests: recorders(),
             retries: OnceLock::new(),
             resends: OnceLock::new(),
+            hedges: OnceLock::new(),
             idle: OnceLock::new(),
         })
     }
@@ -144,13 +160,14 @@ impl Durations {
             Protocol::Http => Distribution::HttpRequest,
         };
         self.record_status(&self.requests, distribution, ended.outcome, ended.duration);
-        if ended.retries + ended.resends == 0 || self.protocol != Protocol::Grpc {
+        if ended.retries + ended.resends + ended.hedges == 0 || self.protocol != Protocol::Grpc {
             return;
         }
         // 0 is not reported (gRFC A96).
         for (place, distribution, value) in [
             (&self.retries, Distribution::GrpcRetries, f64::from(ended.retries)),
             (&self.resends, Distribution::GrpcTransparentRetries, f64::from(ended.resends)),
+            (&self.hedges, Distribution::GrpcHedges, f64::from(ended.hedges)),
             (&self.idle, Distribution::GrpcRetryDelay, ended.idle.as_secs_f64()),
         ] {
             if value > 0.0 {
@@ -196,6 +213,7 @@ impl Durations {
             Distribution::HttpRequest if !grpc => &self.requests,
             Distribution::GrpcRetries => std::slice::from_ref(&self.retries),
             Distribution::GrpcTransparentRetries => std::slice::from_ref(&self.resends),
+            Distribution::GrpcHedges => std::slice::from_ref(&self.hedges),
             Distribution::GrpcRetryDelay => std::slice::from_ref(&self.idle),
             _ => &[],
         };

@@ -28,15 +28,26 @@ fn host(name: &str, routes: &[&str]) -> model::VirtualHost {
 
 fn compiled(hosts: impl IntoIterator<Item = model::VirtualHost>) -> Vec<Arc<VirtualHost>> {
     let config = hosts.into_iter().fold(Config::new(), Config::with_virtual_host);
-    let update = Compiler::new(()).compile(&mesh_core::snapshot::Snapshot::empty(), &config, &mut rand::rng());
+    let update = Compiler::new(()).compile(
+        &mesh_core::snapshot::Snapshot::empty(),
+        &config,
+        &mut rand::rng(),
+        std::time::Instant::now(),
+    );
     update.unwrap().snapshot.virtual_hosts().to_vec()
 }
 
 fn count(series: &Series) {
     series.attempt_started();
     series.attempt_ended(ok(), Duration::from_millis(1), Next::Return);
-    let ended =
-        Ended { outcome: ok(), duration: Duration::from_millis(1), retries: 0, resends: 0, idle: Duration::ZERO };
+    let ended = Ended {
+        outcome: ok(),
+        duration: Duration::from_millis(1),
+        retries: 0,
+        resends: 0,
+        hedges: 0,
+        idle: Duration::ZERO,
+    };
     series.request_ended(&ended);
 }
 
