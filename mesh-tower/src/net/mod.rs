@@ -224,9 +224,7 @@ impl Transport for Net {
     }
 
     fn update(&self, backend: &Arc<Cluster>, config: &model::Backend) {
-        if backend.account.update(config) {
-            backend.queue.wake();
-        }
+        backend.account.update(config);
     }
 
     fn endpoint(&self, backend: &Arc<Cluster>, _address: &Address) -> Pool {
