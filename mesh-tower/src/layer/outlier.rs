@@ -164,7 +164,7 @@ impl Backend {
         // Those that are the last to know of an endpoint let it go after the lock.
         let endpoints: Vec<_> = self.endpoints().iter().filter_map(Weak::upgrade).collect();
         let records = endpoints.iter().map(|endpoint| &endpoint.record);
-        self.detector.sweep(&self.policy, records, now, &mut rand::rng(), |index, change| {
+        self.detector.sweep(&self.policy, records.len(), records, now, &mut rand::rng(), |index, change| {
             endpoints[index].tell(Some(change));
         });
     }
