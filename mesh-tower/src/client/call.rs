@@ -381,6 +381,7 @@ where
         settings: &context.settings,
     };
     let tls = context.backend.transport().tls.is_some();
+    place.serving.sent();
     let result = {
         let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
         until(per_try.map(|per_try| after(Instant::now(), per_try)), sending).await

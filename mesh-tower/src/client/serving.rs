@@ -23,7 +23,8 @@ struct Watch {
     /// Whether it shows if an ejected endpoint is back.
     probes: bool,
     grpc: bool,
-    began: Instant,
+    /// When it was sent.
+    sent: Option<Instant>,
     /// When the request is over, whatever its attempt comes to.
     deadline: Option<Instant>,
 }
@@ -55,12 +56,19 @@ impl Serving {
         };
         let watched = probes || is_watched(backend);
         let watch =
-            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, began: Instant::now(), deadline });
+            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, sent: None, deadline });
         Some(Self { in_flight, watch })
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         self.in_flight.endpoint()
+    }
+
+    /// The request is put on a connection now: what comes of it is the endpoint's.
+    pub(super) fn sent(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.sent = Some(Instant::now());
+        }
     }
 
     /// Tells how the attempt went. `attempt` may be a head whose status follows with its trailers: that is no answer yet.
@@ -77,10 +85,8 @@ impl Serving {
 
     /// A response head is here: of a gRPC call it says nothing else yet.
     fn observe_latency(&mut self) {
-        let Some(watch) = &self.watch else { return };
-        if let LoadBalancer::PeakEwma(policy) = &watch.backend.config().load_balancer {
-            let now = Instant::now();
-            self.in_flight.endpoint().observe_latency(now - watch.began, now.into_std(), policy);
+        if let Some(watch) = &self.watch {
+            watch.observe_latency(self.in_flight.endpoint(), Instant::now());
         }
     }
 }
@@ -92,14 +98,20 @@ fn is_watched(backend: &Backend) -> bool {
 }
 
 impl Watch {
+    fn observe_latency(&self, endpoint: &Endpoint, now: Instant) {
+        if let (LoadBalancer::PeakEwma(policy), Some(sent)) = (&self.backend.config().load_balancer, self.sent) {
+            endpoint.observe_latency(now.saturating_duration_since(sent), now.into_std(), policy);
+        }
+    }
+
     fn judge(self, endpoint: &Arc<Endpoint>, attempt: &Attempt<'_>) {
         let config = self.backend.config();
         let now = Instant::now();
         match (&config.load_balancer, attempt) {
-            (LoadBalancer::PeakEwma(policy), Attempt::Response { status, .. })
+            (LoadBalancer::PeakEwma(_), Attempt::Response { status, .. })
                 if !self.grpc && !status.is_server_error() =>
             {
-                endpoint.observe_latency(now - self.began, now.into_std(), policy);
+                self.observe_latency(endpoint, now);
             }
             (LoadBalancer::WeightedRoundRobin(policy), Attempt::Response { headers, .. }) if !policy.out_of_band => {
                 if let Some(weight) = reported(headers, policy) {
@@ -141,7 +153,7 @@ impl Drop for Serving {
         let Some(watch) = self.watch.take() else { return };
         let now = Instant::now();
         let endpoint = self.in_flight.endpoint();
-        if watch.deadline.is_some_and(|deadline| now >= deadline) {
+        if watch.sent.is_some() && watch.deadline.is_some_and(|deadline| now >= deadline) {
             watch.judge(endpoint, &Attempt::Failed(Failure::PerTryTimeout));
         } else if watch.probes {
             endpoint.release_probe();
