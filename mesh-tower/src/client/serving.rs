@@ -76,17 +76,22 @@ impl Serving {
         if let Attempt::Response { end_of_stream: false, .. } = attempt
             && self.watch.as_ref().is_some_and(|watch| watch.grpc)
         {
-            self.observe_latency();
+            self.answers();
             return;
         }
         let Some(watch) = self.watch.take() else { return };
         watch.judge(self.in_flight.endpoint(), attempt);
     }
 
-    /// A response head is here: of a gRPC call it says nothing else yet.
-    fn observe_latency(&mut self) {
-        if let Some(watch) = &self.watch {
-            watch.observe_latency(self.in_flight.endpoint(), Instant::now());
+    /// The head of a gRPC call is here, its status is not. An endpoint that answers at all is back: a stream that goes on
+    /// for hours must not keep it out for hours.
+    fn answers(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let (endpoint, now) = (self.in_flight.endpoint(), Instant::now());
+        watch.observe_latency(endpoint, now);
+        if watch.probes {
+            watch.tell(endpoint, Outcome::Success, now);
+            watch.probes = false;
         }
     }
 }
@@ -120,18 +125,17 @@ impl Watch {
             }
             _ => {}
         }
-        match &config.outlier_detection {
-            Some(policy) => {
-                let outcome = outlier::outcome(policy.grpc_failures, self.grpc, attempt);
-                self.tell(endpoint, outcome, now);
-            }
-            None if self.probes => endpoint.release_probe(),
-            None => {}
-        }
+        let failures = config.outlier_detection.as_ref().map(|policy| policy.grpc_failures).unwrap_or_default();
+        self.tell(endpoint, outlier::outcome(failures, self.grpc, attempt), now);
     }
 
     fn tell(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now: Instant) {
-        let Some(policy) = &self.backend.config().outlier_detection else { return };
+        let Some(policy) = &self.backend.config().outlier_detection else {
+            if self.probes {
+                endpoint.release_probe();
+            }
+            return;
+        };
         let total = self.backend.picker().endpoints().len();
         let change = endpoint.judge(policy, outcome, total, self.probes, now.into_std(), &mut rand::rng());
         let cluster = self.backend.transport();
