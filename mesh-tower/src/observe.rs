@@ -128,6 +128,7 @@ impl Observers {
         self.tell(&Event::Ejection(Ejection::new(backend, endpoint, change)));
     }
 
+    /// A limit of ours was reached.
     pub(crate) fn overflow(&self, backend: &BackendId, limit: Limit) {
         tracing::debug!(target: TARGET, %backend, limit = limit.as_str(), "overflow");
         self.tell(&Event::Overflow(Overflow::new(backend, limit)));

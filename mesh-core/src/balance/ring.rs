@@ -64,6 +64,7 @@ impl Ring {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.indices.len()
     }

@@ -208,7 +208,7 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
                 Some(look) => Ok(look),
                 None => match looker.look_further(&request, chosen.endpoint, tried)? {
                     Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(picker) => {
-                        Err(NoPlace::Failing(failing(context, picker)))
+                        Err(NoPlace::Failing(without_http2(context, picker)))
                     }
                     look => Ok(look),
                 },
@@ -305,9 +305,14 @@ fn empty(context: &Context, backend: &Backend) -> NoPlace {
     }
 }
 
+/// Endpoints are there, and none of them speaks HTTP/2.
+fn without_http2(context: &Context, picker: &Picker<Pool>) -> Error {
+    let error = failing(context, picker);
+    if picker.census().ready > 0 { error.in_place("HTTP/2 is needed") } else { error }
+}
+
 fn failing(context: &Context, picker: &Picker<Pool>) -> Error {
-    let failing = |endpoint: &&Arc<Endpoint>| endpoint.state() == State::Failing;
-    let last = picker.endpoints().iter().rev().filter(failing).find_map(|endpoint| endpoint.transport().last_error());
+    let last = picker.endpoints().iter().rev().find_map(|endpoint| endpoint.transport().last_error());
     let text = format!("no healthy endpoint in {}: {}", context.place(), picker.census());
     let error = Error::new(
         ErrorKind::NoHealthyEndpoint,

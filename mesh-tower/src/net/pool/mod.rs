@@ -11,6 +11,7 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 mod connecting;
+mod driving;
 mod in_order;
 mod leasing;
 
@@ -28,6 +29,7 @@ pub(crate) use self::connecting::{allow_http1, has_left, refuses_http2};
 pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease};
+use super::account::Claim;
 use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
 
 /// The most HTTP/2 connections to one endpoint.
@@ -69,6 +71,10 @@ struct Inner {
     opening: usize,
     /// HTTP/1.1 connections that live, idle or not.
     live_h1: usize,
+    /// How many HTTP/1.1 connections there were: their numbers.
+    made_h1: u64,
+    /// How often the peer left because of too many pings.
+    complaints: u32,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
 }
@@ -122,6 +128,11 @@ impl Pool {
         &self.used().h2
     }
 
+    /// Whether there is no HTTP/2 connection but such as are to be replaced.
+    fn lacks_h2(&self) -> bool {
+        self.h2().load().iter().all(|conn| conn.is_aged())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.used().lock()
     }
@@ -165,6 +176,11 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
             order.into_iter().flatten().find_map(h2::Conn::admit)
         }
     };
+    if let Some(permit) = &permit
+        && permit.conn().is_spent()
+    {
+        give_up(endpoint, permit.conn(), Loss::Ours);
+    }
     if connections.len() < MAX_H2_CONNECTIONS && connections.iter().all(|conn| conn.is_nearly_full()) {
         drop(connections);
         grow(endpoint, wanted);
@@ -220,14 +236,57 @@ fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     before
 }
 
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// The peer, or the network.
+    Theirs,
+    /// We did, and go on with another one.
+    Ours,
+    /// We did, because nobody needs it.
+    Idle,
+}
+
 /// A connection of the endpoint said that it takes no more requests.
 pub(crate) fn retire(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
+    give_up(endpoint, conn, Loss::Theirs);
+}
+
+fn give_up(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, loss: Loss) {
     if conn.drain() {
-        remove_h2(endpoint, conn);
+        remove_h2(endpoint, conn, loss);
     }
 }
 
-fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
+/// The driver of a connection wants it to leave.
+fn leave(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, leaving: h2::Leaving) {
+    match leaving {
+        h2::Leaving::Refused { pings } => {
+            if pings {
+                let mut inner = endpoint.transport().lock();
+                inner.complaints = inner.complaints.saturating_add(1);
+            }
+            give_up(endpoint, conn, Loss::Theirs);
+        }
+        h2::Leaving::Idle => give_up(endpoint, conn, Loss::Idle),
+        h2::Leaving::Aged => renew(endpoint, conn),
+    }
+}
+
+/// Replaces an old connection: it goes once another one is there. Where none can be made it is asked for again later.
+fn renew(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
+    conn.age();
+    let pool = endpoint.transport();
+    let connections = pool.h2().load();
+    if connections.len() >= MAX_H2_CONNECTIONS || connections.iter().any(|conn| !conn.is_aged()) {
+        drop(connections);
+        give_up(endpoint, conn, Loss::Ours);
+    } else {
+        run(endpoint, pool.cluster.reconnects_by(), Pause::No);
+    }
+}
+
+fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, loss: Loss) {
     let pool = endpoint.transport();
     let mut removed = false;
     pool.h2().rcu(|connections| {
@@ -235,16 +294,37 @@ fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
         removed = rest.len() < connections.len();
         rest
     });
-    if removed && pool.h2().load().is_empty() && !pool.lock().closed {
-        set_state(endpoint, State::Connecting);
-        let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
-        let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
-        let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
-        let wanted = pool.cluster.used().unwrap_or(wanted);
-        run(endpoint, wanted, pause);
-        in_order::resume(&pool.cluster, wanted);
+    if removed && pool.h2().load().is_empty() {
+        match loss {
+            Loss::Idle => rest(endpoint),
+            Loss::Theirs | Loss::Ours if !pool.lock().closed => {
+                set_state(endpoint, State::Connecting);
+                let wanted = pool.cluster.reconnects_by();
+                let young = loss == Loss::Theirs && conn.since.elapsed() < pool.cluster.connect_backoff.base;
+                run(endpoint, wanted, if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No });
+                in_order::resume(&pool.cluster, wanted);
+            }
+            Loss::Theirs | Loss::Ours => {}
+        }
     }
     pool.cluster.queue.wake();
+}
+
+/// The last HTTP/2 connection is gone, and nobody misses it: the endpoint waits for the next request.
+fn rest(endpoint: &Endpoint) {
+    let pool = endpoint.transport();
+    let changed = {
+        let inner = pool.lock();
+        // A newcomer may be here already, or on its way; and HTTP/1.1 needs no connection to be ready.
+        let needed = inner.connecting.is_some() || inner.live_h1 > 0 || pool.cluster.serves_http1();
+        !inner.closed
+            && !needed
+            && pool.h2().load().is_empty()
+            && endpoint.set_state(State::Idle, Instant::now().into_std()) != State::Idle
+    };
+    if changed {
+        announce(endpoint, State::Idle);
+    }
 }
 
 fn set_state(endpoint: &Endpoint, state: State) {
@@ -271,8 +351,9 @@ fn start(endpoint: &Arc<Endpoint>, wanted: Wanted) {
 
 /// One more HTTP/2 connection, in the background.
 fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
-    let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
-    if !too_early {
+    let pool = endpoint.transport();
+    let too_early = pool.lock().grow_after.is_some_and(|after| Instant::now() < after);
+    if !too_early && !Claim::is_refused(&pool.cluster) {
         run(endpoint, wanted, Pause::No);
     }
 }
