@@ -22,9 +22,11 @@ usage: explain --config FILE < REQUESTS
 
 Tells for each request what the mesh would do with it. Requests are lines of JSON:
   {\"method\": \"GET\", \"authority\": \"greeter\", \"path\": \"/\", \"headers\": [[\"x-canary\", \"true\"]], \"draw\": 0}
-Answers are lines of JSON, too: the route, the backends with their balancers and what is in force for them, the policies
-of the route, and why. Only `authority` must be given. `draw`, 0 to 999999, decides what is left to chance: a fraction of P percent matches
+Only `authority` must be given. `draw`, 0 to 999999, decides what is left to chance: a fraction of P percent matches
 draws below P * 10000. Balancers that only the program knows are taken for granted.
+
+Answers are lines of JSON too: the route and why it matches, its policies, and its backends, each with its balancer and
+with what is in force for it: localities, limits, outlier detection and so on.
 
 exit code: 0, 1 if the file or one of the lines was bad, 2 if the arguments were";
 
