@@ -55,8 +55,7 @@ impl Serving {
             return None;
         };
         let watched = probes || is_watched(backend);
-        let watch =
-            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, sent: None, deadline });
+        let watch = watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, sent: None, deadline });
         Some(Self { in_flight, watch })
     }
 

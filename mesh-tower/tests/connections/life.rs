@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Peer, URI, Wire, backend, config_of, finish, get, kind, mesh_over};
+use crate::support::{Peer, URI, Wire, backend, config_of, finish, get, kind, mesh_over, reason};
 
 const HALF_AN_HOUR: Duration = Duration::from_secs(30 * 60);
 
@@ -566,6 +566,52 @@ async fn max_connections_over_http1_keeps_nobody_who_could_go_on() {
             first.await.unwrap();
             finish(mesh).await;
         }
+    })
+    .await;
+}
+
+/// A connection that drains counts until its last stream has ended; then who waits may have another.
+#[tokio::test(start_paused = true)]
+async fn max_connections_counts_those_that_drain() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let ends = Arc::new(Semaphore::new(0));
+        let end = Arc::clone(&ends);
+        let peer = Peer::start(&network, move |number, stream| {
+            let end = Arc::clone(&end);
+            async move {
+                let Some(mut wire) = Wire::greet(stream, Some(1)).await else { return };
+                let Some((stream, _)) = wire.request().await else { return };
+                match number {
+                    0 => {
+                        wire.head(stream).await;
+                        wire.go_away(stream, reason::NO_ERROR).await;
+                        end.acquire().await.unwrap().forget();
+                        wire.data(stream, b"", true).await;
+                    }
+                    1 => std::future::pending().await,
+                    _ => wire.answer(stream, b"").await,
+                }
+                while wire.next().await.is_some() {}
+            }
+        });
+        let mut backend = backend("b", &[peer.address]);
+        backend.circuit_breaker.max_connections = Some(2);
+        let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+        let draining = mesh.http_client().get(URI).await.unwrap();
+        let mut calls = JoinSet::new();
+        for _ in 0..2 {
+            let mesh = mesh.clone();
+            calls.spawn(async move { get(&mesh).await.unwrap() });
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(peer.accepted(), 2);
+        ends.add_permits(1);
+        draining.into_body().bytes().await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(1), calls.join_next()).await;
+        answered.expect("the place is free").unwrap().unwrap();
+        calls.abort_all();
+        finish(mesh).await;
     })
     .await;
 }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::driving::drive_h1;
 use super::leasing::give_back;
-use super::{Inner, Loss, MAX_H2_CONNECTIONS, announce, answer_all, closed, give_up, leave, remove_h2, set_state};
+use super::leaving::{Loss, give_up, leave, remove_h2};
+use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, set_state};
 use crate::net::account::Claim;
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
