@@ -85,7 +85,8 @@ fn routed(count: usize) -> Result<Timing> {
     host.routes = model::routes(count);
     let config = Config::new().with_virtual_host(host);
     let mut rng = StdRng::seed_from_u64(1);
-    let snapshot = Compiler::new(()).compile(&Snapshot::empty(), &config, &mut rng)?.snapshot;
+    let snapshot =
+        Compiler::new(()).compile(&Snapshot::empty(), &config, &mut rng, std::time::Instant::now())?.snapshot;
     let headers = HeaderMap::new();
     let requests = model::requests(count);
     let mut turn = requests.iter().cycle();

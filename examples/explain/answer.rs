@@ -18,7 +18,7 @@ pub(crate) fn compile(text: &[u8], name: &str, directory: &Path) -> Result<Arc<S
             compiler = compiler.with_balance(Arc::clone(name), Arc::new(stand_in));
         }
     }
-    let update = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng());
+    let update = compiler.compile(&Snapshot::empty(), &config, &mut rand::rng(), std::time::Instant::now());
     update.map(|update| update.snapshot).map_err(|error| format!("{name}: {error}"))
 }
 
@@ -139,9 +139,13 @@ services:
         let (answers, _) =
             answers(br#"{"authority": "greeter", "path": "/some", "headers": [["x-user", "ada"]], "draw": 999999}"#);
         let answer = answers[0].as_object().unwrap();
+        let share = |name: &str, weight: u32| json!({ "name": name, "weight": weight, "subset": {}, "load_balancer": "round_robin", "in_force": [] });
         for (field, expected) in [
             ("status", Value::Null),
-            ("backends", json!([{ "name": "v1", "weight": 90 }, { "name": "v2", "weight": 10 }])),
+            ("backends", json!([share("v1", 90), share("v2", 10)])),
+            ("hedging", Value::Null),
+            ("session_affinity", Value::Null),
+            ("hash_policy", json!([])),
             ("timeout_ms", json!(2000)),
             ("hash", Value::Null),
         ] {

@@ -23,6 +23,7 @@ pub mod model;
 pub mod observe;
 pub mod resilience;
 pub mod snapshot;
+mod sync;
 
 /// The version of `rand` whose [`Rng`](rand::Rng) a [`Balance`](balance::Balance) policy is given.
 pub use rand;

@@ -16,6 +16,8 @@ mod grpc_timeout;
 mod header_path_matching;
 #[path = "../fuzz/targets/oracle.rs"]
 mod oracle;
+#[path = "../fuzz/targets/orca.rs"]
+mod orca;
 #[path = "../fuzz/targets/reader.rs"]
 mod reader;
 #[path = "../fuzz/targets/replay.rs"]
@@ -54,6 +56,11 @@ fn header_path_matching_corpus() {
 }
 
 #[test]
+fn orca_corpus() {
+    run_corpus("orca", 10, orca::run);
+}
+
+#[test]
 fn replay_corpus() {
     run_corpus("replay", 1, replay::run);
 }
@@ -76,6 +83,11 @@ proptest! {
     #[test]
     fn any_text_is_matched_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..64)) {
         header_path_matching::run(&data);
+    }
+
+    #[test]
+    fn a_load_report_is_read_as_it_was_written(data in prop::collection::vec(any::<u8>(), 0..96)) {
+        orca::run(&data);
     }
 }
 

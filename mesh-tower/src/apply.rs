@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_core::balance::State;
+use mesh_core::balance::Outlook;
 use mesh_core::model::{self, Config, Discovered};
 use mesh_core::snapshot::{self, Compiler, VirtualHost};
 use tokio::sync::watch;
@@ -97,9 +97,11 @@ impl Applier {
 
     fn compile(&self, previous: &Snapshot, config: &Config) -> Result<snapshot::Update<Net>, BuildError> {
         // Balancers of the application are made there.
-        contained("the maker of load balancers", || self.compiler.compile(previous, config, &mut rand::rng()))
-            .map_err(|panicked| BuildError::Panicked(panicked.to_string()))
-            .and_then(|compiled| compiled.map_err(BuildError::from))
+        contained("the maker of load balancers", || {
+            self.compiler.compile(previous, config, &mut rand::rng(), Instant::now().into_std())
+        })
+        .map_err(|panicked| BuildError::Panicked(panicked.to_string()))
+        .and_then(|compiled| compiled.map_err(BuildError::from))
     }
 
     /// What follows `previous`; `None` if that stays.
@@ -182,15 +184,12 @@ async fn settled(backend: &Backend) {
         let changed = backend.transport().changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        // Its endpoints may come with the next update, which ends this wait.
-        let mut open = is_pending(backend);
-        for endpoint in backend.picker().endpoints() {
-            match endpoint.state() {
-                State::Ready => return,
-                State::Connecting | State::Idle => open = true,
-                State::Failing => {}
-            }
-        }
+        let open = match backend.picker().outlook(Instant::now().into_std()) {
+            Outlook::Ready => return,
+            Outlook::Open => true,
+            // Its endpoints may come with the next update, which ends this wait.
+            _ => is_pending(backend),
+        };
         if !open {
             return;
         }

@@ -33,6 +33,7 @@ use crate::telemetry::metrics::{self, Metrics};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
+use crate::upkeep;
 
 enum Source {
     File(PathBuf),
@@ -281,7 +282,8 @@ impl Builder {
         let (demands, demanded) = discover::channel();
         let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config), updates, demanded);
         let published = discover.config();
-        let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng())?;
+        let now = tokio::time::Instant::now().into_std();
+        let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng(), now)?;
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         if let Some(metrics) = &shared.telemetry.metrics {
             metrics.attach(&core);
@@ -292,6 +294,7 @@ impl Builder {
         }
         let applier = Applier { core: Arc::clone(&core), compiler, discover, published, source: name, refused: None };
         tasks.spawn_until_stop(applier.run());
+        tasks.spawn_until_stop(upkeep::run(Arc::clone(&core)));
         if let Some(watcher) = watcher {
             tasks.spawn_until_stop(watcher.run(sender));
         } else if let Some(configs) = configs {

@@ -129,6 +129,9 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     backend.connect_timeout = settings.defaults.connect_timeout;
     backend.load_balancer = settings.defaults.load_balancer.clone();
     backend.protocol = settings.defaults.protocol;
+    backend.circuit_breaker = settings.defaults.circuit_breaker;
+    backend.outlier_detection = settings.defaults.outlier_detection.clone();
+    backend.connections.keepalive = settings.defaults.keepalive;
     match Place::of(key) {
         Some(Place::Socket(path)) => backend.endpoints.push(Endpoint::new(path)),
         Some(Place::Host { host, port }) => {
@@ -178,6 +181,10 @@ fn is_host(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mesh_core::model::{Keepalive, OutlierDetection};
+
     use super::*;
 
     #[test]
@@ -236,8 +243,14 @@ mod tests {
 
     #[test]
     fn a_service_is_made_of_its_key() {
-        let settings = Settings::default();
+        let mut settings = Settings::default();
+        settings.defaults.circuit_breaker.max_requests = Some(1024);
+        settings.defaults.outlier_detection = Some(OutlierDetection::default());
+        settings.defaults.keepalive = Some(Keepalive::new(Duration::from_secs(60)));
         let (host, backend) = service("https://greeter.example:8443", &settings).unwrap();
+        assert_eq!(backend.circuit_breaker, settings.defaults.circuit_breaker);
+        assert_eq!(backend.outlier_detection, settings.defaults.outlier_detection);
+        assert_eq!(backend.connections.keepalive, settings.defaults.keepalive);
         assert_eq!((&*host.name, &*host.hosts), ("https://greeter.example:8443", &[][..]));
         let name = DnsName::Host { host: "greeter.example".into(), port: 8443 };
         assert_eq!(backend.discovery, Some(Discovery::new(Finder::Dns(name))));

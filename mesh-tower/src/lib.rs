@@ -41,6 +41,7 @@ mod mesh;
 mod net;
 mod options;
 mod source;
+mod upkeep;
 
 pub use builder::Builder;
 pub use client::Body;

@@ -21,6 +21,7 @@ use crate::http_client::{HttpClient, ServiceClient};
 use crate::net::{Net, Shared, Snapshot, pool};
 use crate::source::BuildError;
 use crate::source::reading::Readings;
+use crate::upkeep;
 
 /// How long requests under way may go on after [`Mesh::shutdown`].
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(750);
@@ -228,8 +229,12 @@ impl Core {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
         self.readings.published(update.snapshot.settings());
-        update.removed.iter().for_each(|endpoint| pool::close(endpoint));
+        for endpoint in &update.removed {
+            endpoint.leave();
+            pool::close(endpoint);
+        }
         for backend in touched(&update) {
+            upkeep::forgive(backend);
             if let Some(wanted) = backend.transport().used() {
                 pool::connect(backend.picker(), wanted);
             }

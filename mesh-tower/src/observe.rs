@@ -1,7 +1,8 @@
 //! Watching a mesh: the [`Observer`] and its [`Event`]s.
 //!
 //! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
-//! `tracing` event at level `DEBUG` (`WARN` for a refused configuration) under the target `mesh`. With neither
+//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections and priorities, `WARN` for a refused
+//! configuration). With neither
 //! installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use std::time::Duration;
 
 use mesh_core::balance::State;
 use mesh_core::model::{Address, BackendId, Finder};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::EjectionChange;
 
 pub use mesh_core::observe::{
-    Attempt, Config, Connect, Endpoint, Event, Lookup, Next, Observer, Outcome, Pick, Request,
+    Attempt, Config, Connect, Ejection, Endpoint, Event, Lookup, Next, Observer, Outcome, Overflow, Pick, Priority,
+    Request,
 };
 
 use crate::contain::contained;
@@ -107,6 +111,32 @@ impl Observers {
     pub(crate) fn endpoint(&self, backend: &BackendId, endpoint: &Address, state: State) {
         tracing::debug!(target: TARGET, %backend, %endpoint, state = state.as_str(), "endpoint");
         self.tell(&Event::Endpoint(Endpoint::new(backend, endpoint, state)));
+    }
+
+    pub(crate) fn ejection(&self, backend: &BackendId, endpoint: &Address, change: EjectionChange) {
+        match change {
+            EjectionChange::Ejected { cause, duration } => {
+                tracing::info!(target: TARGET, %backend, %endpoint, cause = cause.as_str(), ?duration, "endpoint ejected");
+            }
+            EjectionChange::Spared { cause, reason } => {
+                let (cause, reason) = (cause.as_str(), reason.as_str());
+                tracing::debug!(target: TARGET, %backend, %endpoint, cause, reason, "endpoint not ejected");
+            }
+            EjectionChange::Returned => tracing::info!(target: TARGET, %backend, %endpoint, "endpoint returned"),
+            change => tracing::debug!(target: TARGET, %backend, %endpoint, ?change, "ejection"),
+        }
+        self.tell(&Event::Ejection(Ejection::new(backend, endpoint, change)));
+    }
+
+    /// A limit of ours was reached.
+    pub(crate) fn overflow(&self, backend: &BackendId, limit: Limit) {
+        tracing::debug!(target: TARGET, %backend, limit = limit.as_str(), "overflow");
+        self.tell(&Event::Overflow(Overflow::new(backend, limit)));
+    }
+
+    pub(crate) fn priority(&self, backend: &BackendId, priority: Option<u32>, panics: bool) {
+        tracing::info!(target: TARGET, %backend, priority, panics, "priority in use changed");
+        self.tell(&Event::Priority(Priority::new(backend, priority, panics)));
     }
 
     pub(crate) fn config(&self, version: u64, source: &str, error: Option<&(dyn std::error::Error + 'static)>) {

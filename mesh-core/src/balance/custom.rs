@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rand::Rng;
 
@@ -61,26 +62,32 @@ pub trait Candidates {
     /// If `index` is not below [`len`](Self::len); so do the others.
     fn address(&self, index: usize) -> &Address;
 
+    /// Its share among the endpoints of its locality, as configured.
+    fn weight(&self, index: usize) -> u32;
+
     /// How many requests it is serving for this mesh.
     fn in_flight(&self, index: usize) -> u32;
 
-    /// Whether it is ready and, unless all that are ready were, has not been tried by this request.
+    /// Whether it is ready and neither ejected nor unhealthy and, unless all of those were, has not been tried by this
+    /// request.
     fn is_usable(&self, index: usize) -> bool;
 }
 
 /// What a policy may know of the request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PickRequest {
     /// The request's hash: of its options or, without one there, of the route's hash policies. The same for all of its
     /// attempts.
     pub hash: Option<u64>,
+    /// The time, or a little before.
+    pub now: Instant,
 }
 
 impl PickRequest {
-    /// A request with this hash.
-    pub fn new(hash: Option<u64>) -> Self {
-        Self { hash }
+    /// A request with this hash at `now`.
+    pub fn new(hash: Option<u64>, now: Instant) -> Self {
+        Self { hash, now }
     }
 }
 

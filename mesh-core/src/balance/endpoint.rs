@@ -1,7 +1,15 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use crate::model::Address;
+use rand::Rng;
+
+use super::Fleet;
+use super::ewma::Ewma;
+use super::reported::Reported;
+use crate::model::{Address, OutlierDetection, PeakEwma};
+use crate::resilience::limits::Resource;
+use crate::resilience::outlier::{EjectionChange, Outcome, Record, Standing};
 
 /// Whether an endpoint can take requests: gRPC's connectivity states.
 ///
@@ -48,18 +56,44 @@ impl State {
 }
 
 /// One instance of a backend, with what balancing needs to know and a slot for the transport.
+///
+/// One that was never used is small: what is learnt from requests is kept apart, and made by the first.
 #[derive(Debug)]
 pub struct Endpoint<T> {
     address: Address,
-    state: AtomicU8,
+    fleet: Arc<Fleet>,
+    learnt: OnceLock<Box<Learnt>>,
     in_flight: AtomicU32,
+    /// When it came into its state.
+    since: AtomicU32,
+    state: AtomicU8,
+    /// By what it answers to health checks.
+    unhealthy: AtomicBool,
     transport: T,
 }
 
+/// What requests, and reports, tell of an endpoint.
+#[derive(Debug, Default)]
+struct Learnt {
+    record: Record,
+    latency: Ewma,
+    reported: Reported,
+}
+
 impl<T> Endpoint<T> {
-    /// An idle endpoint. `transport` belongs to the layer that moves bytes and is never looked at here.
-    pub fn new(address: Address, transport: T) -> Self {
-        Self { address, state: AtomicU8::new(State::Idle as u8), in_flight: AtomicU32::new(0), transport }
+    /// An idle endpoint. `fleet` is that of its backend; `transport` belongs to the layer that moves bytes and is
+    /// never looked at here.
+    pub fn new(address: Address, fleet: &Arc<Fleet>, transport: T) -> Self {
+        Self {
+            address,
+            fleet: Arc::clone(fleet),
+            learnt: OnceLock::new(),
+            in_flight: AtomicU32::new(0),
+            since: AtomicU32::new(0),
+            state: AtomicU8::new(State::Idle as u8),
+            unhealthy: AtomicBool::new(false),
+            transport,
+        }
     }
 
     /// Where it listens.
@@ -78,8 +112,84 @@ impl<T> Endpoint<T> {
     }
 
     /// Sets the state and returns the one before. For the transport only.
-    pub fn set_state(&self, state: State) -> State {
-        State::from_u8(self.state.swap(state as u8, Ordering::AcqRel))
+    pub fn set_state(&self, state: State, now: Instant) -> State {
+        let before = State::from_u8(self.state.swap(state as u8, Ordering::AcqRel));
+        if before != state {
+            self.since.store(self.fleet.millis(now), Ordering::Release);
+            if state == State::Ready
+                && let Some(learnt) = self.learnt.get()
+            {
+                learnt.reported.restart();
+            }
+            self.fleet.bump();
+        }
+        before
+    }
+
+    /// When it came into its state.
+    pub(super) fn since(&self) -> Instant {
+        self.fleet.at(self.since.load(Ordering::Acquire))
+    }
+
+    /// Whether it answers health checks well, or is not asked.
+    pub fn is_healthy(&self) -> bool {
+        !self.unhealthy.load(Ordering::Acquire)
+    }
+
+    /// Says whether it answers health checks well; returns whether that is news.
+    pub fn set_healthy(&self, healthy: bool) -> bool {
+        let changed = self.unhealthy.swap(!healthy, Ordering::AcqRel) == healthy;
+        if changed {
+            self.fleet.bump();
+        }
+        changed
+    }
+
+    /// Whether outlier detection keeps it out.
+    pub fn standing(&self) -> Standing {
+        self.learnt.get().map_or(Standing::Active, |learnt| learnt.record.standing())
+    }
+
+    /// Neither failing, nor ejected, nor unhealthy. It may still have to be connected.
+    pub fn is_available(&self) -> bool {
+        self.state() != State::Failing && self.is_healthy() && self.standing() == Standing::Active
+    }
+
+    /// What outlier detection knows of it.
+    pub fn record(&self) -> &Record {
+        &self.learnt().record
+    }
+
+    /// What outlier detection knows of it, if it ever served.
+    pub fn known_record(&self) -> Option<&Record> {
+        self.learnt.get().map(|learnt| &learnt.record)
+    }
+
+    /// A request took `latency` to succeed.
+    pub fn observe_latency(&self, latency: Duration, now: Instant, policy: &PeakEwma) {
+        self.learnt().latency.observe(latency, self.fleet.nanos(now), policy);
+    }
+
+    /// What one more request would cost here.
+    pub(super) fn cost(&self, now: Instant, policy: &PeakEwma) -> f64 {
+        let in_flight = self.in_flight();
+        match self.learnt.get() {
+            Some(learnt) => learnt.latency.load(in_flight, self.fleet.nanos(now), policy),
+            None => Ewma::default().load(in_flight, 0, policy),
+        }
+    }
+
+    /// The endpoint reported a load that makes it worth `weight`.
+    pub fn report_weight(&self, weight: f64, now: Instant) {
+        self.learnt().reported.report(weight, self.fleet.nanos(now));
+    }
+
+    pub(super) fn reported(&self) -> Option<&Reported> {
+        self.learnt.get().map(|learnt| &learnt.reported)
+    }
+
+    fn learnt(&self) -> &Learnt {
+        self.learnt.get_or_init(Box::default)
     }
 
     /// How many requests it is serving for this mesh.
@@ -87,10 +197,50 @@ impl<T> Endpoint<T> {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one more request until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight<T> {
+    /// Counts one more request here and for its backend until the guard is dropped; `None` if the backend serves
+    /// `max_requests` already.
+    pub fn enter(self: &Arc<Self>, max_requests: Option<u32>) -> Option<InFlight<T>> {
+        if !self.fleet.limits().take(Resource::Requests, max_requests) {
+            return None;
+        }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        Some(InFlight(Arc::clone(self)))
+    }
+
+    /// Tells outlier detection how an attempt went. `total` is how many endpoints the backend has; `probe`: the attempt
+    /// was to show whether the endpoint is back.
+    pub fn judge<R: Rng + ?Sized>(
+        &self,
+        policy: &OutlierDetection,
+        outcome: Outcome,
+        total: usize,
+        probe: bool,
+        now: Instant,
+        rng: &mut R,
+    ) -> Option<EjectionChange> {
+        let (detector, record) = (self.fleet.detector(), self.record());
+        let change = if probe {
+            detector.conclude_probe(policy, record, outcome, now, rng)
+        } else {
+            detector.record(policy, record, total, outcome, now, rng)
+        };
+        if change.is_some() || (probe && outcome == Outcome::Ignored) {
+            self.fleet.bump();
+        }
+        change
+    }
+
+    /// A probe ended and nobody can say how.
+    pub fn release_probe(&self) {
+        self.record().release_probe();
+        self.fleet.bump();
+    }
+
+    /// It is no longer part of its backend.
+    pub fn leave(&self) {
+        if let Some(record) = self.known_record() {
+            self.fleet.detector().forget(record);
+        }
     }
 }
 
@@ -108,5 +258,6 @@ impl<T> InFlight<T> {
 impl<T> Drop for InFlight<T> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.fleet.limits().give(Resource::Requests);
     }
 }

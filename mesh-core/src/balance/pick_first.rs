@@ -31,24 +31,24 @@ impl Family {
 ///
 /// An endpoint that is ready comes before all others: a new list does not move requests away from the connection they
 /// use.
-pub(crate) fn order<T>(
-    mut endpoints: Vec<Arc<Endpoint<T>>>,
+pub(crate) fn order<C, T>(
+    mut endpoints: Vec<(C, Arc<Endpoint<T>>)>,
     shuffle: bool,
     rng: &mut impl Rng,
-) -> Vec<Arc<Endpoint<T>>> {
+) -> Vec<(C, Arc<Endpoint<T>>)> {
     if shuffle {
         endpoints.shuffle(rng);
     }
     let mut ordered = interleave(endpoints);
-    ordered.sort_by_key(|endpoint| endpoint.state() != State::Ready);
+    ordered.sort_by_key(|(_, endpoint)| endpoint.state() != State::Ready);
     ordered
 }
 
-fn interleave<T>(endpoints: Vec<Arc<Endpoint<T>>>) -> Vec<Arc<Endpoint<T>>> {
+fn interleave<C, T>(endpoints: Vec<(C, Arc<Endpoint<T>>)>) -> Vec<(C, Arc<Endpoint<T>>)> {
     let count = endpoints.len();
     let mut families: Vec<(Family, VecDeque<_>)> = Vec::new();
     for endpoint in endpoints {
-        let family = Family::of(endpoint.address());
+        let family = Family::of(endpoint.1.address());
         match families.iter_mut().find(|(known, _)| *known == family) {
             Some((_, members)) => members.push_back(endpoint),
             None => families.push((family, VecDeque::from([endpoint]))),
@@ -63,21 +63,25 @@ fn interleave<T>(endpoints: Vec<Arc<Endpoint<T>>>) -> Vec<Arc<Endpoint<T>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::balance::Fleet;
 
-    fn endpoints(addresses: &[&str]) -> Vec<Arc<Endpoint<()>>> {
+    fn endpoints(addresses: &[&str]) -> Vec<((), Arc<Endpoint<()>>)> {
+        let fleet = Arc::new(Fleet::new(Instant::now()));
         let address = |text: &&str| match text.strip_prefix("unix:") {
             Some(path) => Address::Unix(std::path::Path::new(path).into()),
             None => Address::Socket(text.parse().unwrap()),
         };
-        addresses.iter().map(|text| Arc::new(Endpoint::new(address(text), ()))).collect()
+        addresses.iter().map(|text| ((), Arc::new(Endpoint::new(address(text), &fleet, ())))).collect()
     }
 
-    fn addresses(endpoints: &[Arc<Endpoint<()>>]) -> Vec<String> {
-        endpoints.iter().map(|endpoint| endpoint.address().to_string()).collect()
+    fn addresses(endpoints: &[((), Arc<Endpoint<()>>)]) -> Vec<String> {
+        endpoints.iter().map(|(_, endpoint)| endpoint.address().to_string()).collect()
     }
 
     /// LB-07: the families take turns, the first one's first, each in its own order.
@@ -102,10 +106,10 @@ mod tests {
     #[test]
     fn lb_07_a_connected_endpoint_stays_in_front() {
         let all = endpoints(&["1.0.0.1:1", "[1::1]:1", "1.0.0.2:1", "[1::2]:1"]);
-        all[3].set_state(State::Ready);
+        all[3].1.set_state(State::Ready, Instant::now());
         for shuffle in [false, true] {
             let ordered = order(all.clone(), shuffle, &mut StdRng::seed_from_u64(5));
-            assert!(Arc::ptr_eq(&ordered[0], &all[3]), "{:?}", addresses(&ordered));
+            assert!(Arc::ptr_eq(&ordered[0].1, &all[3].1), "{:?}", addresses(&ordered));
             assert_eq!(ordered.len(), 4);
         }
         let ordered = order(all.clone(), false, &mut StdRng::seed_from_u64(5));

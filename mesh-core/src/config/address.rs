@@ -8,10 +8,10 @@ use std::sync::Arc;
 #[cfg(test)]
 use super::json_schema::{Definitions, Schema, json};
 use super::problem::{Path, shorten};
-use super::schema::SrvSection;
+use super::schema::{EndpointSection, SrvSection};
 use super::shape::{Context, Shape};
 use super::text::{Refusal, TextShape};
-use super::tree::{Entries, Node, Value};
+use super::tree::{Entries, Entry, Node, Value};
 use crate::model::{Address, DnsName};
 
 /// How many bytes the path of a Unix socket has at most: `sun_path` of Linux holds 108 with the zero at its end.
@@ -62,6 +62,35 @@ impl TextShape for EndpointAddress {
     fn describe() -> Schema {
         let ip = r"([0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]";
         json!({ "pattern": format!("^(({ip}):[0-9]{{1,5}}|unix:.+)$") })
+    }
+}
+
+/// An endpoint: an address, or a section where there is more to say.
+pub(super) struct EndpointItem;
+
+impl Shape for EndpointItem {
+    type Value = EndpointSection;
+
+    fn form() -> Cow<'static, str> {
+        format!("{}, or a section", <EndpointAddress as Shape>::form()).into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<EndpointSection> {
+        if matches!(node.value, Value::Map(_)) {
+            return EndpointSection::read(node, path, context);
+        }
+        EndpointAddress::read(node, path, context)?;
+        let address = Entry { key: "address".into(), at: node.at, value: node.clone() };
+        EndpointSection::read(&Node::map([address], node.at), path, context)
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        EndpointSection::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [EndpointAddress::schema(definitions), EndpointSection::schema(definitions)] })
     }
 }
 

@@ -1,21 +1,65 @@
 //! Fields that take one word of a few, and those that take a word or more than a word.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 #[cfg(test)]
 use super::json_schema::{Definitions, Schema, json};
 use super::names::HttpMethod;
-use super::problem::Path;
-use super::schema::BalancerSection;
-use super::section::Section;
+use super::number::Integer;
+use super::problem::{Draft, Path};
+use super::scalar::Kind;
+use super::schema::{BalancerSection, ConsecutiveSection, StatusSection};
 use super::shape::{Context, Field, List, OneOrMore, Shape};
 use super::text::{Vocabulary, Word};
-use super::tree::{Entries, Node, Value};
-use crate::model::{Propagator, Protocol, RetryOn, UnknownServices};
+use super::tree::{Entries, Entry, Node, Scalar, Value};
+use crate::model::{self, GrpcFailures, Health, Propagator, Protocol, Proximity, Recovery, RetryOn, UnknownServices};
 
 impl Vocabulary for RetryOn {
     const FORM: &'static str = "a retry condition";
     const WORDS: &'static [(&'static str, Self)] = &RetryOn::WORDS;
+}
+
+/// An answer after which a hedged request goes on: the conditions for a retry that are answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NonFatal(pub(super) RetryOn);
+
+impl Vocabulary for NonFatal {
+    const FORM: &'static str = "an answer";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("cancelled", Self(RetryOn::CANCELLED)),
+        ("deadline-exceeded", Self(RetryOn::DEADLINE_EXCEEDED)),
+        ("internal", Self(RetryOn::INTERNAL)),
+        ("resource-exhausted", Self(RetryOn::RESOURCE_EXHAUSTED)),
+        ("unavailable", Self(RetryOn::UNAVAILABLE)),
+        ("5xx", Self(RetryOn::SERVER_ERROR)),
+        ("gateway-error", Self(RetryOn::GATEWAY_ERROR)),
+        ("retriable-4xx", Self(RetryOn::RETRIABLE_4XX)),
+        ("retriable-status-codes", Self(RetryOn::RETRIABLE_STATUS_CODES)),
+    ];
+}
+
+impl Vocabulary for Health {
+    const FORM: &'static str = "a health";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("healthy", Self::Healthy), ("draining", Self::Draining), ("unhealthy", Self::Unhealthy)];
+}
+
+impl Vocabulary for Proximity {
+    const FORM: &'static str = "a proximity";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("region", Self::Region), ("zone", Self::Zone), ("sub_zone", Self::SubZone)];
+}
+
+impl Vocabulary for GrpcFailures {
+    const FORM: &'static str = "a set of gRPC codes";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("server_errors", Self::ServerErrors), ("all_but_ok", Self::AllButOk)];
+}
+
+impl Vocabulary for Recovery {
+    const FORM: &'static str = "a recovery";
+    const WORDS: &'static [(&'static str, Self)] = &[("time", Self::Time), ("probe", Self::Probe)];
 }
 
 impl Vocabulary for Protocol {
@@ -47,8 +91,23 @@ pub(super) enum Balancer {
     RoundRobin,
     Random,
     LeastRequest,
+    PeakEwma,
+    WeightedRoundRobin,
+    RingHash,
+    Maglev,
     PickFirst,
     Custom,
+}
+
+impl Balancer {
+    /// Whether it looks at the hash of a request; one of the application may.
+    pub(super) fn hashes(self) -> Option<bool> {
+        match self {
+            Self::RingHash | Self::Maglev => Some(true),
+            Self::Custom => None,
+            _ => Some(false),
+        }
+    }
 }
 
 impl Vocabulary for Balancer {
@@ -57,10 +116,13 @@ impl Vocabulary for Balancer {
         ("round_robin", Self::RoundRobin),
         ("random", Self::Random),
         ("least_request", Self::LeastRequest),
+        ("peak_ewma", Self::PeakEwma),
+        ("weighted_round_robin", Self::WeightedRoundRobin),
+        ("ring_hash", Self::RingHash),
+        ("maglev", Self::Maglev),
         ("pick_first", Self::PickFirst),
         ("custom", Self::Custom),
     ];
-    const NOT_YET: &'static [&'static str] = &["peak_ewma", "ring_hash", "maglev", "weighted_round_robin"];
 }
 
 /// The kinds of TLS.
@@ -90,15 +152,9 @@ impl Shape for LoadBalancer {
         if matches!(node.value, Value::Map(_)) {
             return BalancerSection::read(node, path, context);
         }
-        let policy = Word::<Balancer>::read(node, path, context)?;
-        Some(BalancerSection {
-            at: node.at,
-            is_doubtful: false,
-            policy: Field::Default(policy),
-            choice_count: Field::Absent,
-            shuffle: Field::Absent,
-            name: Field::Absent,
-        })
+        Word::<Balancer>::read(node, path, context)?;
+        let policy = Entry { key: "policy".into(), at: node.at, value: node.clone() };
+        BalancerSection::read(&Node::map([policy], node.at), path, context)
     }
 
     fn complete(node: &Node, defaults: &Entries) -> Node {
@@ -115,11 +171,11 @@ impl Shape for LoadBalancer {
 /// A `T`, or the word `none`.
 pub(super) struct OrNone<T>(T);
 
-impl<T: Shape + Section> Shape for OrNone<T> {
+impl<T: Shape> Shape for OrNone<T> {
     type Value = Option<T::Value>;
 
     fn form() -> Cow<'static, str> {
-        format!("{}, or `none`", T::FORM).into()
+        format!("{}, or `none`", T::form()).into()
     }
 
     fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
@@ -133,6 +189,84 @@ impl<T: Shape + Section> Shape for OrNone<T> {
     #[cfg(test)]
     fn schema(definitions: &mut Definitions) -> Schema {
         json!({ "anyOf": [{ "const": "none" }, T::schema(definitions)] })
+    }
+}
+
+/// How many in a row: a number, `none`, or a section.
+pub(super) struct Consecutive;
+
+type Count = Integer<u32, 1, { u32::MAX as i64 }>;
+
+impl Shape for Consecutive {
+    type Value = Option<model::Consecutive>;
+
+    fn form() -> Cow<'static, str> {
+        format!("{}, `none`, or a section", Count::form()).into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
+        if node.is_text("none") {
+            return Some(None);
+        }
+        if matches!(node.value, Value::Scalar(Scalar { kind: Kind::String, .. })) {
+            context.mismatch(node, path, &Self::form(), None);
+            return None;
+        }
+        if !matches!(node.value, Value::Map(_)) {
+            return Count::read(node, path, context).map(|count| Some(model::Consecutive::new(count)));
+        }
+        let section = ConsecutiveSection::read(node, path, context)?;
+        let mut consecutive = model::Consecutive::new(*section.count.value()?);
+        consecutive.enforcement = section.enforcement.or(consecutive.enforcement);
+        Some(Some(consecutive))
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        ConsecutiveSection::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        let section = ConsecutiveSection::schema(definitions);
+        json!({ "anyOf": [Count::schema(definitions), { "const": "none" }, section] })
+    }
+}
+
+/// One status, or a section.
+pub(super) struct Statuses;
+
+type Status = Integer<u16, 100, 599>;
+
+impl Shape for Statuses {
+    type Value = RangeInclusive<u16>;
+
+    fn form() -> Cow<'static, str> {
+        format!("{}, or a section", Status::form()).into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<Self::Value> {
+        if !matches!(node.value, Value::Map(_)) {
+            return Status::read(node, path, context).map(|status| status..=status);
+        }
+        let section = StatusSection::read(node, path, context)?;
+        let (start, end) = (*section.start.value()?, *section.end.value()?);
+        if start < end {
+            return Some(start..=end - 1);
+        }
+        context.report(section.at, path, || {
+            let message = format!("the range from {start} to {end} is empty: `end` is the first status outside of it");
+            Draft::new(message).help("`end` must be greater than `start`")
+        });
+        None
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        StatusSection::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [Status::schema(definitions), StatusSection::schema(definitions)] })
     }
 }
 

@@ -29,6 +29,8 @@ enum Kind {
     /// It is of no interest here.
     Path,
     Scalar,
+    /// It is what it is, also where it looks like a number.
+    Text,
     /// Words with commas between them.
     Words,
     NumRetries,
@@ -40,7 +42,7 @@ const fn variable(name: &'static str, field: &'static str, kind: Kind, about: &'
 }
 
 /// Every environment variable that the mesh reads.
-pub const VARIABLES: [Variable; 12] = [
+pub const VARIABLES: [Variable; 13] = [
     variable(
         "MESH_CONFIG",
         "",
@@ -82,12 +84,18 @@ pub const VARIABLES: [Variable; 12] = [
         "MESH_LOAD_BALANCER",
         "defaults.load_balancer",
         Kind::Scalar,
-        "A balancer that needs no parameters: `round_robin`, `random`, `least_request`, `pick_first`.",
+        "A balancer that needs no parameters, so any but `custom`: `least_request`, for example.",
     ),
     variable("MESH_PROTOCOL", "defaults.protocol", Kind::Scalar, "The HTTP version: `auto`, `http1`, `http2`."),
     variable("MESH_DNS_MIN_TTL", "dns.min_ttl", Kind::Scalar, "A name is looked up again no sooner than this."),
     variable("MESH_DNS_MAX_TTL", "dns.max_ttl", Kind::Scalar, "And no later than this."),
     variable("MESH_DNS_TIMEOUT", "dns.timeout", Kind::Scalar, "Bound of one lookup with all its queries."),
+    variable(
+        "MESH_LOCALITY",
+        "locality",
+        Kind::Text,
+        "Where this process runs: `region`, `region/zone` or `region/zone/sub_zone`.",
+    ),
     variable(
         "OTEL_PROPAGATORS",
         "telemetry.propagators",
@@ -154,6 +162,7 @@ impl Environment {
         let (field, value) = match kind {
             Kind::NumRetries if text == "0" => ("defaults.retry", writer.text("none")),
             Kind::Path | Kind::Scalar | Kind::NumRetries => (field, Node::plain(text, writer.0)),
+            Kind::Text => (field, writer.text(text)),
             Kind::Words => (field, writer.list(words(text).map(|word| writer.text(word)))),
             Kind::Propagators => (field, self.propagators(text, writer)),
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 pub(super) use serde_json::{Value as Schema, json};
 
 use super::scalar::Kind;
-use super::schema;
+use super::schema::{self, BALANCER_FIELDS};
 use super::section::{FieldSpec, Presence, Section, default_node};
 use super::shape::Shape;
 use super::tree::{Node, Scalar, Value};
@@ -76,6 +76,8 @@ fn constraints(section: &str) -> Vec<(&'static str, Schema)> {
     };
     // A field that goes with one word of another.
     let only_with = |field: &str, policy: &str| json!({ "anyOf": [{ "not": { "required": [field] } }, { "properties": { "policy": { "const": policy } } }] });
+    let is_needed_by =
+        |needed: &str, field: &str| json!({ "anyOf": [{ "required": [needed] }, { "not": { "required": [field] } }] });
     match section {
         "File" => {
             let is_dns =
@@ -85,19 +87,22 @@ fn constraints(section: &str) -> Vec<(&'static str, Schema)> {
         "PathMatch" => vec![one_of(&["exact", "prefix", "regex"])],
         "HeaderMatch" => vec![one_of(&["exact", "prefix", "suffix", "contains", "regex", "range", "present"])],
         "QueryMatch" => vec![one_of(&["exact", "prefix", "suffix", "contains", "regex", "present"])],
-        "HashPolicy" => vec![one_of(&["header", "query"])],
-        "Backend" => vec![one_of(&["endpoints", "dns", "discovery"])],
+        "HashPolicy" => vec![one_of(&["header", "query", "cookie", "source_ip"])],
+        "SessionAffinity" => vec![one_of(&["cookie", "header"])],
+        "HealthCheck" => vec![one_of(&["grpc", "http"])],
+        "HashCookie" => vec![("allOf", json!([is_needed_by("ttl", "path")]))],
+        "LocalitySection" | "HomeSection" => {
+            vec![("allOf", json!([is_needed_by("region", "zone"), is_needed_by("zone", "sub_zone")]))]
+        }
+        "Backend" => vec![one_of(&["endpoints", "localities", "dns", "discovery"])],
         "Match" => vec![("not", json!({ "required": ["percent", "fraction"] }))],
         "BalancerSection" => {
             let named = json!({ "anyOf": [
                 { "required": ["name"] },
                 { "properties": { "policy": { "not": { "const": "custom" } } } },
             ] });
-            let choice_count = only_with("choice_count", "least_request");
-            vec![(
-                "allOf",
-                json!([named, choice_count, only_with("shuffle", "pick_first"), only_with("name", "custom")]),
-            )]
+            let strangers = BALANCER_FIELDS.into_iter().map(|(field, policy)| only_with(field, policy));
+            vec![("allOf", std::iter::once(named).chain(strangers).collect())]
         }
         _ => Vec::new(),
     }

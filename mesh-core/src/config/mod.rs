@@ -10,12 +10,16 @@ mod effective;
 mod environment;
 #[cfg(test)]
 mod json_schema;
+mod labels;
 mod lint;
 mod lower;
+mod metric;
 mod names;
 mod number;
 mod origin;
 mod overrides;
+mod place;
+mod prime;
 mod problem;
 mod reader;
 mod scalar;

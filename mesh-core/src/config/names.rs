@@ -104,6 +104,53 @@ impl TextShape for Header {
     }
 }
 
+/// The name of a cookie (RFC 6265 4.1.1).
+pub(super) struct CookieName;
+
+impl TextShape for CookieName {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        "the name of a cookie".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if (1..=255).contains(&text.len()) && text.bytes().all(is_token) {
+            return Ok(text.clone());
+        }
+        Err(Refusal::new("is not the name of a cookie: write 1 to 255 letters, digits and !#$%&'*+-.^_`|~"))
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": TOKEN })
+    }
+}
+
+/// The path of a cookie (RFC 6265 4.1.1).
+pub(super) struct CookiePath;
+
+impl TextShape for CookiePath {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        "a path that begins with `/`".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        if text.bytes().any(|b| b == b';' || !b.is_ascii_graphic()) {
+            return Err(Refusal::new("is not the path of a cookie, which has no `;`, no white space and only ASCII"));
+        }
+        UriPath::parse(text)
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": "^/" })
+    }
+}
+
 /// An HTTP method.
 pub(super) struct HttpMethod;
 

@@ -44,6 +44,30 @@ impl Shape for Flag {
     }
 }
 
+/// `true`, where there is nothing else to say.
+pub(super) struct True;
+
+impl Shape for True {
+    type Value = ();
+
+    fn form() -> Cow<'static, str> {
+        "`true`".into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<()> {
+        if Flag::read(node, path, context)? {
+            return Some(());
+        }
+        context.mismatch(node, path, &Self::form(), Some("remove it".to_owned()));
+        None
+    }
+
+    #[cfg(test)]
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "const": true })
+    }
+}
+
 /// An integer of the type `T` from `MIN` to `MAX`.
 pub(super) struct Integer<T, const MIN: i64, const MAX: i64>(PhantomData<T>);
 

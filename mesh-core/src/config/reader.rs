@@ -14,7 +14,7 @@ use super::tree::Node;
 use super::warning::Warning;
 use super::write::Writer;
 use super::{decode, lint, lower, schema, tree};
-use crate::model::{self, LoadBalancer, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
+use crate::model::{self, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
 
 /// Reads configurations: a file, and over it what the environment and the program say.
 ///
@@ -192,6 +192,12 @@ impl Reader {
     #[must_use]
     pub fn with_dns_timeout(self, timeout: Duration) -> Self {
         self.with("dns_timeout", "dns.timeout", |writer| writer.duration(timeout))
+    }
+
+    /// Sets where this process runs: `locality` of the file. The default place is unknown.
+    #[must_use]
+    pub fn with_locality(self, place: &Place) -> Self {
+        self.with("locality", "locality", |writer| writer.place(place))
     }
 
     /// Sets the formats of the trace context: `telemetry.propagators` of the file. None of them is none at all.

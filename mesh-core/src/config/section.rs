@@ -21,6 +21,8 @@ pub(super) enum Presence {
     DefaultsTo(&'static str),
     /// Where it is left out, the field of the same name of `defaults` holds.
     Inherits,
+    /// The same, unless the field of this name is there and not `none`.
+    InheritsUnless(&'static str),
     /// Where it is left out, it follows from its neighbours, or there is none. The text is what the reference says.
     Follows(&'static str, fn(&Entries) -> Option<String>),
 }
@@ -59,13 +61,13 @@ macro_rules! section {
     )+) => {$(
         $(#[doc = $section_about])+
         #[derive(Debug, Clone)]
-        pub(super) struct $section {
+        pub(in $crate::config) struct $section {
             #[allow(dead_code, reason = "not every section is the place of a problem")]
-            pub(super) at: $crate::config::origin::Position,
+            pub(in $crate::config) at: $crate::config::origin::Position,
             /// Whether something of it was refused that may have been any of its fields: none can be called missing.
             #[allow(dead_code, reason = "most sections say themselves what must be there")]
-            pub(super) is_doubtful: bool,
-            $( #[doc = $about] pub(super) $field: $crate::config::shape::Field<<$shape as $crate::config::shape::Shape>::Value>, )+
+            pub(in $crate::config) is_doubtful: bool,
+            $( #[doc = $about] pub(in $crate::config) $field: $crate::config::shape::Field<<$shape as $crate::config::shape::Shape>::Value>, )+
         }
 
         impl $crate::config::section::Section for $section {
@@ -157,7 +159,9 @@ impl<'a> Fields<'a> {
         let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else { return Field::Absent };
         let Some(entry) = self.map.list.iter().find(|entry| &*entry.key == name) else {
             return match spec.presence {
-                Presence::Optional | Presence::Inherits | Presence::Follows(..) => Field::Absent,
+                Presence::Optional | Presence::Inherits | Presence::InheritsUnless(_) | Presence::Follows(..) => {
+                    Field::Absent
+                }
                 Presence::DefaultsTo(text) => match T::read(&default_node(text), path, context) {
                     Some(value) => Field::Default(value),
                     None => Field::Invalid,
@@ -177,7 +181,9 @@ impl<'a> Fields<'a> {
                 Presence::Required => None,
                 Presence::Optional => Some("or remove the field".to_owned()),
                 Presence::Follows(default, _) => Some(format!("or remove the field for its default, {default}")),
-                Presence::Inherits => Some("or remove the field for that of `defaults`".to_owned()),
+                Presence::Inherits | Presence::InheritsUnless(_) => {
+                    Some("or remove the field for that of `defaults`".to_owned())
+                }
                 Presence::DefaultsTo(text) => Some(format!("or remove the field for its default, {text}")),
             };
             let message = || format!("`{name}` has no value: write {}", (spec.form)());
@@ -221,7 +227,12 @@ pub(super) fn complete<S: Section>(node: &Node, defaults: &Entries) -> Node {
                 Some(text) => (default_node(&text), Position::Default),
                 None => continue,
             },
-            (None, Presence::Inherits) => match defaults.get(name) {
+            (None, Presence::InheritsUnless(other))
+                if map.get(other).is_some_and(|entry| !entry.value.is_text("none")) =>
+            {
+                continue;
+            }
+            (None, Presence::Inherits | Presence::InheritsUnless(_)) => match defaults.get(name) {
                 Some(entry) => (entry.value.clone(), entry.at),
                 None => continue,
             },

@@ -134,7 +134,7 @@ pub(super) fn read_field<T: Shape>(node: &Node, path: Path<'_>, context: &mut Co
 
 /// `a, b, c`, and no more than a reader would read.
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const MAX: usize = 20;
+    const MAX: usize = 32;
     let mut names = names.into_iter();
     let mut shown: Vec<_> = names.by_ref().take(MAX).map(|name| format!("`{}`", shorten(name))).collect();
     if names.next().is_some() {

@@ -27,18 +27,29 @@ impl fmt::Display for Warning {
 }
 
 /// The [codes](Warning::code) of all warnings that there are, each with its meaning.
-pub const WARNINGS: [(&str, &str); 15] = [
+pub const WARNINGS: [(&str, &str); 23] = [
     ("no-timeout", "A route, or all of a service, has no `timeout`, and `defaults` have none."),
     ("no-default-timeout", "`unknown_services` is `dns`, and `defaults` have no `timeout`."),
     ("unreachable-route", "A route stands behind one that matches everything."),
     ("never-matches", "A match is for a share of 0 requests."),
     ("unused-backend", "No route of the service leads to a backend."),
-    ("no-endpoints", "A backend that is used has an empty list of endpoints."),
+    ("no-endpoints", "A backend that is used lists no endpoint that can be picked."),
     ("retry-all-methods", "`methods: all`: what is not idempotent may be carried out twice."),
     ("per-try-timeout-too-long", "A `per_try_timeout` is no shorter than the timeout of the request."),
     ("backoff-too-long", "The first pause before a retry is no shorter than the timeout of the request."),
     ("empty-retry-budget", "A retry budget allows nothing."),
     ("unused-hash-policy", "A hash policy is given, and no balancer behind the route looks at a hash."),
+    ("missing-hash-policy", "A way to a backend that balances by hash has no hash policy."),
+    ("hedging-too-late", "The second attempt of a hedged request comes no sooner than its timeout."),
+    ("unmatched-subset", "A `subset` selects no endpoint of its backend."),
+    ("unused-slow-start", "A `slow_start` is given, and the balancer does not choose by share."),
+    (
+        "prefer-without-locality",
+        "A backend is to `prefer` endpoints near a process of which nobody says where it runs.",
+    ),
+    ("outlier-detection-of-one", "The only endpoint of a backend can be ejected."),
+    ("idle-outlier-detection", "An outlier detection counts nothing or may eject nothing."),
+    ("frequent-keepalive", "A keepalive sends pings more often than every 10 s."),
     ("pick-first-of-many", "`pick_first` without `shuffle` over more than two listed endpoints."),
     ("public-plaintext", "An endpoint with a public address is spoken to without TLS."),
     ("unknown-variable", "A variable begins with `MESH_` and is not one of the mesh."),

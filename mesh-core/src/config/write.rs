@@ -9,7 +9,10 @@ use super::origin::Position;
 use super::scalar::Kind;
 use super::text::Vocabulary;
 use super::tree::{Entry, Node, Scalar, Value};
-use crate::model::{HeaderMatch, LoadBalancer, RetryMethods, RetryPolicy, StringMatch, ValueMatch};
+use crate::model::{
+    HeaderMatch, LoadBalancer, Maglev, PeakEwma, Place, RetryMethods, RetryPolicy, RingHash, StringMatch, ValueMatch,
+    WeightedRoundRobin,
+};
 
 /// Makes nodes of one origin.
 #[derive(Clone, Copy)]
@@ -24,6 +27,10 @@ impl Writer {
         let number = number.into();
         let scalar = Scalar { text: number.to_string().into(), kind: Kind::Int(number) };
         Node { value: Value::Scalar(scalar), at: self.0 }
+    }
+
+    fn decimal(self, number: f64) -> Node {
+        Node { value: Value::Scalar(Scalar { text: number.to_string().into(), kind: Kind::Float(number) }), at: self.0 }
     }
 
     pub(super) fn flag(self, flag: bool) -> Node {
@@ -66,11 +73,20 @@ impl Writer {
                 let choice_count = self.number(*choice_count);
                 self.map([("policy", policy(Balancer::LeastRequest)), ("choice_count", Some(choice_count))])
             }
-            // A file cannot say these yet.
-            LoadBalancer::PeakEwma(_)
-            | LoadBalancer::WeightedRoundRobin(_)
-            | LoadBalancer::RingHash(_)
-            | LoadBalancer::Maglev(_) => self.text(""),
+            LoadBalancer::PeakEwma(PeakEwma { decay, default_latency }) => self.map([
+                ("policy", policy(Balancer::PeakEwma)),
+                ("decay", Some(self.duration(*decay))),
+                ("default_latency", Some(self.duration(*default_latency))),
+            ]),
+            LoadBalancer::WeightedRoundRobin(parameters) => self.weighted_round_robin(parameters),
+            LoadBalancer::RingHash(RingHash { min_size, max_size }) => self.map([
+                ("policy", policy(Balancer::RingHash)),
+                ("max_size", Some(self.number(*max_size))),
+                ("min_size", Some(self.number(*min_size))),
+            ]),
+            LoadBalancer::Maglev(Maglev { table_size }) => {
+                self.map([("policy", policy(Balancer::Maglev)), ("table_size", Some(self.number(*table_size)))])
+            }
             LoadBalancer::PickFirst { shuffle } => {
                 self.map([("policy", policy(Balancer::PickFirst)), ("shuffle", Some(self.flag(*shuffle)))])
             }
@@ -78,6 +94,35 @@ impl Writer {
                 self.map([("policy", policy(Balancer::Custom)), ("name", Some(self.text(name)))])
             }
         }
+    }
+
+    fn weighted_round_robin(self, parameters: &WeightedRoundRobin) -> Node {
+        let WeightedRoundRobin {
+            out_of_band,
+            out_of_band_period,
+            blackout_period,
+            weight_expiration_period,
+            weight_update_period,
+            error_utilization_penalty,
+            utilization_metrics,
+        } = parameters;
+        let metrics = utilization_metrics.iter().map(|metric| self.text(metric));
+        self.map([
+            ("policy", Some(self.word(Balancer::WeightedRoundRobin))),
+            ("out_of_band", Some(self.flag(*out_of_band))),
+            ("out_of_band_period", out_of_band.then(|| self.duration(*out_of_band_period))),
+            ("blackout_period", Some(self.duration(*blackout_period))),
+            ("weight_expiration_period", Some(self.duration(*weight_expiration_period))),
+            ("weight_update_period", Some(self.duration(*weight_update_period))),
+            ("error_utilization_penalty", Some(self.decimal(*error_utilization_penalty))),
+            ("utilization_metrics", (metrics.len() > 0).then(|| self.list(metrics))),
+        ])
+    }
+
+    /// An empty name is not written: nobody knows it.
+    pub(super) fn place(self, place: &Place) -> Node {
+        let name = |name: &str| (!name.is_empty()).then(|| self.text(name));
+        self.map([("region", name(&place.region)), ("zone", name(&place.zone)), ("sub_zone", name(&place.sub_zone))])
     }
 
     pub(super) fn retry(self, policy: Option<&RetryPolicy>) -> Node {

@@ -308,7 +308,8 @@ pub struct HedgePolicy {
     /// The pause between two attempts; zero sends all at once.
     pub delay: Duration,
     /// A gRPC answer of these codes does not end the call: it starts the next attempt at once. For HTTP the words that
-    /// name statuses hold in the same way. Anything else is final.
+    /// name statuses hold in the same way. Anything else is final; the words that name no answer (`connect-failure`,
+    /// `refused-stream`, `reset`) and `retriable-headers` mean nothing here, and a file is refused that has them.
     pub non_fatal: RetryOn,
     /// The statuses of [`RetryOn::RETRIABLE_STATUS_CODES`].
     pub status_codes: Vec<StatusCode>,

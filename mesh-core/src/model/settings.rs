@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, LoadBalancer, Place, Protocol, RetryPolicy};
+use super::{Backend, CircuitBreaker, Keepalive, LoadBalancer, OutlierDetection, Place, Protocol, RetryPolicy};
 
 /// What holds for the mesh as a whole.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,6 +44,12 @@ pub struct Defaults {
     pub load_balancer: LoadBalancer,
     /// Which HTTP version to speak. Default `auto`.
     pub protocol: Protocol,
+    /// What may be under way at once towards a backend. Default: no limit.
+    pub circuit_breaker: CircuitBreaker,
+    /// When an endpoint is taken out for what it answers. Default: never.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Pings over connections. Default: none.
+    pub keepalive: Option<Keepalive>,
 }
 
 impl Default for Defaults {
@@ -54,6 +60,9 @@ impl Default for Defaults {
             connect_timeout: Backend::DEFAULT_CONNECT_TIMEOUT,
             load_balancer: LoadBalancer::default(),
             protocol: Protocol::default(),
+            circuit_breaker: CircuitBreaker::default(),
+            outlier_detection: None,
+            keepalive: None,
         }
     }
 }

@@ -51,7 +51,8 @@ impl ConnectBackoffState {
     }
 }
 
-fn jittered(nominal: Duration, rng: &mut impl Rng) -> Duration {
+/// `nominal`, ±20 %.
+pub(super) fn jittered(nominal: Duration, rng: &mut (impl Rng + ?Sized)) -> Duration {
     seconds(nominal.as_secs_f64() * rng.random_range(1.0 - JITTER..=1.0 + JITTER))
 }
 

@@ -1,12 +1,12 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Action, Backend, Route, Snapshot, Split, Target, Transport, VirtualHost};
-use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order};
+use super::{Action, Backend, BackendState, Route, Snapshot, Split, Target, Transport, VirtualHost};
+use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order, subset};
 use crate::matching::{HostTable, RouteTable};
-use crate::model::{self, BackendId, LoadBalancer, RouteAction, RoutePolicy};
-use crate::resilience::budget::RetryBudgetState;
+use crate::model::{self, Address, BackendId, LoadBalancer, Metadata, Place, RouteAction, RoutePolicy};
 use crate::resilience::throttle::Throttle;
 
 /// Makes snapshots.
@@ -121,7 +121,7 @@ impl<T: Transport> Compiler<T> {
         &self.transport
     }
 
-    /// The snapshot of `config` that follows `previous`. `rng` decides where balancers begin.
+    /// The snapshot of `config` that follows `previous`. `rng` decides where balancers begin; `now` is the time.
     ///
     /// # Errors
     /// If `config` cannot be compiled; `previous` stays as good as it was.
@@ -130,6 +130,7 @@ impl<T: Transport> Compiler<T> {
         previous: &Snapshot<T>,
         config: &model::Config,
         rng: &mut R,
+        now: Instant,
     ) -> Result<Update<T>, CompileError<T::Error>> {
         let indices = indices(previous, config);
         let size = indices.values().max().map_or(0, |index| *index as usize + 1);
@@ -137,6 +138,9 @@ impl<T: Transport> Compiler<T> {
         let mut removed = Vec::new();
         let mut touched = Vec::new();
         let mut unusable = Vec::new();
+        let subsets = subsets(config);
+        let here = &config.settings.locality;
+        let moved = *here != previous.settings.locality;
         for (id, backend) in &config.backends {
             if let LoadBalancer::Custom(name) = &backend.load_balancer
                 && !self.balances.contains_key(name)
@@ -147,7 +151,9 @@ impl<T: Transport> Compiler<T> {
             }
             let index = indices[id];
             let old = previous.backend(index).filter(|old| old.id() == id);
-            let new = match self.backend(index, backend, old, &mut removed, rng) {
+            let subsets = subsets.get(id).map_or(&[][..], |subsets| subsets);
+            let making = Making { index, config: backend, old, subsets, here, moved, now };
+            let new = match self.backend(&making, &mut removed, rng) {
                 Ok(new) => new,
                 Err(error) => {
                     unusable.push(UnusableBackend { backend: id.clone(), error });
@@ -188,6 +194,9 @@ impl<T: Transport> Compiler<T> {
         }
         touched.sort_unstable();
         touched.dedup();
+        for backend in touched.iter().filter_map(|index| backends[*index as usize].as_ref()) {
+            self.transport.update(&backend.transport, &backend.config);
+        }
         let settings = Arc::clone(&config.settings);
         let snapshot =
             Snapshot { version: previous.version + 1, hosts, virtual_hosts, named, backends, indices, settings };
@@ -196,14 +205,13 @@ impl<T: Transport> Compiler<T> {
 
     fn backend<R: rand::Rng>(
         &self,
-        index: u32,
-        config: &Arc<model::Backend>,
-        old: Option<&Arc<Backend<T>>>,
+        making: &Making<'_, T>,
         removed: &mut Vec<Arc<Endpoint<T::Endpoint>>>,
         rng: &mut R,
     ) -> Result<Arc<Backend<T>>, T::Error> {
+        let Making { config, old, now, .. } = *making;
         if let Some(old) = old
-            && (Arc::ptr_eq(&old.config, config) || old.config == *config)
+            && making.is_the_same(old)
         {
             return Ok(Arc::clone(old));
         }
@@ -212,45 +220,133 @@ impl<T: Transport> Compiler<T> {
             Some(old) => Arc::clone(&old.transport),
             None => Arc::new(self.transport.backend(config, old.map(|old| &old.transport))?),
         };
-        let known: HashMap<_, _> = reusable
-            .iter()
-            .flat_map(|old| old.picker.endpoints())
-            .map(|endpoint| (endpoint.address(), endpoint))
-            .collect();
-        let endpoints: Vec<_> = config
-            .endpoints
-            .iter()
-            .map(|endpoint| match known.get(&endpoint.address) {
-                Some(endpoint) => Arc::clone(endpoint),
-                None => {
-                    let slot = self.transport.endpoint(&transport, &endpoint.address);
-                    Arc::new(Endpoint::new(endpoint.address.clone(), slot))
-                }
-            })
-            .collect();
-        if let Some(old) = old {
-            let kept: std::collections::HashSet<_> = endpoints.iter().map(Arc::as_ptr).collect();
-            removed.extend(old.picker.endpoints().iter().filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned());
-        }
-        let endpoints = match config.load_balancer {
-            LoadBalancer::PickFirst { shuffle } => pick_first_order(endpoints, shuffle, rng),
-            _ => endpoints,
+        let state = old.map_or_else(|| Arc::new(BackendState::new(now, rng.next_u64())), |old| Arc::clone(&old.state));
+        let chosen = chosen(config, state.seed);
+        let old_endpoints = reusable.map_or(&[][..], |old| old.picker.endpoints());
+        let make = |address: &Address| {
+            let slot = self.transport.endpoint(&transport, address);
+            Arc::new(Endpoint::new(address.clone(), &state.fleet, slot))
         };
-        let mut picker = Picker::new(&config.load_balancer, endpoints, rng.next_u32());
-        if let LoadBalancer::Custom(name) = &config.load_balancer {
-            let kept = old.and_then(|old| old.picker.balance(name)).cloned();
-            if let Some(policy) = kept.or_else(|| Some(self.balances.get(name)?.make(config))) {
-                picker = picker.with_balance(Arc::clone(name), policy);
+        let endpoints: Vec<_> = again(&chosen, old_endpoints, make);
+        if let Some(old) = old {
+            removed.extend(gone(old.picker.endpoints(), &endpoints));
+        }
+        let mut endpoints: Vec<_> = chosen.into_iter().zip(endpoints).collect();
+        if let LoadBalancer::PickFirst { shuffle } = config.load_balancer {
+            endpoints = pick_first_order(endpoints, shuffle, rng);
+        }
+        let mut picker = |endpoints: Vec<_>, before: Option<&Picker<T::Endpoint>>| {
+            let mut picker = Picker::new(config, endpoints, making.here, &state.fleet, rng.next_u32(), now);
+            if let LoadBalancer::Custom(name) = &config.load_balancer {
+                let kept = before.and_then(|before| before.balance(name)).cloned();
+                if let Some(policy) = kept.or_else(|| Some(self.balances.get(name)?.make(config))) {
+                    picker = picker.with_balance(Arc::clone(name), policy);
+                }
+            }
+            match before {
+                Some(before) => picker.following(before),
+                None => picker,
+            }
+        };
+        let parts = making.subsets.iter().map(|subset| {
+            let part = endpoints.iter().filter(|(endpoint, _)| holds(endpoint, subset)).cloned().collect();
+            let before = old.and_then(|old| old.picker_of(Some(subset)));
+            (Arc::clone(subset), picker(part, before))
+        });
+        let subsets = parts.collect();
+        let picker = picker(endpoints, old.map(|old| &old.picker));
+        Ok(Arc::new(Backend { index: making.index, config: Arc::clone(config), picker, subsets, transport, state }))
+    }
+}
+
+/// What a backend is made of.
+struct Making<'a, T: Transport> {
+    index: u32,
+    config: &'a Arc<model::Backend>,
+    old: Option<&'a Arc<Backend<T>>>,
+    /// The parts of it that routes name.
+    subsets: &'a [Arc<Metadata>],
+    here: &'a Place,
+    /// Whether that is another place than before.
+    moved: bool,
+    now: Instant,
+}
+
+impl<T: Transport> Making<'_, T> {
+    /// Whether `old` can stay as it is.
+    fn is_the_same(&self, old: &Backend<T>) -> bool {
+        (Arc::ptr_eq(&old.config, self.config) || old.config == *self.config)
+            && !(self.moved && self.config.localities.prefer.is_some())
+            && old.subsets.len() == self.subsets.len()
+            && self.subsets.iter().all(|subset| old.picker_of(Some(subset)).is_some())
+    }
+}
+
+/// The parts of backends that routes name.
+fn subsets(config: &model::Config) -> HashMap<&BackendId, Vec<Arc<Metadata>>> {
+    let mut subsets = HashMap::<_, Vec<Arc<Metadata>>>::new();
+    let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
+    for route in routes {
+        let RouteAction::Forward(forward) = &route.action else { continue };
+        for weighted in &forward.backends {
+            if let Some(subset) = &weighted.subset {
+                let known = subsets.entry(&weighted.backend).or_default();
+                if !known.contains(subset) {
+                    known.push(Arc::clone(subset));
+                }
             }
         }
-        Ok(Arc::new(Backend {
-            index,
-            picker,
-            config: Arc::clone(config),
-            transport,
-            budget: old.map_or_else(|| Arc::new(RetryBudgetState::new()), |old| Arc::clone(&old.budget)),
-        }))
     }
+    subsets
+}
+
+/// Whether the metadata of `endpoint` holds all of `subset`.
+fn holds(endpoint: &model::Endpoint, subset: &Metadata) -> bool {
+    let has = |(name, value)| endpoint.metadata.as_ref().and_then(|metadata| metadata.get(name)) == Some(value);
+    subset.iter().all(has)
+}
+
+/// The endpoints that are used.
+fn chosen(config: &model::Backend, seed: u64) -> Vec<&model::Endpoint> {
+    match config.subset_size {
+        Some(size) if size.get() as usize >= config.endpoints.len() => config.endpoints.iter().collect(),
+        Some(size) => {
+            let places = subset(&config.endpoints, size.get() as usize, seed);
+            places.into_iter().map(|place| &config.endpoints[place as usize]).collect()
+        }
+        None => config.endpoints.iter().collect(),
+    }
+}
+
+/// The endpoints for `configs`: those of `old` that have their addresses, and new ones. Mostly few differ, and mostly
+/// they come in the same order.
+fn again<T>(
+    configs: &[&model::Endpoint],
+    old: &[Arc<Endpoint<T>>],
+    make: impl Fn(&Address) -> Arc<Endpoint<T>>,
+) -> Vec<Arc<Endpoint<T>>> {
+    let mut known: Option<HashMap<&Address, &Arc<Endpoint<T>>>> = None;
+    let mut endpoints = Vec::with_capacity(configs.len());
+    for (place, config) in configs.iter().enumerate() {
+        let there = old.get(place).filter(|old| *old.address() == config.address);
+        let found = there.or_else(|| {
+            let known = known.get_or_insert_with(|| old.iter().map(|old| (old.address(), old)).collect());
+            known.get(&config.address).copied()
+        });
+        endpoints.push(found.map_or_else(|| make(&config.address), Arc::clone));
+    }
+    endpoints
+}
+
+/// What is in `old` and not in `new`.
+fn gone<T>(old: &[Arc<Endpoint<T>>], new: &[Arc<Endpoint<T>>]) -> Vec<Arc<Endpoint<T>>> {
+    let elsewhere = |place: usize| !new.get(place).is_some_and(|new| Arc::ptr_eq(new, &old[place]));
+    let moved: Vec<_> = (0..old.len()).filter(|place| elsewhere(*place)).collect();
+    if moved.is_empty() {
+        return Vec::new();
+    }
+    let kept: HashSet<_> = new.iter().map(Arc::as_ptr).collect();
+    moved.into_iter().map(|place| &old[place]).filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned().collect()
 }
 
 /// Where each backend lives: where it lived before, or in a place that is free.
@@ -348,7 +444,8 @@ fn split(forward: &model::Forward, indices: &HashMap<BackendId, u32>) -> Result<
             })
         };
         let index = indices.get(&weighted.backend).copied();
-        targets.push(Target { backend: weighted.backend.clone(), index, weight: weighted.weight, policy });
+        let (backend, subset) = (weighted.backend.clone(), weighted.subset.clone());
+        targets.push(Target { backend, index, weight: weighted.weight, subset, policy });
         bounds.push(sum);
     }
     if sum == 0 || sum > u64::from(u32::MAX) {

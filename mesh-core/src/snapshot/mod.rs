@@ -11,6 +11,7 @@
 //! The compiler is the only writer. It runs on one task of the transport, which decides when to publish.
 
 mod compile;
+mod describe;
 mod explain;
 mod route;
 #[cfg(test)]
@@ -18,15 +19,18 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use compile::{CompileError, Compiler, UnusableBackend, Update};
 pub use explain::{BackendShare, Explanation, RequestDescription, explain};
 pub use route::{RouteError, Routed};
 
-use crate::balance::Picker;
+use crate::balance::{Fleet, Picker};
 use crate::matching::{HostTable, RouteTable};
-use crate::model::{self, Address, BackendId, RoutePolicy};
+use crate::model::{self, Address, BackendId, Metadata, RoutePolicy};
+use crate::resilience::admission::Admission;
 use crate::resilience::budget::RetryBudgetState;
+use crate::resilience::limits::Limits;
 use crate::resilience::throttle::Throttle;
 
 /// What the layer that moves bytes hangs on backends and endpoints.
@@ -47,6 +51,12 @@ pub trait Transport: Send + Sync + 'static {
         config: &model::Backend,
         previous: Option<&Arc<Self::Backend>>,
     ) -> Result<Self::Backend, Self::Error>;
+
+    /// A backend that had other settings until now has those of `config`. Called where nothing can be refused any more,
+    /// for what may change without a new [`Backend`](Self::Backend): connections are kept.
+    fn update(&self, backend: &Arc<Self::Backend>, config: &model::Backend) {
+        let _ = (backend, config);
+    }
 
     /// Prepares an endpoint, without connecting it.
     fn endpoint(&self, backend: &Arc<Self::Backend>, address: &Address) -> Self::Endpoint;
@@ -203,6 +213,7 @@ pub struct Target {
     backend: BackendId,
     index: Option<u32>,
     weight: u32,
+    subset: Option<Arc<Metadata>>,
     policy: Arc<RoutePolicy>,
 }
 
@@ -217,6 +228,11 @@ impl Target {
         self.index
     }
 
+    /// Which part of the backend serves; `None` is all of it.
+    pub fn subset(&self) -> Option<&Arc<Metadata>> {
+        self.subset.as_ref()
+    }
+
     /// The route's policies with this backend's own put over them.
     pub fn policy(&self) -> &Arc<RoutePolicy> {
         &self.policy
@@ -228,8 +244,42 @@ pub struct Backend<T: Transport> {
     index: u32,
     config: Arc<model::Backend>,
     picker: Picker<T::Endpoint>,
+    /// Of those parts that routes name.
+    subsets: Vec<(Arc<Metadata>, Picker<T::Endpoint>)>,
     transport: Arc<T::Backend>,
+    state: Arc<BackendState>,
+}
+
+/// What is kept of a backend through all updates.
+#[derive(Debug)]
+pub struct BackendState {
+    fleet: Arc<Fleet>,
     budget: Arc<RetryBudgetState>,
+    admission: Admission,
+    /// Which endpoints are used, where that is not all of them.
+    seed: u64,
+}
+
+impl AsRef<Limits> for BackendState {
+    fn as_ref(&self) -> &Limits {
+        self.fleet.limits()
+    }
+}
+
+impl BackendState {
+    fn new(now: Instant, seed: u64) -> Self {
+        Self {
+            fleet: Arc::new(Fleet::new(now)),
+            budget: Arc::new(RetryBudgetState::new()),
+            admission: Admission::new(now),
+            seed,
+        }
+    }
+
+    /// How its requests went.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
 }
 
 impl<T: Transport> Backend<T> {
@@ -253,13 +303,36 @@ impl<T: Transport> Backend<T> {
         &self.picker
     }
 
+    /// The balancer of a part of it: of the endpoints whose metadata holds all of `subset`. `None` if no route names
+    /// that part.
+    pub fn picker_of(&self, subset: Option<&Arc<Metadata>>) -> Option<&Picker<T::Endpoint>> {
+        let Some(subset) = subset else { return Some(&self.picker) };
+        let same = |other: &Arc<Metadata>| Arc::ptr_eq(other, subset) || other == subset;
+        self.subsets.iter().find(|(other, _)| same(other)).map(|(_, picker)| picker)
+    }
+
+    /// All balancers: of the whole, and of the parts that routes name.
+    pub fn pickers(&self) -> impl Iterator<Item = &Picker<T::Endpoint>> {
+        std::iter::once(&self.picker).chain(self.subsets.iter().map(|(_, picker)| picker))
+    }
+
     /// What the transport keeps for it.
     pub fn transport(&self) -> &Arc<T::Backend> {
         &self.transport
     }
 
+    /// What is kept of it through all updates.
+    pub fn state(&self) -> &Arc<BackendState> {
+        &self.state
+    }
+
     /// Its requests and retries in flight.
     pub fn budget(&self) -> &Arc<RetryBudgetState> {
-        &self.budget
+        &self.state.budget
+    }
+
+    /// What its endpoints have in common.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.state.fleet
     }
 }

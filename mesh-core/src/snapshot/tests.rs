@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use rand::SeedableRng;
@@ -55,13 +55,17 @@ impl Mesh {
     }
 
     fn apply(&mut self, config: &Config) -> Update<()> {
-        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng).unwrap();
+        let update = self.compiler.compile(&self.snapshot, config, &mut self.rng, Instant::now()).unwrap();
         self.snapshot = Arc::clone(&update.snapshot);
         update
     }
 
     fn refuse(&mut self, config: &Config) -> String {
-        self.compiler.compile(&self.snapshot, config, &mut self.rng).err().expect("it must be refused").to_string()
+        self.compiler
+            .compile(&self.snapshot, config, &mut self.rng, Instant::now())
+            .err()
+            .expect("it must be refused")
+            .to_string()
     }
 
     fn backend(&self, service: &str, name: &str) -> &Arc<Backend<()>> {
@@ -164,7 +168,7 @@ fn endpoints_keep_their_state_while_their_address_stays() {
     let mut mesh = Mesh::new(&with(&[1, 2]));
     let before: Vec<_> = mesh.backend("greeter", "v1").picker().endpoints().to_vec();
     for endpoint in &before {
-        endpoint.set_state(State::Ready);
+        endpoint.set_state(State::Ready, Instant::now());
     }
 
     let update = mesh.apply(&with(&[3, 2]));
@@ -185,7 +189,7 @@ fn lb_07_an_update_leaves_pick_first_on_the_endpoint_it_uses() {
     };
     let mut mesh = Mesh::new(&of(&[1, 2, 3]));
     let used = Arc::clone(&mesh.backend("greeter", "v1").picker().endpoints()[1]);
-    used.set_state(State::Ready);
+    used.set_state(State::Ready, Instant::now());
     mesh.apply(&of(&[4, 1, 2]));
     let picker = mesh.backend("greeter", "v1").picker();
     assert!(picker.connects_in_order());
@@ -213,6 +217,46 @@ fn a_setting_that_connections_depend_on_replaces_the_endpoints() {
         assert_eq!(update.removed.len(), usize::from(replaced), "{what}");
         assert!(Arc::ptr_eq(mesh.backend("greeter", "v1").budget(), &budget), "{what}: the budget stays");
     }
+}
+
+/// Remembers the idle timeout it was told last.
+struct Told;
+
+impl Transport for Told {
+    type Backend = std::sync::Mutex<Option<Duration>>;
+    type Endpoint = ();
+    type Error = std::convert::Infallible;
+
+    fn backend(&self, _: &BackendConfig, _: Option<&Arc<Self::Backend>>) -> Result<Self::Backend, Self::Error> {
+        Ok(std::sync::Mutex::default())
+    }
+
+    fn update(&self, backend: &Arc<Self::Backend>, config: &BackendConfig) {
+        *backend.lock().unwrap() = config.connections.idle_timeout;
+    }
+
+    fn endpoint(&self, _: &Arc<Self::Backend>, _: &Address) {}
+}
+
+#[test]
+fn how_connections_are_kept_may_change_without_new_ones() {
+    let compiler = Compiler::new(Told);
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut config = backend("svc", "v1", &[1, 2]);
+    let mut compile =
+        |previous: &Snapshot<Told>, config: &Config| compiler.compile(previous, config, &mut rng, Instant::now());
+    let first = compile(&Snapshot::empty(), &Config::new().with_backend(config.clone())).unwrap();
+    config.connections.idle_timeout = Some(Duration::from_secs(7));
+    let second = compile(&first.snapshot, &Config::new().with_backend(config.clone())).unwrap();
+    assert!(second.removed.is_empty());
+    let transport = second.snapshot.backend(0).unwrap().transport();
+    assert!(Arc::ptr_eq(transport, first.snapshot.backend(0).unwrap().transport()));
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
+    // A configuration that is refused changes nothing.
+    config.connections.idle_timeout = Some(Duration::from_secs(8));
+    let conflict = Config::new().with_virtual_host(host("svc")).with_virtual_host(host("svc")).with_backend(config);
+    assert!(compile(&second.snapshot, &conflict).is_err());
+    assert_eq!(*transport.lock().unwrap(), Some(Duration::from_secs(7)));
 }
 
 #[test]
@@ -365,4 +409,67 @@ fn explain_refuses_what_is_no_request() {
         let error = explain(&mesh.snapshot, &serde_json::from_str(line).unwrap()).unwrap_err();
         assert!(error.starts_with(field), "{error}");
     }
+}
+
+/// What protects a backend and divides its requests is told in a line each, and nothing is told of what is not in force.
+#[test]
+fn explain_tells_what_is_in_force() {
+    let text = r#"
+defaults: { retry: { on: [reset] } }
+services:
+  greeter:
+    routes:
+      - backends:
+          - { name: v0, weight: 0, subset: { stage: waiting } }
+          - { name: v1, weight: 9, subset: { stage: canary } }
+          - { name: v2 }
+        hedging: { max_attempts: 3, delay: 50ms, non_fatal: [unavailable] }
+        hash_policy: [{ cookie: { name: user, ttl: 1h } }, { source_ip: true }]
+        session_affinity: { cookie: { name: pod } }
+    backends:
+      v0: { endpoints: [] }
+      v1:
+        localities:
+          - region: eu
+            zone: a
+            weight: 3
+            endpoints: [10.0.0.1:80, { address: "10.0.0.2:80", health: draining, metadata: { stage: canary } }]
+          - { region: us, priority: 1, endpoints: [10.1.0.1:80] }
+        load_balancer: ring_hash
+        locality_policy: { prefer: zone }
+        circuit_breaker: { max_requests: 100, max_retries: 3 }
+        outlier_detection: { consecutive_gateway_errors: 3, recovery: probe }
+        admission_control: {}
+        health_check: { grpc: greeter }
+        slow_start: { window: 30s }
+        subset_size: 20
+        keepalive: { time: 10s }
+      v2: { endpoints: [10.0.0.3:80] }
+"#;
+    let mesh = Mesh::new(&crate::config::parse(text.as_bytes(), "mesh.yaml", std::path::Path::new("")).unwrap());
+    let explanation = explained(&mesh, r#"{"authority":"greeter"}"#);
+    assert_eq!(explanation.retry, None);
+    assert_eq!(explanation.hedging.as_deref(), Some("up to 3 attempts, 50ms apart, at once after unavailable"));
+    assert_eq!(explanation.session_affinity.as_deref(), Some("cookie pod, path /"));
+    assert_eq!(explanation.hash_policy, ["cookie user, made up where there is none", "source_ip"]);
+    let [v1, v2] = &explanation.backends[..] else { panic!("{explanation:?}") };
+    assert_eq!(v1.subset, [("stage".to_owned(), "canary".to_owned())].into());
+    assert_eq!(v1.load_balancer, "ring_hash of 1024 to 4096 entries");
+    assert_eq!(
+        v1.in_force,
+        [
+            "locality eu/a: priority 0, weight 3, 1 of 2 endpoints usable",
+            "locality us: priority 1, weight 1, 1 of 1 endpoints usable",
+            "locality_policy: overprovisioning_factor 140 %, panic_threshold 0 %, failover after 10s, the own zone first",
+            "subset_size: 20 of 3 endpoints",
+            "slow_start: within 30s from 10 % of the share",
+            "circuit_breaker: max_requests 100, max_retries 3",
+            "outlier_detection: consecutive_5xx 5, consecutive_gateway_errors 3; ejects up to 10 % for 30s to 300s, back by \
+             a probe",
+            "admission_control: below 95 % of success within 120s, at most 80 % refused",
+            "health_check: grpc \"greeter\" every 10s",
+            "connections: keepalive 10s",
+        ]
+    );
+    assert_eq!((v2.load_balancer.as_str(), &v2.in_force[..], v2.subset.len()), ("round_robin", &[][..], 0));
 }

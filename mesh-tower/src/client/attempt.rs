@@ -119,7 +119,7 @@ where
         Slot::H2(permit) => {
             let result = send_h2(head, per_attempt, body, permit, tls).await;
             if matches!(&result, Err(failed) if failed.is_going_away()) {
-                pool::retire(place.in_flight.endpoint(), permit.conn());
+                pool::retire(place.serving.endpoint(), permit.conn());
             }
             result
         }

@@ -8,15 +8,15 @@ use h2::RecvStream;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use mesh_core::balance::InFlight;
+use mesh_core::classify::{Attempt, Failure};
 use mesh_core::grpc::{self, Code};
 use mesh_core::observe::Outcome;
 use tokio::time::{Instant, Sleep};
 
 use super::attempt::Rest;
 use super::context::Context;
+use super::serving::Serving;
 use crate::error::{Error, ErrorKind};
-use crate::net::Pool;
 use crate::net::pool::Slot;
 
 /// The body of a response.
@@ -54,7 +54,7 @@ impl Inner {
 /// What a response holds on to.
 pub(super) struct Guard {
     pub(super) context: Context,
-    pub(super) in_flight: InFlight<Pool>,
+    pub(super) serving: Serving,
     pub(super) slot: Slot,
     pub(super) status: StatusCode,
     pub(super) grpc: bool,
@@ -76,7 +76,10 @@ impl Guard {
         if succeeded && let Some(throttle) = self.context.virtual_host.throttle() {
             throttle.succeeded();
         }
-        drop(self.in_flight);
+        let none = HeaderMap::new();
+        let headers_seen = headers.unwrap_or(&none);
+        self.serving.judge(&Attempt::Response { status: self.status, headers: headers_seen, end_of_stream: true });
+        drop(self.serving);
         match self.slot {
             Slot::H1(lease) => lease.finish(),
             Slot::H2(permit) => drop(permit),
@@ -85,7 +88,9 @@ impl Guard {
     }
 
     /// The response broke off.
-    fn fail(self, kind: ErrorKind) {
+    fn fail(mut self, kind: ErrorKind) {
+        let failure = if kind == ErrorKind::DeadlineExceeded { Failure::PerTryTimeout } else { Failure::Reset(None) };
+        self.serving.judge(&Attempt::Failed(failure));
         self.abandon();
         self.context.finish(Outcome::Failed(kind), None);
     }
@@ -147,7 +152,7 @@ impl Body {
 
     fn fail(&mut self, kind: ErrorKind, text: &str) -> Error {
         let place = self.guard.as_ref().map(|guard| {
-            let endpoint = guard.in_flight.endpoint().address();
+            let endpoint = guard.serving.endpoint().address();
             format!(" from {} at {endpoint}", guard.context.place())
         });
         self.inner = Inner::Done;

@@ -21,7 +21,7 @@ use super::context::Context;
 use super::head::{Head, PerAttempt};
 use super::hedge;
 use super::permit::RetryPermit;
-use super::pick::{self, NoPlace, Place};
+use super::pick::{self, NoPlace, Place, Search};
 use super::target::Target;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
@@ -46,7 +46,7 @@ where
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
     let mut context = Context::begin(handle, caller, &mut head).await?;
-    let wanted = match context.wanted(&head) {
+    let wanted = match context.admit().and_then(|()| context.wanted(&head)) {
         Ok(wanted) => wanted,
         Err(error) => return Err(context.fail(error)),
     };
@@ -64,6 +64,7 @@ where
         context.max_wait = limit.saturating_add(MAX_WAIT);
     }
     let deadline = limit.map(|limit| after(context.started, limit));
+    context.deadline = deadline;
     let result = match hedge::policy(&context, &head, body.size_hint().lower()) {
         None => {
             let max_body = context.retry().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
@@ -117,7 +118,7 @@ impl Answer {
         let ended = body.is_end_stream();
         let guard = Guard {
             context,
-            in_flight: self.place.in_flight,
+            serving: self.place.serving,
             slot: self.place.slot,
             status: parts.status,
             grpc: head.is_grpc(),
@@ -144,7 +145,7 @@ pub(super) enum Attempted {
 impl Attempted {
     pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         match self {
-            Self::Answer(_, place) => Some(place.in_flight.endpoint()),
+            Self::Answer(_, place) => Some(place.serving.endpoint()),
             Self::Failed(_, endpoint) => endpoint.as_ref(),
         }
     }
@@ -241,7 +242,7 @@ where
         }
         match attempted {
             Attempted::Answer(received, place) => {
-                tried.push(Arc::clone(place.in_flight.endpoint()));
+                tried.push(Arc::clone(place.serving.endpoint()));
                 attempt::discard(&context.handle.core.shared.tasks, received.body, place.slot);
             }
             Attempted::Failed(failed, endpoint) => {
@@ -330,10 +331,10 @@ pub(super) async fn find_place(
     tried: &[Arc<Endpoint>],
     fresh: bool,
 ) -> Result<Place, Unplaced> {
-    let failed = match pick::find(context, wanted, tried, fresh).await {
+    let failed = match pick::find(context, Search { wanted, tried, fresh }).await {
         Ok((place, waited)) => {
             context.picked(head, if waited { Picked::Waited } else { Picked::AtOnce });
-            span.picked(place.in_flight.endpoint().address(), waited);
+            span.picked(place.serving.endpoint().address(), waited);
             if !head.is_grpc() || !matches!(place.slot, crate::net::pool::Slot::H1(_)) {
                 return Ok(place);
             }
@@ -380,6 +381,7 @@ where
         settings: &context.settings,
     };
     let tls = context.backend.transport().tls.is_some();
+    place.serving.sent();
     let result = {
         let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
         until(per_try.map(|per_try| after(Instant::now(), per_try)), sending).await
@@ -389,9 +391,17 @@ where
         Err(Failed::new(Failure::PerTryTimeout, Error::new(ErrorKind::PerTryTimeout, text)))
     });
     match result {
-        Ok(received) => Attempted::Answer(received, place),
+        Ok(received) => {
+            place.serving.judge(&Attempt::Response {
+                status: received.parts.status,
+                headers: &received.parts.headers,
+                end_of_stream: received.body.is_end_stream(),
+            });
+            Attempted::Answer(received, place)
+        }
         Err(mut failed) => {
-            let endpoint = Arc::clone(place.in_flight.endpoint());
+            place.serving.judge(&Attempt::Failed(failed.failure));
+            let endpoint = Arc::clone(place.serving.endpoint());
             failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
             Attempted::Failed(failed, Some(endpoint))
         }

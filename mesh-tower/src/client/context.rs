@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
-use mesh_core::balance::PickRequest;
 use mesh_core::classify::Attempt;
 use mesh_core::matching::request_hash;
-use mesh_core::model::{RetryPolicy, RoutePolicy, Settings, UnknownServices};
+use mesh_core::model::{GrpcFailures, Metadata, RetryPolicy, RoutePolicy, Settings, UnknownServices};
 use mesh_core::observe::{self, Next, Outcome};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier;
 use mesh_core::resilience::retry::Attempted;
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::head::Head;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::{Core, Handle};
-use crate::net::{Backend, Endpoint, MAX_WAIT, Snapshot, Wanted};
+use crate::net::{Backend, Endpoint, MAX_WAIT, Queue, Snapshot, Wanted};
 use crate::telemetry::metrics::{Call, Ended, Picked, Series};
 use crate::telemetry::spans::{AttemptSpan, Caller, RequestSpan, Sent};
 use crate::{demand, discover};
@@ -31,9 +32,13 @@ pub(crate) struct Context {
     pub(super) backend: Arc<Backend>,
     pub(super) policy: Arc<RoutePolicy>,
     pub(super) settings: Arc<Settings>,
+    /// Which part of the backend serves it.
+    pub(super) subset: Option<Arc<Metadata>>,
     /// What balancers know of the request.
-    pub(super) pick_request: PickRequest,
+    pub(super) hash: Option<u64>,
     pub(super) wait_for_ready: bool,
+    /// When it is over.
+    pub(super) deadline: Option<Instant>,
     /// How long it may wait for an endpoint.
     pub(super) max_wait: Duration,
     grpc: bool,
@@ -116,8 +121,10 @@ impl Context {
             backend: Arc::clone(backend),
             policy: Arc::clone(policy),
             settings: Arc::clone(snapshot.settings()),
-            pick_request: PickRequest::new(hash),
+            subset: routed.target.subset().cloned(),
+            hash,
             wait_for_ready: head.options().wait_for_ready,
+            deadline: None,
             max_wait: MAX_WAIT,
             grpc: head.is_grpc(),
             span: std::mem::take(span),
@@ -136,9 +143,10 @@ impl Context {
     pub(super) async fn redraw(&mut self, head: &Head) -> Result<Wanted, Error> {
         let draw = |core: &Core| {
             let snapshot = core.snapshot.load();
-            draw(&snapshot, head).map(|(_, backend)| (Arc::clone(backend), snapshot.version()))
+            draw(&snapshot, head)
+                .map(|(routed, backend)| (Arc::clone(backend), routed.target.subset().cloned(), snapshot.version()))
         };
-        let (backend, version) = match draw(&self.handle.core) {
+        let (backend, subset, version) = match draw(&self.handle.core) {
             // It was made on demand, and nobody seemed to need it any more.
             Err(error) if error.kind() == ErrorKind::UnknownService => {
                 Box::pin(demand(&self.handle.core, head, error)).await?;
@@ -146,7 +154,7 @@ impl Context {
             }
             drawn => drawn?,
         };
-        self.version = version;
+        (self.version, self.subset) = (version, subset);
         backend.budget().enter();
         std::mem::replace(&mut self.backend, backend).budget().exit();
         self.wanted(head)
@@ -187,6 +195,29 @@ impl Context {
         format!("backend {} of service {}", self.backend.id().name, self.virtual_host.name())
     }
 
+    pub(super) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// A limit of ours is reached.
+    pub(super) fn overflow(&self, limit: Limit) -> Error {
+        let breaker = &self.backend.config().circuit_breaker;
+        let (kind, place) = (ErrorKind::Overflow, self.place());
+        let text = match limit {
+            Limit::Requests => {
+                let max = breaker.max_requests.unwrap_or_default();
+                format!("{place} serves as many requests as its `max_requests` of {max} allows")
+            }
+            Limit::PendingRequests => {
+                let max = breaker.max_pending_requests.unwrap_or(Queue::CAPACITY).min(Queue::CAPACITY);
+                format!("{max} requests already wait for {place}, which is as many as may")
+            }
+            _ => format!("{place} is at its limit: {}", limit.as_str()),
+        };
+        self.backend.transport().overflow(limit);
+        Error::new(kind, text)
+    }
+
     /// The request ended; tells the observers.
     pub(super) fn finish(mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.tell(outcome, headers);
@@ -197,8 +228,22 @@ impl Context {
         error.with_attempts(self.attempts())
     }
 
+    /// Asks admission control.
+    pub(super) fn admit(&self) -> Result<(), Error> {
+        let Some(policy) = &self.backend.config().admission_control else { return Ok(()) };
+        if self.backend.state().admission().admit(policy, self.started.into_std(), &mut rand::rng()) {
+            return Ok(());
+        }
+        self.backend.transport().overflow(Limit::Admission);
+        let text = format!("{} is not asked: too many requests to it failed lately", self.place());
+        Err(Error::new(ErrorKind::AdmissionRejected, text))
+    }
+
     fn tell(&mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.finished = true;
+        if let (Some(policy), Some(success)) = (&self.backend.config().admission_control, is_success(&outcome)) {
+            self.backend.state().admission().record(policy, success, Instant::now().into_std());
+        }
         // An attempt whose future was dropped, by the deadline or with the request, or one that ends with the call.
         self.end_attempt(None, outcome, headers, Next::Return);
         let observers = &self.handle.core.shared.observers;
@@ -366,6 +411,26 @@ impl Context {
             event.config_version = self.version;
             observers.attempt(event);
         }
+    }
+}
+
+/// What `outcome` says about the backend; nothing if it is not the backend's.
+fn is_success(outcome: &Outcome) -> Option<bool> {
+    match outcome {
+        Outcome::Response { grpc: Some(code), .. } => {
+            Some(outlier::Outcome::of_code(GrpcFailures::ServerErrors, *code) == outlier::Outcome::Success)
+        }
+        Outcome::Response { status, .. } => Some(!status.is_server_error()),
+        Outcome::Failed(kind) => match kind {
+            ErrorKind::NoHealthyEndpoint
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::PerTryTimeout
+            | ErrorKind::Refused
+            | ErrorKind::Reset
+            | ErrorKind::Protocol => Some(false),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod head;
 mod hedge;
 mod permit;
 mod pick;
+mod serving;
 mod target;
 
 pub use body::Body;

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::resilience::limits::{Limit, Permit, Resource};
+use mesh_core::snapshot::BackendState;
 use tokio::time::Instant;
 
 use super::context::Context;
 use crate::net::{Backend, after};
 
 /// One retry under way, counted against the budget of its backend.
-pub(super) struct RetryPermit(Arc<Backend>);
+pub(super) struct RetryPermit {
+    backend: Arc<Backend>,
+    _retry: Permit<Arc<BackendState>>,
+}
 
 impl RetryPermit {
     /// Takes a place in the budget. If there is none, asks once more after a pause of `delay`: when an endpoint dies
@@ -32,8 +37,13 @@ impl RetryPermit {
     /// Takes a place in the budget if there is one now.
     pub(super) fn try_claim(context: &Context) -> Option<Self> {
         let backend = &context.backend;
+        let max = backend.config().circuit_breaker.max_retries;
+        let Some(retry) = Permit::acquire(backend.state(), Resource::Retries, max) else {
+            backend.transport().overflow(Limit::Retries);
+            return None;
+        };
         let free = backend.budget().try_acquire(&backend.config().retry_budget);
-        free.then(|| Self(Arc::clone(backend)))
+        free.then(|| Self { backend: Arc::clone(backend), _retry: retry })
     }
 }
 
@@ -55,6 +65,6 @@ impl Drop for Outside<'_> {
 
 impl Drop for RetryPermit {
     fn drop(&mut self) {
-        self.0.budget().release();
+        self.backend.budget().release();
     }
 }

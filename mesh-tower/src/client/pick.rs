@@ -1,11 +1,15 @@
 //! From a backend to a place on a connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh_core::balance::{InFlight, Pick, PickRequest, State};
+use mesh_core::balance::{Chosen, Pick, PickRequest, Picker, State};
 use mesh_core::model::{Discovered, Discovery};
+use mesh_core::resilience::limits::Limit;
+use tokio::time::Instant;
 
 use super::context::Context;
+use super::serving::Serving;
 use crate::apply::is_pending;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
@@ -13,13 +17,13 @@ use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
 
 /// A place for one request.
 pub(crate) struct Place {
-    pub(crate) in_flight: InFlight<Pool>,
+    pub(crate) serving: Serving,
     pub(crate) slot: Slot,
 }
 
 /// Why there is none.
 pub(crate) enum NoPlace {
-    /// Every endpoint is failing: an attempt that failed to connect.
+    /// No endpoint is available: an attempt that failed to connect.
     Failing(Error),
     /// The connection was gone when it was asked for; another endpoint may serve.
     Lost(ConnectError),
@@ -32,64 +36,114 @@ pub(crate) enum NoPlace {
 enum Look {
     Found(Place),
     /// An HTTP/1.1 connection of this endpoint is to be awaited.
-    Lease(Arc<Endpoint>),
+    Lease(Serving),
+    /// The request is for one endpoint alone, which must be connected first.
+    Await,
     /// Something must change first.
     Wait,
 }
 
-/// Finds a place on an endpoint that is not in `tried` if there is another one, and says whether it had to wait. `fresh`: not on an HTTP/1.1 connection
-/// that has idled.
-pub(crate) async fn find(
-    context: &Context,
-    wanted: Wanted,
-    tried: &[Arc<Endpoint>],
-    fresh: bool,
-) -> Result<(Place, bool), NoPlace> {
+/// What a request looks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'a> {
+    pub(crate) wanted: Wanted,
+    /// Endpoints that are only taken if there is no other one.
+    pub(crate) tried: &'a [Arc<Endpoint>],
+    /// Not an HTTP/1.1 connection that has idled.
+    pub(crate) fresh: bool,
+}
+
+/// Finds a place, and says whether it had to wait.
+pub(crate) async fn find(context: &Context, search: Search<'_>) -> Result<(Place, bool), NoPlace> {
     let cluster = context.backend.transport();
-    let mut look = if cluster.queue.is_empty() { look_patiently(context, wanted, tried)? } else { Look::Wait };
-    let waits = matches!(look, Look::Wait);
+    let mut look = if cluster.queue.is_empty() { look_patiently(context, search, Instant::now())? } else { Look::Wait };
+    let waits = matches!(look, Look::Wait | Look::Await);
     if waits {
-        let bounded = tokio::time::timeout(context.max_wait, wait(context, wanted, tried));
-        look = match bounded.await {
+        let waiting = async {
+            match look {
+                Look::Await => wait_aside(context, search).await,
+                _ => wait(context, search).await,
+            }
+        };
+        look = match tokio::time::timeout(context.max_wait, waiting).await {
             Ok(look) => look?,
             // Whoever did not mind that all are failing is told so now.
-            Err(_) => match look_now(context, wanted, tried)? {
-                Look::Wait => return Err(unanswered(context).unwrap_or_else(|| NoPlace::Refused(stuck(context)))),
+            Err(_) => match look_now(context, search, Instant::now())? {
+                Look::Wait | Look::Await => {
+                    return Err(unanswered(context).unwrap_or_else(|| NoPlace::Refused(stuck(context))));
+                }
                 found => found,
             },
         };
     }
     match look {
         Look::Found(place) => Ok((place, waits)),
-        Look::Lease(endpoint) => {
-            let in_flight = endpoint.enter();
-            let lease = pool::lease(&endpoint, fresh).await.map_err(|error| match error {
-                NoLease::Lost(error) => NoPlace::Lost(error),
-                NoLease::Full => NoPlace::Refused(overflow(context)),
-                NoLease::Stuck => NoPlace::Refused(stuck(context)),
-            })?;
-            Ok((Place { in_flight, slot: Slot::H1(lease) }, waits))
+        Look::Lease(serving) => {
+            let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
+            let lease =
+                pool::lease(serving.endpoint(), search.fresh, max_pending).await.map_err(|error| match error {
+                    NoLease::Lost(error) => NoPlace::Lost(error),
+                    NoLease::Full(limit) => NoPlace::Refused(context.overflow(limit)),
+                    NoLease::Stuck => NoPlace::Refused(stuck(context)),
+                })?;
+            Ok((Place { serving, slot: Slot::H1(lease) }, waits))
         }
-        Look::Wait => Err(NoPlace::Refused(stuck(context))),
+        Look::Await | Look::Wait => Err(NoPlace::Refused(stuck(context))),
     }
 }
 
 /// Queues up and looks each time something changed.
-async fn wait(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+async fn wait(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
     let cluster = context.backend.transport();
-    let mut waiting = cluster.queue.join().map_err(|_| NoPlace::Refused(overflow(context)))?;
+    let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
+    let mut waiting = cluster.queue.join(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
     loop {
-        waiting.turn().await;
-        match look_patiently(context, wanted, tried)? {
+        match ask_again(context) {
+            // Where time itself changes something.
+            Some(at) if waiting.is_first() => {
+                let _ = tokio::time::timeout_at(at, waiting.turn()).await;
+            }
+            _ => waiting.turn().await,
+        }
+        match look_patiently(context, search, Instant::now())? {
             Look::Wait => {}
+            Look::Await => {
+                drop(waiting);
+                return wait_aside(context, search).await;
+            }
             found => return Ok(found),
         }
     }
 }
 
-fn overflow(context: &Context) -> Error {
-    let text = format!("{} requests already wait for {}", crate::net::Queue::CAPACITY, context.place());
-    Error::new(ErrorKind::Overflow, text)
+/// Waits for one endpoint, while others go to theirs.
+async fn wait_aside(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
+    let cluster = context.backend.transport();
+    let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
+    let _waiting = cluster.queue.step_aside(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
+    loop {
+        let changed = cluster.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        match look_patiently(context, search, Instant::now())? {
+            Look::Await | Look::Wait => {}
+            found => return Ok(found),
+        }
+        match ask_again(context) {
+            Some(at) => {
+                let _ = tokio::time::timeout_at(at, changed).await;
+            }
+            None => changed.await,
+        }
+    }
+}
+
+/// When another look may find something although no endpoint changed.
+fn ask_again(context: &Context) -> Option<Instant> {
+    const SOON: Duration = Duration::from_millis(1);
+    let snapshot = context.handle.core.snapshot.load();
+    let picker = newest(&snapshot, &context.backend)?.picker_of(context.subset.as_ref())?;
+    picker.ask_again().map(|at| Instant::from_std(at).max(Instant::now() + SOON))
 }
 
 /// What there is to say if the backend's endpoints are still looked for.
@@ -113,8 +167,8 @@ fn stuck(context: &Context) -> Error {
 }
 
 /// Looks; a request that waits for ready goes on to wait where there is no endpoint, or none that can be connected.
-fn look_patiently(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
-    match look_now(context, wanted, tried) {
+fn look_patiently(context: &Context, search: Search<'_>, now: Instant) -> Result<Look, NoPlace> {
+    match look_now(context, search, now) {
         Err(NoPlace::Failing(_)) if context.wait_for_ready => Ok(Look::Wait),
         Err(NoPlace::Refused(error)) if context.wait_for_ready && error.kind() == ErrorKind::NoEndpoint => {
             Ok(Look::Wait)
@@ -123,79 +177,108 @@ fn look_patiently(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) ->
     }
 }
 
-fn look_now(context: &Context, wanted: Wanted, tried: &[Arc<Endpoint>]) -> Result<Look, NoPlace> {
+fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look, NoPlace> {
     let core = &context.handle.core;
     if core.shared.tasks.is_stopping() {
         return Err(NoPlace::Refused(Error::new(ErrorKind::Shutdown, "the mesh is shut down")));
     }
     let snapshot = core.snapshot.load();
     let backend = newest(&snapshot, &context.backend).ok_or(NoPlace::Left)?;
+    let picker = backend.picker_of(context.subset.as_ref()).ok_or(NoPlace::Left)?;
+    let Search { wanted, tried, .. } = search;
     let mut rng = rand::rng();
-    let pick = match backend.picker().pick(&context.pick_request, tried, &mut rng) {
-        Pick::Failing if wanted == Wanted::Http1 && pool::allow_http1(backend.picker().endpoints()) => {
-            backend.picker().pick(&context.pick_request, tried, &mut rng)
+    let request = PickRequest::new(context.hash, now.into_std());
+    let pick = match picker.pick(&request, tried, &mut rng) {
+        Pick::Failing if wanted == Wanted::Http1 && pool::allow_http1(picker.endpoints()) => {
+            picker.pick(&request, tried, &mut rng)
         }
         pick => pick,
     };
+    if let Some((priority, panics)) = picker.take_news() {
+        core.shared.observers.priority(backend.id(), priority, panics);
+    }
+    let looker = Looker { context, backend, picker, wanted };
     match pick {
-        Pick::Ready(endpoint) => {
-            core.shared.observers.pick(backend.id(), Some(endpoint.address()));
-            match take(endpoint, wanted) {
+        Pick::Ready(chosen) => {
+            core.shared.observers.pick(backend.id(), Some(chosen.endpoint.address()));
+            if let Some(sleeper) = chosen.sleeper {
+                pool::wake(sleeper, wanted);
+            }
+            match looker.take(&chosen)? {
                 Some(look) => Ok(look),
-                None => match look_further(backend, &context.pick_request, endpoint, wanted, tried) {
-                    Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(backend) => {
-                        Err(NoPlace::Failing(failing(context, backend)))
+                None => match looker.look_further(&request, chosen.endpoint, tried)? {
+                    Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(picker) => {
+                        Err(NoPlace::Failing(without_http2(context, picker)))
                     }
                     look => Ok(look),
                 },
             }
         }
-        Pick::Failing => Err(NoPlace::Failing(failing(context, backend))),
+        Pick::Await(endpoint) => {
+            pool::wake(endpoint, wanted);
+            Ok(Look::Await)
+        }
+        Pick::Failing => Err(NoPlace::Failing(failing(context, picker))),
         Pick::Empty if is_pending(backend) => Ok(Look::Wait),
         Pick::Empty => Err(empty(context, backend)),
         // Wait, and whatever a later balancer says that means as much.
         _ => {
-            pool::connect(backend.picker(), wanted);
+            pool::connect(picker, wanted);
             Ok(Look::Wait)
         }
     }
 }
 
-fn take(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Option<Look> {
-    match pool::offer(endpoint, wanted) {
-        Offer::H2(permit) => Some(Look::Found(Place { in_flight: endpoint.enter(), slot: Slot::H2(permit) })),
-        Offer::H1 => Some(Look::Lease(Arc::clone(endpoint))),
-        Offer::Busy => None,
-    }
-}
-
-/// The endpoint that was picked has no room: looks at the others, each once.
-fn look_further(
-    backend: &Backend,
-    request: &PickRequest,
-    first: &Arc<Endpoint>,
+/// One look at the endpoints of a backend.
+struct Looker<'a> {
+    context: &'a Context,
+    backend: &'a Arc<Backend>,
+    picker: &'a Picker<Pool>,
     wanted: Wanted,
-    tried: &[Arc<Endpoint>],
-) -> Look {
-    let mut seen: Vec<_> = tried.to_vec();
-    seen.push(Arc::clone(first));
-    let mut rng = rand::rng();
-    while let Pick::Ready(endpoint) = backend.picker().pick(request, &seen, &mut rng) {
-        if seen.iter().any(|other| Arc::ptr_eq(other, endpoint)) {
-            break;
-        }
-        if let Some(look) = take(endpoint, wanted) {
-            return look;
-        }
-        seen.push(Arc::clone(endpoint));
-    }
-    Look::Wait
 }
 
-fn nobody_speaks_http2(backend: &Backend) -> bool {
+impl Looker<'_> {
+    /// A place at the endpoint that was chosen, if it has room.
+    fn take(&self, chosen: &Chosen<'_, Pool>) -> Result<Option<Look>, NoPlace> {
+        let serving = Serving::begin(self.backend, chosen, self.context.is_grpc(), self.context.deadline)
+            .ok_or_else(|| NoPlace::Refused(self.context.overflow(Limit::Requests)))?;
+        Ok(match pool::offer(serving.endpoint(), self.wanted) {
+            Offer::H2(permit) => Some(Look::Found(Place { serving, slot: Slot::H2(permit) })),
+            Offer::H1 => Some(Look::Lease(serving)),
+            Offer::Busy => None,
+        })
+    }
+
+    /// The endpoint that was picked has no room: looks at the others, each once.
+    fn look_further(
+        &self,
+        request: &PickRequest,
+        first: &Arc<Endpoint>,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<Look, NoPlace> {
+        let mut seen: Vec<_> = tried.to_vec();
+        seen.push(Arc::clone(first));
+        let mut rng = rand::rng();
+        while let Pick::Ready(chosen) = self.picker.pick(request, &seen, &mut rng) {
+            if seen.iter().any(|other| Arc::ptr_eq(other, chosen.endpoint)) {
+                if chosen.probes {
+                    chosen.endpoint.release_probe();
+                }
+                break;
+            }
+            if let Some(look) = self.take(&chosen)? {
+                return Ok(look);
+            }
+            seen.push(Arc::clone(chosen.endpoint));
+        }
+        Ok(Look::Wait)
+    }
+}
+
+fn nobody_speaks_http2(picker: &Picker<Pool>) -> bool {
     // Pick first asks nobody else while one endpoint is there.
-    let stands_by = |endpoint: &Endpoint| backend.picker().connects_in_order() && endpoint.state() == State::Idle;
-    let endpoints = backend.picker().endpoints();
+    let stands_by = |endpoint: &Endpoint| picker.connects_in_order() && endpoint.state() == State::Idle;
+    let endpoints = picker.endpoints();
     // Where none refuses, the one that was picked has become idle since. One that has left says nothing of those that
     // came in its place.
     endpoints.iter().any(|endpoint| pool::refuses_http2(endpoint))
@@ -222,10 +305,15 @@ fn empty(context: &Context, backend: &Backend) -> NoPlace {
     }
 }
 
-fn failing(context: &Context, backend: &Backend) -> Error {
-    let endpoints = backend.picker().endpoints();
-    let last = endpoints.iter().rev().find_map(|endpoint| endpoint.transport().last_error());
-    let text = format!("no healthy endpoint in {}: {} failing", context.place(), endpoints.len());
+/// Endpoints are there, and none of them speaks HTTP/2.
+fn without_http2(context: &Context, picker: &Picker<Pool>) -> Error {
+    let error = failing(context, picker);
+    if picker.census().ready > 0 { error.in_place("HTTP/2 is needed") } else { error }
+}
+
+fn failing(context: &Context, picker: &Picker<Pool>) -> Error {
+    let last = picker.endpoints().iter().rev().find_map(|endpoint| endpoint.transport().last_error());
+    let text = format!("no healthy endpoint in {}: {}", context.place(), picker.census());
     let error = Error::new(
         ErrorKind::NoHealthyEndpoint,
         match &last {
@@ -254,10 +342,10 @@ mod tests {
         let backend = snapshot.backend_by_id(&mesh_core::model::BackendId::new("s", "b")).unwrap();
         let endpoints = backend.picker().endpoints();
         assert!(endpoints.iter().all(|endpoint| endpoint.state() == State::Idle));
-        assert!(!nobody_speaks_http2(backend));
-        endpoints[0].set_state(State::Failing);
-        assert!(nobody_speaks_http2(backend), "the other one stands by");
+        assert!(!nobody_speaks_http2(backend.picker()));
+        endpoints[0].set_state(State::Failing, std::time::Instant::now());
+        assert!(nobody_speaks_http2(backend.picker()), "the other one stands by");
         pool::close(&endpoints[1]);
-        assert!(!nobody_speaks_http2(backend));
+        assert!(!nobody_speaks_http2(backend.picker()));
     }
 }

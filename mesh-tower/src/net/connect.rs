@@ -138,7 +138,7 @@ pub(super) async fn connect(
                 let connected = contained_future("the connector", || connector.connect(address)).await;
                 connected.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map(Raw::Other)
             }
-            None => open(address).await,
+            None => open(cluster, address).await,
         }
     };
     let raw = tokio::time::timeout_at(deadline, raw).await.map_err(timeout("connected"))?.map_err(io_error)?;
@@ -153,15 +153,57 @@ pub(super) async fn connect(
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), alpn_h2 })
 }
 
-async fn open(address: &Address) -> io::Result<Raw> {
+async fn open(cluster: &Cluster, address: &Address) -> io::Result<Raw> {
     match address {
         Address::Socket(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            if let Some(keepalive) = cluster.account.policy().kept.keepalive {
+                set_user_timeout(&stream, keepalive.timeout);
+            }
             Ok(Raw::Tcp(stream))
         }
         #[cfg(unix)]
         Address::Unix(path) => Ok(Raw::Other(Box::new(tokio::net::UnixStream::connect(path).await?))),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no sockets of this kind here: {other}"))),
+    }
+}
+
+/// Has the kernel give up a connection whose bytes are not acknowledged for so long (gRFC A18), and not after the 15
+/// minutes of its retransmissions. Linux and Android have the option; elsewhere pings alone find a dead peer.
+fn set_user_timeout(stream: &TcpStream, timeout: std::time::Duration) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout)) {
+        tracing::debug!(%error, ?timeout, "TCP_USER_TIMEOUT was not set");
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, timeout);
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_core::model::{Backend, BackendId, Config, Endpoint, Keepalive};
+
+    use super::*;
+    use crate::Mesh;
+
+    /// CL-05: the kernel knows how long bytes may stay unacknowledged.
+    #[tokio::test]
+    async fn cl_05_tcp_user_timeout_is_the_timeout_of_keepalive() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::from(listener.local_addr().unwrap());
+        for keepalive in [None, Some(Keepalive::new(Duration::from_secs(10)))] {
+            let id = BackendId::new("s", "b");
+            let mut backend = Backend::new(id.clone(), vec![Endpoint::new(address.clone())]);
+            backend.connections.keepalive = keepalive;
+            let mesh = Mesh::builder().config(Config::new().with_backend(backend)).build().await.unwrap();
+            let snapshot = mesh.handle.core.snapshot.load_full();
+            let cluster = snapshot.backend_by_id(&id).unwrap().transport();
+            let Raw::Tcp(stream) = open(cluster, &address).await.unwrap() else { panic!("TCP was asked for") };
+            let timeout = socket2::SockRef::from(&stream).tcp_user_timeout().unwrap();
+            assert_eq!(timeout, keepalive.map(|keepalive| keepalive.timeout));
+        }
     }
 }

@@ -16,9 +16,10 @@ use mesh_core::model::Address;
 use mesh_core::resilience::replay::Replay;
 use tokio::time::Instant;
 
+use super::account::jittered;
 use super::io::Stream;
 use super::pool::give_back;
-use super::{ConnectError, Endpoint};
+use super::{Cluster, ConnectError, Endpoint, after};
 use crate::error::BoxError;
 
 /// The request body of every HTTP/1.1 connection: erased, so that all clients of a mesh share its connections.
@@ -29,8 +30,20 @@ pub(crate) struct Conn {
     pub(super) send: SendRequest<WireBody>,
     /// When it last became idle.
     pub(super) since: Instant,
-    /// Whether it has served a request: the peer may have closed it since.
-    reused: bool,
+    /// Which one of its endpoint's connections it is.
+    pub(super) number: u64,
+    /// How many requests it has served: the peer may have closed it since the last one.
+    served: u32,
+    max_requests: Option<u32>,
+    /// When it is too old.
+    expires: Option<Instant>,
+}
+
+impl Conn {
+    /// Whether it has served long enough, or enough requests.
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        self.max_requests.is_some_and(|max| self.served >= max) || self.expires.is_some_and(|expires| now >= expires)
+    }
 }
 
 /// The most bytes of a response head, and of what is read at a time. A peer that sends more than it should is parsed in
@@ -40,13 +53,20 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// The task side of a connection.
 pub(super) type Driver = http1::Connection<TokioIo<Stream>, WireBody>;
 
-pub(super) async fn handshake(stream: Stream, address: &Address) -> Result<(Conn, Driver), ConnectError> {
+pub(super) async fn handshake(
+    stream: Stream,
+    cluster: &Cluster,
+    address: &Address,
+) -> Result<(Conn, Driver), ConnectError> {
     let (send, driver) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| ConnectError::Http1 { address: address.clone(), error: Arc::new(error) })?;
-    Ok((Conn { send, since: Instant::now(), reused: false }, driver))
+    let policy = cluster.account.policy().kept;
+    let since = Instant::now();
+    let expires = policy.max_age.map(|age| after(since, jittered(age, &mut rand::rng())));
+    Ok((Conn { send, since, number: 0, served: 0, max_requests: policy.max_requests, expires }, driver))
 }
 
 /// A connection taken out of its pool for one request.
@@ -64,7 +84,7 @@ impl Lease {
 
     /// Whether it has served a request before: the peer may have closed it as we wrote.
     pub(crate) fn is_reused(&self) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.reused)
+        self.conn.as_ref().is_some_and(|conn| conn.served > 0)
     }
 
     /// Sends a request and waits for the response head.
@@ -82,7 +102,7 @@ impl Lease {
     /// Gives the connection back: the response was read to its end.
     pub(crate) fn finish(mut self) {
         if let Some(mut conn) = self.conn.take() {
-            conn.reused = true;
+            conn.served = conn.served.saturating_add(1);
             give_back(&self.endpoint, conn);
         }
     }

@@ -9,11 +9,13 @@
 //! Every connection attempt and every connection runs on a task of its own, tracked by [`Tasks`]; a request that is
 //! cancelled never takes a connection attempt with it. A [`Pool`] is the only one to change its endpoint's state.
 
+mod account;
 pub(crate) mod connect;
 pub(crate) mod h1;
 pub(crate) mod h2;
 mod io;
 pub(crate) mod pool;
+mod pulse;
 mod queue;
 mod tasks;
 pub(crate) mod tls;
@@ -23,12 +25,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use mesh_core::model::{self, Address, BackendId, ConnectBackoff, Protocol};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::EjectionChange;
 use mesh_core::resilience::retry::RetryClassifier;
 use mesh_core::snapshot::Transport;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use account::Account;
 pub use connect::{Connect, ConnectError, Connecting};
 pub use io::Io;
 pub(crate) use pool::Pool;
@@ -71,6 +76,8 @@ pub(crate) struct Cluster {
     pub(crate) tls: Option<tls::Client>,
     pub(crate) connect_timeout: Duration,
     pub(crate) connect_backoff: ConnectBackoff,
+    /// How connections are kept, and how many there are.
+    account: Arc<Account>,
     /// Requests that wait for an endpoint or a stream.
     pub(crate) queue: Arc<Queue>,
     /// Woken at each change of an endpoint's state.
@@ -146,6 +153,24 @@ impl Cluster {
         self.users.fetch_or(users, Ordering::Relaxed);
     }
 
+    /// A limit of the backend is reached.
+    pub(crate) fn overflow(&self, limit: Limit) {
+        self.shared.observers.overflow(&self.id, limit);
+        if let Some(series) = &self.series {
+            series.overflowed(limit);
+        }
+    }
+
+    /// Outlier detection took an endpoint out, or brought it back.
+    pub(crate) fn ejection(&self, endpoint: &Address, change: EjectionChange) {
+        self.shared.observers.ejection(&self.id, endpoint, change);
+        if let Some(series) = &self.series {
+            series.ejection(change);
+        }
+        self.changed.notify_waiters();
+        self.queue.wake();
+    }
+
     /// Whether requests for HTTP/1.1 use it.
     pub(crate) fn serves_http1(&self) -> bool {
         self.users() & HTTP != 0 && self.wanted(false) == Some(Wanted::Http1)
@@ -154,6 +179,12 @@ impl Cluster {
     /// Whether a request decides between HTTP/1.1 and HTTP/2: plaintext that is not bound to one of them.
     pub(crate) fn speaks_both(&self) -> bool {
         self.protocol == Protocol::Auto && self.tls.is_none()
+    }
+
+    /// What is asked of the connection that follows one of HTTP/2.
+    fn reconnects_by(&self) -> Wanted {
+        let wanted = if self.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
+        self.used().unwrap_or(wanted)
     }
 
     /// What its users need of a connection, gRPC first; `None` if nobody used it.
@@ -181,6 +212,7 @@ impl Transport for Net {
             tls,
             connect_timeout: config.connect_timeout,
             connect_backoff: config.connect_backoff,
+            account: previous.map_or_else(|| Arc::new(Account::new(config)), |previous| Arc::clone(&previous.account)),
             // Who waits keeps their place when the settings change.
             queue: previous.map_or_else(|| Arc::new(Queue::new()), |previous| Arc::clone(&previous.queue)),
             changed: Notify::new(),
@@ -189,6 +221,10 @@ impl Transport for Net {
             shared: Arc::clone(&self.shared),
             users: AtomicU8::new(previous.map_or(0, |previous| previous.users())),
         })
+    }
+
+    fn update(&self, backend: &Arc<Cluster>, config: &model::Backend) {
+        backend.account.update(config);
     }
 
     fn endpoint(&self, backend: &Arc<Cluster>, _address: &Address) -> Pool {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use mesh_core::resilience::limits::Limit;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// First in, first out: only the head of the queue looks for an endpoint, each time something changed; whoever comes
@@ -9,21 +10,20 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 ///
 /// A waker is never lost: the head's [`Notify`] keeps one notification that came while it was looking.
 pub(crate) struct Queue {
+    /// Those who queue up.
     waiting: AtomicU32,
+    /// Those who wait for an endpoint of their own.
+    aside: AtomicU32,
     head: Semaphore,
     changed: Notify,
 }
-
-/// The queue is full.
-#[derive(Debug)]
-pub(crate) struct Full;
 
 impl Queue {
     /// How many requests may wait at once: Linkerd's queue capacity. Without a bound a dead backend would eat memory.
     pub(crate) const CAPACITY: u32 = 10_000;
 
     pub(crate) fn new() -> Self {
-        Self { waiting: AtomicU32::new(0), head: Semaphore::new(1), changed: Notify::new() }
+        Self { waiting: AtomicU32::new(0), aside: AtomicU32::new(0), head: Semaphore::new(1), changed: Notify::new() }
     }
 
     /// Whether someone waits; a newcomer then has to queue up.
@@ -33,7 +33,7 @@ impl Queue {
 
     /// How many wait.
     pub(crate) fn len(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed).saturating_add(self.aside.load(Ordering::Relaxed))
     }
 
     /// An endpoint, a stream or the configuration changed: the head looks again.
@@ -43,13 +43,34 @@ impl Queue {
         }
     }
 
-    /// Joins the queue.
-    pub(crate) fn join(&self) -> Result<Waiting<'_>, Full> {
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= Self::CAPACITY {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(Full);
-        }
+    /// Joins the queue; `max` is how many may wait, if the configuration says.
+    pub(crate) fn join(&self, max: Option<u32>) -> Result<Waiting<'_>, Limit> {
+        self.count(&self.waiting, max)?;
         Ok(Waiting { queue: self, head: None })
+    }
+
+    /// Waits beside the queue, for something that nobody else waits for.
+    pub(crate) fn step_aside(&self, max: Option<u32>) -> Result<Aside<'_>, Limit> {
+        self.count(&self.aside, max)?;
+        Ok(Aside(self))
+    }
+
+    fn count(&self, place: &AtomicU32, max: Option<u32>) -> Result<(), Limit> {
+        place.fetch_add(1, Ordering::AcqRel);
+        if self.len() > max.unwrap_or(Self::CAPACITY).min(Self::CAPACITY) {
+            place.fetch_sub(1, Ordering::AcqRel);
+            return Err(Limit::PendingRequests);
+        }
+        Ok(())
+    }
+}
+
+/// A place beside the queue; dropping it gives it up.
+pub(crate) struct Aside<'a>(&'a Queue);
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.aside.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -60,6 +81,11 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Whether it is the one who looks.
+    pub(crate) fn is_first(&self) -> bool {
+        self.head.is_some()
+    }
+
     /// Resolves when it is worth looking: once on becoming the head, then after each change.
     pub(crate) async fn turn(&mut self) {
         if self.head.is_some() {

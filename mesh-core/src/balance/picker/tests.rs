@@ -4,39 +4,76 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::model::Address;
+use crate::model::{Address, BackendId};
 
-fn endpoints(states: &[State]) -> Vec<Arc<Endpoint<()>>> {
-    let endpoint = |(index, state): (usize, &State)| {
-        let address: std::net::SocketAddr = ([127, 0, 0, 1], 1000 + index as u16).into();
-        let endpoint = Endpoint::new(Address::from(address), ());
-        endpoint.set_state(*state);
-        Arc::new(endpoint)
-    };
-    states.iter().enumerate().map(endpoint).collect()
+/// A backend of endpoints at ports from 1000 on.
+struct Kit {
+    fleet: Arc<Fleet>,
+    config: model::Backend,
+    endpoints: Vec<Arc<Endpoint<()>>>,
+    now: Instant,
+}
+
+impl Kit {
+    fn new(policy: LoadBalancer, states: &[State]) -> Self {
+        let now = Instant::now();
+        let address = |index: usize| Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1000 + index as u16)));
+        let addresses = (0..states.len()).map(address);
+        let mut config =
+            model::Backend::new(BackendId::new("s", "b"), addresses.clone().map(model::Endpoint::new).collect());
+        config.load_balancer = policy;
+        let fleet = Arc::new(Fleet::new(now));
+        let endpoints: Vec<_> = addresses.map(|address| Arc::new(Endpoint::new(address, &fleet, ()))).collect();
+        let kit = Self { fleet, config, endpoints, now };
+        kit.set(states);
+        kit
+    }
+
+    fn set(&self, states: &[State]) {
+        for (endpoint, state) in self.endpoints.iter().zip(states) {
+            endpoint.set_state(*state, self.now);
+        }
+    }
+
+    fn picker(&self) -> Picker<()> {
+        self.picker_from(0)
+    }
+
+    fn picker_from(&self, start: u32) -> Picker<()> {
+        let endpoints = self.config.endpoints.iter().zip(self.endpoints.iter().cloned()).collect();
+        Picker::new(&self.config, endpoints, &Place::default(), &self.fleet, start, self.now)
+    }
+
+    fn request(&self) -> PickRequest {
+        PickRequest::new(None, self.now)
+    }
+
+    fn count(&self, picker: &Picker<()>, picks: usize) -> HashMap<Address, usize> {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut counts = HashMap::new();
+        for _ in 0..picks {
+            *counts.entry(ready(picker.pick(&self.request(), &[], &mut rng)).address().clone()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn ready<T>(pick: Pick<'_, T>) -> &Arc<Endpoint<T>> {
+    match pick {
+        Pick::Ready(chosen) => chosen.endpoint,
+        _ => panic!("an endpoint is ready"),
+    }
 }
 
 fn policies() -> [LoadBalancer; 3] {
     [LoadBalancer::RoundRobin, LoadBalancer::Random, LoadBalancer::LeastRequest { choice_count: 2 }]
 }
 
-fn count(picker: &Picker<()>, picks: usize) -> HashMap<Address, usize> {
-    let mut rng = StdRng::seed_from_u64(7);
-    let mut counts = HashMap::new();
-    for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else {
-            panic!("an endpoint is ready")
-        };
-        *counts.entry(endpoint.address().clone()).or_default() += 1;
-    }
-    counts
-}
-
 #[test]
 fn lb_01_round_robin_differs_by_at_most_one() {
     for start in [0, 1, 7] {
-        let picker = Picker::new(&LoadBalancer::RoundRobin, endpoints(&[State::Ready; 3]), start);
-        let counts = count(&picker, 100);
+        let kit = Kit::new(LoadBalancer::RoundRobin, &[State::Ready; 3]);
+        let counts = kit.count(&kit.picker_from(start), 100);
         assert_eq!(counts.len(), 3);
         assert!(counts.values().all(|n| (33..=34).contains(n)), "{counts:?}");
     }
@@ -45,8 +82,8 @@ fn lb_01_round_robin_differs_by_at_most_one() {
 #[test]
 fn lb_01_round_robin_divides_the_share_of_an_endpoint_that_is_down() {
     let states = [State::Ready, State::Failing, State::Ready, State::Ready];
-    let picker = Picker::new(&LoadBalancer::RoundRobin, endpoints(&states), 0);
-    let counts = count(&picker, 99);
+    let kit = Kit::new(LoadBalancer::RoundRobin, &states);
+    let counts = kit.count(&kit.picker(), 99);
     assert_eq!(counts.len(), 3);
     assert!(counts.values().all(|n| *n == 33), "{counts:?}");
 }
@@ -59,7 +96,8 @@ fn random_policies_spread_evenly_over_ready_endpoints() {
         states[index] = State::Ready;
     }
     for policy in [LoadBalancer::Random, LoadBalancer::LeastRequest { choice_count: 2 }] {
-        let counts = count(&Picker::new(&policy, endpoints(&states), 0), 7500);
+        let kit = Kit::new(policy.clone(), &states);
+        let counts = kit.count(&kit.picker(), 7500);
         assert_eq!(counts.len(), 4);
         assert!(counts.values().all(|n| n.abs_diff(1875) < 188), "{policy:?}: {counts:?}");
     }
@@ -68,17 +106,15 @@ fn random_policies_spread_evenly_over_ready_endpoints() {
 #[test]
 fn lb_06_a_slow_endpoint_gets_less_than_half_of_its_fair_share() {
     // Requests end in the order they began, except on endpoint 0, which never ends one.
-    let all = endpoints(&[State::Ready; 4]);
-    let picker = Picker::new(&LoadBalancer::LeastRequest { choice_count: 2 }, all.clone(), 0);
+    let kit = Kit::new(LoadBalancer::LeastRequest { choice_count: 2 }, &[State::Ready; 4]);
+    let (all, picker) = (&kit.endpoints, kit.picker());
     let mut rng = StdRng::seed_from_u64(11);
     let mut stuck = Vec::new();
     let mut running = std::collections::VecDeque::new();
     let picks = 4000;
     for _ in 0..picks {
-        let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &[], &mut rng) else {
-            panic!("an endpoint is ready")
-        };
-        let guard = endpoint.enter();
+        let endpoint = ready(picker.pick(&kit.request(), &[], &mut rng));
+        let guard = endpoint.enter(None).unwrap();
         if Arc::ptr_eq(endpoint, &all[0]) {
             stuck.push(guard)
         } else {
@@ -108,9 +144,10 @@ fn the_answer_follows_the_states() {
     let mut rng = StdRng::seed_from_u64(1);
     for policy in policies() {
         for (states, expected) in table {
-            let picker = Picker::new(&policy, endpoints(states), 0);
-            let answer = match picker.pick(&PickRequest::default(), &[], &mut rng) {
+            let kit = Kit::new(policy.clone(), states);
+            let answer = match kit.picker().pick(&kit.request(), &[], &mut rng) {
                 Pick::Ready(_) => "ready",
+                Pick::Await(_) => "await",
                 Pick::Wait => "wait",
                 Pick::Failing => "failing",
                 Pick::Empty => "empty",
@@ -122,17 +159,15 @@ fn the_answer_follows_the_states() {
 
 #[test]
 fn a_retry_goes_elsewhere_while_there_is_an_elsewhere() {
-    let all = endpoints(&[State::Ready; 3]);
     let mut rng = StdRng::seed_from_u64(5);
     for policy in policies() {
-        let picker = Picker::new(&policy, all.clone(), 0);
+        let kit = Kit::new(policy, &[State::Ready; 3]);
+        let (all, picker) = (&kit.endpoints, kit.picker());
         for _ in 0..100 {
-            let Pick::Ready(endpoint) = picker.pick(&PickRequest::default(), &all[..2], &mut rng) else {
-                panic!("one is left")
-            };
+            let endpoint = ready(picker.pick(&kit.request(), &all[..2], &mut rng));
             assert!(Arc::ptr_eq(endpoint, &all[2]));
             assert!(
-                matches!(picker.pick(&PickRequest::default(), &all, &mut rng), Pick::Ready(_)),
+                matches!(picker.pick(&kit.request(), all, &mut rng), Pick::Ready(_)),
                 "all tried: any ready one serves"
             );
         }

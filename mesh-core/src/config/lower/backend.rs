@@ -1,17 +1,13 @@
-use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::path::Path as FsPath;
 use std::time::Duration;
 
-use super::super::address::MAX_SOCKET_PATH;
-use super::super::choice::{Balancer, TlsMode};
-use super::super::problem::{Draft, Path};
+use super::super::choice::TlsMode;
+use super::super::problem::Path;
 use super::super::schema;
-use super::super::shape::{Context, Field, Spanned};
-use super::{exactly_one, has_no_effect, policy};
-use crate::model::{
-    Address, Backend, BackendId, ConnectBackoff, Defaults, Discovery, Endpoint, Finder, LoadBalancer, RootCertificates,
-    Tls,
-};
+use super::super::shape::Context;
+use super::{balancer, connection, endpoint, exactly_one, has_no_effect, overload, policy};
+use crate::model::{Backend, BackendId, ConnectBackoff, Defaults, Discovery, Finder, RootCertificates, Tls};
 
 /// What a backend is read against.
 pub(super) struct Scope<'a> {
@@ -30,20 +26,26 @@ pub(super) fn backend(
     let Scope { defaults, directory } = *scope;
     let sources = [
         ("endpoints", section.endpoints.is_written()),
+        ("localities", section.localities.is_written()),
         ("dns", section.dns.is_written()),
         ("discovery", section.discovery.is_written()),
     ];
     if !section.is_doubtful || sources.iter().any(|(_, is_written)| *is_written) {
         exactly_one(&sources, section.at, path, context);
     }
-    let endpoints = endpoints(&section.endpoints, directory, path.key("endpoints"), context);
+    let endpoints = endpoint::endpoints(section, directory, path, context);
     let mut backend = Backend::new(id, endpoints);
     backend.discovery = finder(section).map(Discovery::new);
     backend.protocol = section.protocol.or(defaults.protocol);
     backend.load_balancer = match section.load_balancer.value() {
-        Some(section) => load_balancer(section, path.key("load_balancer"), context),
+        Some(section) => balancer::load_balancer(section, path.key("load_balancer"), context),
         None => defaults.load_balancer.clone(),
     };
+    if let Some(section) = section.locality_policy.value() {
+        backend.localities = endpoint::locality_policy(section);
+    }
+    backend.subset_size = section.subset_size.value().copied().and_then(NonZeroU32::new);
+    backend.slow_start = section.slow_start.value().and_then(balancer::slow_start);
     backend.connect_timeout = section.connect_timeout.or(defaults.connect_timeout);
     if let Some(section) = section.connect_backoff.value() {
         backend.connect_backoff = connect_backoff(section, path.key("connect_backoff"), context);
@@ -51,6 +53,14 @@ pub(super) fn backend(
     if let Some(section) = section.retry_budget.value() {
         backend.retry_budget = policy::retry_budget(section);
     }
+    backend.connections = connection::connections(section, defaults.keepalive);
+    backend.circuit_breaker = overload::circuit_breaker(&section.circuit_breaker).unwrap_or(defaults.circuit_breaker);
+    backend.outlier_detection = overload::outlier_detection(&section.outlier_detection, path, context)
+        .unwrap_or_else(|| defaults.outlier_detection.clone());
+    backend.admission_control = section.admission_control.value().map(overload::admission_control);
+    let health_check = section.health_check.value();
+    backend.health_check =
+        health_check.and_then(|section| connection::health_check(section, path.key("health_check"), context));
     backend.tls = section.tls.value().and_then(|section| tls(section, directory, path.key("tls"), context));
     backend
 }
@@ -62,74 +72,6 @@ fn finder(section: &schema::Backend) -> Option<Finder> {
     }
     let section = section.discovery.value()?;
     Some(Finder::Custom { source: section.source.value()?.clone(), name: section.name.value()?.clone() })
-}
-
-fn endpoints(
-    field: &Field<Vec<Field<Address>>>,
-    directory: &FsPath,
-    path: Path<'_>,
-    context: &mut Context,
-) -> Vec<Endpoint> {
-    let mut seen = HashMap::new();
-    let mut endpoints = Vec::new();
-    for (index, address) in field.value().into_iter().flatten().enumerate() {
-        let Some(Spanned { value: address, at }) = address.given() else { continue };
-        let address = match address {
-            // An absolute path stays what it is.
-            Address::Unix(socket) => Address::from(directory.join(socket)),
-            Address::Socket(_) => address.clone(),
-        };
-        if let Address::Unix(socket) = &address
-            && socket.as_os_str().len() > MAX_SOCKET_PATH
-        {
-            let message = || format!("{address} has more than the {MAX_SOCKET_PATH} bytes of a Unix socket's path");
-            context.report(*at, path.index(index), || {
-                Draft::new(message()).about(&address.to_string()).help("move the socket, or the configuration")
-            });
-        }
-        match seen.get(&address) {
-            None => {
-                seen.insert(address.clone(), index);
-                endpoints.push(Endpoint::new(address));
-            }
-            Some(first) => context.report(*at, path.index(index), || {
-                let message = format!("{address} is already in this list, as `[{first}]`");
-                Draft::new(message).about(&address.to_string()).help("remove one of them")
-            }),
-        }
-    }
-    endpoints
-}
-
-pub(super) fn load_balancer(section: &schema::BalancerSection, path: Path<'_>, context: &mut Context) -> LoadBalancer {
-    const DEFAULT_CHOICE_COUNT: u32 = 2;
-    let Some(policy) = section.policy.value() else { return LoadBalancer::default() };
-    if *policy != Balancer::LeastRequest {
-        has_no_effect(&section.choice_count, "choice_count", "without `least_request`", path, context);
-    }
-    if *policy != Balancer::PickFirst {
-        has_no_effect(&section.shuffle, "shuffle", "without `pick_first`", path, context);
-    }
-    if *policy != Balancer::Custom {
-        has_no_effect(&section.name, "name", "without `custom`", path, context);
-    }
-    match policy {
-        Balancer::RoundRobin => LoadBalancer::RoundRobin,
-        Balancer::Random => LoadBalancer::Random,
-        Balancer::LeastRequest => {
-            LoadBalancer::LeastRequest { choice_count: section.choice_count.or(DEFAULT_CHOICE_COUNT) }
-        }
-        Balancer::PickFirst => LoadBalancer::PickFirst { shuffle: section.shuffle.or(false) },
-        Balancer::Custom => {
-            if let (Field::Absent, false) = (&section.name, section.is_doubtful) {
-                context.report(section.at, path.key("name"), || {
-                    let draft = Draft::new("`custom` needs the `name` of a balancer that the application registered");
-                    draft.help("write `{ policy: custom, name: NAME }`")
-                });
-            }
-            section.name.value().cloned().map_or_else(LoadBalancer::default, LoadBalancer::Custom)
-        }
-    }
 }
 
 fn connect_backoff(section: &schema::ConnectBackoff, path: Path<'_>, context: &mut Context) -> ConnectBackoff {

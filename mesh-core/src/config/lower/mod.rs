@@ -4,8 +4,13 @@
 //! is only used if no problem was found at all.
 
 mod backend;
+mod balancer;
+mod connection;
+mod endpoint;
 mod matching;
+mod overload;
 mod policy;
+mod session;
 mod settings;
 
 use std::collections::{HashMap, HashSet};
@@ -179,12 +184,19 @@ fn default_policy(defaults: &Defaults) -> RoutePolicy {
 fn route(section: &schema::Route, scope: &Scope<'_>, path: Path<'_>, context: &mut Context) -> Route {
     let backends = weighted_backends(section, scope, path, context);
     let default = default_policy(scope.defaults);
+    let hedge = policy::hedging(&section.hedging, path, context).flatten();
+    policy::one_of_retry_and_hedging(&section.retry, &section.hedging, path, context);
     let policy = RoutePolicy {
         timeout: section.timeout.value().copied().unwrap_or(default.timeout),
-        retry: policy::retry(&section.retry, path, context).unwrap_or(default.retry),
-        hedge: None,
+        // Hedging takes the place of the retries of the defaults.
+        retry: policy::retry(&section.retry, path, context)
+            .unwrap_or_else(|| default.retry.filter(|_| hedge.is_none())),
+        hedge,
         hash: policy::hash(&section.hash_policy, path, context).unwrap_or_default(),
-        session: None,
+        session: section.session_affinity.value().and_then(|section| {
+            let path = path.key("session_affinity");
+            session::session_affinity(section, path, context).map(Arc::new)
+        }),
     };
     let forward = Forward { backends, policy };
     let mut route = Route::new(forward);
@@ -206,6 +218,7 @@ fn weighted_backends(
 ) -> Vec<WeightedBackend> {
     let Some(Spanned { value: written, at }) = section.backends.given() else { return Vec::new() };
     let path = path.key("backends");
+    let route_hedges = matches!(section.hedging.value(), Some(Some(_)));
     let mut names = HashSet::new();
     let mut sum = Some(0_u64);
     let mut backends = Vec::new();
@@ -227,14 +240,18 @@ fn weighted_backends(
                 });
             }
         }
+        policy::one_of_retry_and_hedging(&item.retry, &item.hedging, path, context);
+        let retry = policy::retry(&item.retry, path, context);
+        // Of what the backend says the route's hedging must not take the place.
+        let ends_hedging = (route_hedges && matches!(retry, Some(Some(_)))).then_some(None);
         backends.push(WeightedBackend {
             backend: BackendId::new(scope.service.clone(), item.name.value().map_or("", |name| name)),
             weight: item.weight.or(1),
-            subset: None,
+            subset: item.subset.or_default(),
             policy: PolicyOverride {
                 timeout: item.timeout.value().copied(),
-                retry: policy::retry(&item.retry, path, context),
-                hedge: None,
+                retry,
+                hedge: policy::hedging(&item.hedging, path, context).or(ends_hedging),
                 hash: policy::hash(&item.hash_policy, path, context),
             },
         });

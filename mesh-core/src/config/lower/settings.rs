@@ -2,7 +2,7 @@ use super::super::duration::format;
 use super::super::problem::{Draft, Path};
 use super::super::schema;
 use super::super::shape::{Context, Field, Spanned};
-use super::{backend, policy};
+use super::{balancer, connection, endpoint, overload, policy};
 use crate::model::{Defaults, DnsSettings, Propagator, Settings, TelemetrySettings};
 
 /// What the file says of the mesh as a whole.
@@ -17,6 +17,9 @@ pub(super) fn settings(file: &schema::File, context: &mut Context) -> Settings {
     if let Some(section) = file.telemetry.value() {
         settings.telemetry = telemetry(section, Path::TOP.key("telemetry"), context);
     }
+    if let Some(section) = file.locality.value() {
+        settings.locality = endpoint::place(endpoint::Names::of_home(section), Path::TOP.key("locality"), context);
+    }
     settings
 }
 
@@ -26,9 +29,12 @@ fn defaults(section: &schema::Defaults, path: Path<'_>, context: &mut Context) -
     defaults.retry = policy::retry(&section.retry, path, context).flatten();
     defaults.connect_timeout = section.connect_timeout.or(defaults.connect_timeout);
     if let Some(section) = section.load_balancer.value() {
-        defaults.load_balancer = backend::load_balancer(section, path.key("load_balancer"), context);
+        defaults.load_balancer = balancer::load_balancer(section, path.key("load_balancer"), context);
     }
     defaults.protocol = section.protocol.or(defaults.protocol);
+    defaults.circuit_breaker = overload::circuit_breaker(&section.circuit_breaker).unwrap_or_default();
+    defaults.outlier_detection = overload::outlier_detection(&section.outlier_detection, path, context).flatten();
+    defaults.keepalive = connection::keepalive(&section.keepalive).flatten();
     defaults
 }
 

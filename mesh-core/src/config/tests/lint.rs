@@ -169,6 +169,124 @@ fn says_what_is_probably_wrong() {
             t,
             &["empty-retry-budget f:2:44 services.s.backends.b.retry_budget"],
         ),
+        (
+            &routes("{ backends: [{ name: b }], hedging: { delay: 1s, methods: all } }"),
+            t,
+            &[
+                "hedging-too-late f:2:57 services.s.routes[0].hedging.delay",
+                "retry-all-methods f:2:70 services.s.routes[0].hedging.methods",
+            ],
+        ),
+        (&routes("{ backends: [{ name: b, hedging: { delay: 1s }, timeout: 2s }] }"), t, &[]),
+        // A hash is looked at by some balancers, and needed by them.
+        (
+            "routes: [{ backends: [{ name: b }], hash_policy: [{ query: q }] }], backends: { b: { dns: b:80, load_balancer: maglev } }",
+            t,
+            &[],
+        ),
+        (
+            "routes: [{ backends: [{ name: b }] }], backends: { b: { dns: b:80, load_balancer: { policy: ring_hash } } }",
+            t,
+            &["missing-hash-policy f:2:24 services.s.routes[0].backends[0]"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, hash_policy: [] }], hash_policy: [{ query: q }] }], backends: { b: { dns: b:80, load_balancer: maglev } }",
+            t,
+            &["missing-hash-policy f:2:24 services.s.routes[0].backends[0]"],
+        ),
+        (
+            b,
+            "defaults: { timeout: 1s, load_balancer: ring_hash }",
+            &["missing-hash-policy f:2:14 services.s.backends.b"],
+        ),
+        (&backend("dns: b:80, load_balancer: { policy: custom, name: x }"), t, &[]),
+        (
+            "routes: [{ backends: [{ name: b, subset: { stage: canary } }] }], backends: { b: { endpoints: [10.0.0.1:80, { address: 10.0.0.2:80, metadata: { stage: live } }] } }",
+            t,
+            &["unmatched-subset f:2:43 services.s.routes[0].backends[0].subset"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, subset: { stage: live } }] }], backends: { b: { localities: [{ endpoints: [{ address: 10.0.0.2:80, metadata: { stage: live, a: b } }] }] } }",
+            t,
+            &[],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, subset: { stage: live } }] }], backends: { b: { dns: b:80 } }",
+            t,
+            &["unmatched-subset f:2:43 services.s.routes[0].backends[0].subset"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, subset: { stage: live } }] }], backends: { b: { discovery: { source: a, name: b } } }",
+            t,
+            &[],
+        ),
+        (&backend("dns: b:80, slow_start: { window: 30s }"), t, &[]),
+        (
+            &backend("dns: b:80, slow_start: { window: 30s }"),
+            "defaults: { timeout: 1s, load_balancer: pick_first }",
+            &["unused-slow-start f:2:42 services.s.backends.b.slow_start"],
+        ),
+        (
+            &backend("dns: b:80, locality_policy: { prefer: zone }"),
+            t,
+            &["prefer-without-locality f:2:57 services.s.backends.b.locality_policy.prefer"],
+        ),
+        (&backend("dns: b:80, locality_policy: { prefer: zone }"), "defaults: { timeout: 1s }\nlocality: eu/a", &[]),
+        (
+            &backend("dns: b:80, locality_policy: { prefer: zone }"),
+            "defaults: { timeout: 1s }\nlocality: {}",
+            &["prefer-without-locality f:2:57 services.s.backends.b.locality_policy.prefer"],
+        ),
+        (
+            &backend("endpoints: [10.0.0.1:80], outlier_detection: {}"),
+            t,
+            &["outlier-detection-of-one f:2:64 services.s.backends.b.outlier_detection"],
+        ),
+        (&backend("endpoints: [10.0.0.1:80, 10.0.0.2:80], outlier_detection: {}"), t, &[]),
+        (&backend("dns: b:80, outlier_detection: {}"), t, &[]),
+        (&backend("endpoints: [10.0.0.1:80], outlier_detection: none"), t, &[]),
+        (b, "defaults: { timeout: 1s, outlier_detection: {} }", &[]),
+        (
+            &backend("dns: b:80, outlier_detection: { consecutive_5xx: none }"),
+            t,
+            &["idle-outlier-detection f:2:49 services.s.backends.b.outlier_detection"],
+        ),
+        (&backend("dns: b:80, outlier_detection: { consecutive_5xx: none, success_rate: {} }"), t, &[]),
+        (
+            b,
+            "defaults: { timeout: 1s, outlier_detection: { max_ejection_percent: 0 } }",
+            &["idle-outlier-detection f:4:45 defaults.outlier_detection"],
+        ),
+        (
+            &backend("dns: b:80, keepalive: { time: 9s }"),
+            t,
+            &["frequent-keepalive f:2:49 services.s.backends.b.keepalive.time"],
+        ),
+        (&backend("dns: b:80, keepalive: { time: 10s }"), t, &[]),
+        (
+            b,
+            "defaults: { timeout: 1s, keepalive: { time: 1s } }",
+            &["frequent-keepalive f:4:45 defaults.keepalive.time"],
+        ),
+        (
+            &backend(
+                "endpoints: [{ address: '10.0.0.1:80', weight: 0 }, { address: '10.0.0.2:80', health: draining }]",
+            ),
+            t,
+            &["no-endpoints f:2:30 services.s.backends.b.endpoints"],
+        ),
+        (
+            &backend("localities: [{ weight: 0, endpoints: [10.0.0.1:80] }, { region: a, endpoints: [] }]"),
+            t,
+            &["no-endpoints f:2:31 services.s.backends.b.localities"],
+        ),
+        (
+            &backend(
+                "localities: [{ endpoints: [10.0.0.1:80] }, { region: a, endpoints: [10.0.0.2:80, { address: '8.8.8.8:80' }] }]",
+            ),
+            t,
+            &["public-plaintext f:2:111 services.s.backends.b.localities[1].endpoints[1]"],
+        ),
     ];
     // Those of the environment are tested with it.
     let mut seen = BTreeSet::from(["unknown-propagator".to_owned(), "unknown-variable".to_owned()]);

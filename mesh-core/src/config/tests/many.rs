@@ -25,7 +25,7 @@ services:
     backends:
       blue:
         endpoints: [10.0.0.1:80, localhost:80, 10.0.0.1:80]
-        load_balancer: maglev
+        load_balancer: magellan
         conect_timeout: 5s
       green:
         protocol: http3
@@ -60,7 +60,7 @@ services:
         (17, 103, "services.greeter.routes[1].retry.backoff.max", Some("25ms"), "at least 1s"),
         (20, 34, "services.greeter.backends.blue.endpoints[1]", Some("localhost:80"), "write `dns: localhost:80`"),
         (20, 48, "services.greeter.backends.blue.endpoints[2]", Some("10.0.0.1:80"), "already in this list"),
-        (21, 24, "services.greeter.backends.blue.load_balancer", Some("maglev"), "not supported in this version"),
+        (21, 24, "services.greeter.backends.blue.load_balancer", Some("magellan"), "write one of `round_robin`"),
         (
             22,
             9,
@@ -68,7 +68,7 @@ services:
             Some("conect_timeout"),
             "did you mean `connect_timeout`?",
         ),
-        (24, 9, "services.greeter.backends.green", None, "one of `endpoints`, `dns`, `discovery`"),
+        (24, 9, "services.greeter.backends.green", None, "one of `endpoints`, `localities`, `dns`, `discovery`"),
         (24, 19, "services.greeter.backends.green.protocol", Some("http3"), "`auto`, `http1`, `http2`"),
         (25, 22, "services.greeter.backends.green.tls.mode", Some("mutual"), "not supported in this version"),
         (27, 13, "services.other.hosts[0]", Some("greeter.example"), "already a host of the service `greeter`"),

@@ -8,8 +8,8 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::super::{File, Parsed, Reader, VARIABLES};
 use crate::model::{
-    Backoff, Defaults, DnsSettings, HeaderMatch, LoadBalancer, Pattern, Propagator, Protocol, RetryMethods, RetryOn,
-    RetryPolicy, StringMatch, UnknownServices, ValueMatch,
+    Backoff, Defaults, DnsSettings, HeaderMatch, LoadBalancer, Maglev, Pattern, PeakEwma, Place, Propagator, Protocol,
+    RetryMethods, RetryOn, RetryPolicy, RingHash, StringMatch, UnknownServices, ValueMatch, WeightedRoundRobin,
 };
 
 fn environment(variables: &[(&str, &str)]) -> Reader {
@@ -77,6 +77,7 @@ fn cf_08_every_variable_sets_its_field() {
         ("MESH_DNS_MIN_TTL", "3s"),
         ("MESH_DNS_MAX_TTL", "4s"),
         ("MESH_DNS_TIMEOUT", "500ms"),
+        ("MESH_LOCALITY", "1/2"),
         ("OTEL_PROPAGATORS", "b3, baggage,b3"),
         ("PATH", "/bin"),
     ]);
@@ -93,6 +94,7 @@ fn cf_08_every_variable_sets_its_field() {
     let DnsSettings { min_ttl, max_ttl, timeout } = settings.dns;
     assert_eq!((min_ttl, max_ttl, timeout), (seconds(3), seconds(4), Duration::from_millis(500)));
     assert_eq!(settings.telemetry.propagators, [Propagator::B3, Propagator::Baggage]);
+    assert_eq!(settings.locality, Place::new("1", "2", ""));
 }
 
 /// CF-08: a malformed value is an error with the variable's name, and an empty one is no value.
@@ -111,7 +113,8 @@ fn cf_08_problems_name_the_variable() {
         ("MESH_RETRY_NUM_RETRIES", "11", "MESH_RETRY_NUM_RETRIES: 11 is out of range: write an integer from 1 to 10"),
         ("MESH_RETRY_ON", "reset,5XX", "MESH_RETRY_ON: \"5XX\" is not a retry condition: "),
         ("MESH_RETRY_ON", ",", "MESH_RETRY_ON: the list is empty"),
-        ("MESH_LOAD_BALANCER", "maglev", "MESH_LOAD_BALANCER: \"maglev\" is not supported in this version"),
+        ("MESH_LOAD_BALANCER", "magellan", "MESH_LOAD_BALANCER: \"magellan\" is not a balancer"),
+        ("MESH_LOCALITY", "eu/a/b/c", "MESH_LOCALITY: \"eu/a/b/c\" is not a locality: write `region`"),
         ("MESH_LOAD_BALANCER", "custom", "MESH_LOAD_BALANCER: `custom` needs the `name`"),
         ("MESH_DNS_MIN_TTL", "6m", "MESH_DNS_MIN_TTL: 6m is more than `max_ttl`"),
         ("OTEL_PROPAGATORS", "tracecontxt", "OTEL_PROPAGATORS: \"tracecontxt\" is not a propagator"),
@@ -257,10 +260,22 @@ fn a_program_says_all_that_a_file_can() {
         let read = defaults(&Reader::new().with_default_retry(policy.as_ref()), FILE).retry;
         assert_eq!(read.as_deref(), policy.as_ref());
     }
+    let reported = WeightedRoundRobin {
+        out_of_band: true,
+        out_of_band_period: Duration::from_secs(1),
+        error_utilization_penalty: 0.125,
+        utilization_metrics: vec!["named_metrics.queue".into()],
+        ..WeightedRoundRobin::default()
+    };
     let balancers = [
         LoadBalancer::RoundRobin,
         LoadBalancer::Random,
         LoadBalancer::LeastRequest { choice_count: 7 },
+        LoadBalancer::PeakEwma(PeakEwma::default()),
+        LoadBalancer::WeightedRoundRobin(WeightedRoundRobin::default()),
+        LoadBalancer::WeightedRoundRobin(reported),
+        LoadBalancer::RingHash(RingHash { min_size: 5000, max_size: 6000 }),
+        LoadBalancer::Maglev(Maglev { table_size: 7 }),
         LoadBalancer::PickFirst { shuffle: true },
         LoadBalancer::Custom("mine".into()),
     ];
@@ -274,6 +289,7 @@ fn a_program_says_all_that_a_file_can() {
         .with_dns_min_ttl(Duration::from_secs(1))
         .with_dns_max_ttl(Duration::from_secs(2))
         .with_dns_timeout(Duration::from_secs(3))
+        .with_locality(&Place::new("eu", "a", ""))
         .with_propagators(&[Propagator::GrpcTraceBin, Propagator::B3Multi]);
     let settings = parsed(&reader, FILE).config.settings;
     assert_eq!(settings.unknown_services, UnknownServices::Dns);
@@ -281,6 +297,12 @@ fn a_program_says_all_that_a_file_can() {
     assert_eq!(settings.defaults.protocol, Protocol::Http1);
     assert_eq!([settings.dns.min_ttl, settings.dns.max_ttl, settings.dns.timeout].map(|ttl| ttl.as_secs()), [1, 2, 3]);
     assert_eq!(settings.telemetry.propagators, [Propagator::GrpcTraceBin, Propagator::B3Multi]);
+    assert_eq!(settings.locality, Place::new("eu", "a", ""));
+    let nowhere = format!("{FILE}locality: eu/a\n");
+    assert_eq!(
+        parsed(&reader.clone().with_locality(&Place::default()), &nowhere).config.settings.locality,
+        Place::default()
+    );
     let reader = reader.with_propagators(&[]);
     assert_eq!(parsed(&reader, FILE).config.settings.telemetry.propagators, []);
 }
@@ -291,12 +313,14 @@ fn a_program_is_told_what_it_did_wrong() {
     let reader = Reader::new()
         .with_default_connect_timeout(Duration::ZERO)
         .with_default_load_balancer(&LoadBalancer::LeastRequest { choice_count: 1 })
+        .with_locality(&Place::new("eu/a", "", ""))
         .with_default_retry(Some(&RetryPolicy::new(RetryOn::none())));
     let found = problems(&reader, FILE);
     let expected = [
         "builder default_retry: the list is empty: at least one item is required",
         "builder default_connect_timeout: \"0s\" is out of range: write a duration from 1ms to 5m",
         "builder default_load_balancer: 1 is out of range: write an integer from 2 to 10",
+        "builder locality: \"eu/a\" is not the name of a place: write 1 to 253 letters, digits, `-`, `_`, `.`",
     ];
     assert_eq!(found, expected);
 }

@@ -68,7 +68,7 @@ impl Fly<'_> {
         let attempted = match placed {
             Ok(place) => {
                 // Set once: each attempt has a flight of its own.
-                let _ = flight.endpoint.set(Arc::clone(place.in_flight.endpoint()));
+                let _ = flight.endpoint.set(Arc::clone(place.serving.endpoint()));
                 exchange(context, head, span, &mut body, place, previous, deadline).await
             }
             Err(failed) => Attempted::Failed(failed, None),

@@ -42,7 +42,8 @@ impl Drop for Updates {
 
 impl Source {
     pub(super) fn new(config: &Config) -> Result<Arc<Self>, CompileError<Infallible>> {
-        let update = Compiler::new(()).compile(&Snapshot::empty(), config, &mut rand::rng())?;
+        let update =
+            Compiler::new(()).compile(&Snapshot::empty(), config, &mut rand::rng(), std::time::Instant::now())?;
         let state = State { snapshot: update.snapshot, tables: Vec::new() };
         Ok(Arc::new(Self { state: Mutex::new(state), updates: OnceLock::new() }))
     }
@@ -71,7 +72,7 @@ impl Source {
 
     fn update(&self, config: &Config) {
         let mut state = self.state();
-        match Compiler::new(()).compile(&state.snapshot, config, &mut rand::rng()) {
+        match Compiler::new(()).compile(&state.snapshot, config, &mut rand::rng(), std::time::Instant::now()) {
             Ok(update) => state.snapshot = update.snapshot,
             Err(error) => {
                 let version = state.snapshot.version();

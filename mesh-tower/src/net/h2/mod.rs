@@ -6,15 +6,17 @@
 //! means that it was refused, everything else may have been processed. And the peer's stream limit is known, so
 //! that a stream is only opened where it can be opened now (RFC 9113 5.1.2).
 
+mod driver;
+mod life;
 mod upload;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,8 +24,13 @@ use http_body::Body;
 use mesh_core::model::Address;
 use tokio::time::Instant;
 
+pub(crate) use self::driver::Driver;
+pub(super) use self::driver::Leaving;
+use self::driver::limit_of;
+use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
 use super::io::Stream;
+use super::pulse::{Pulse, Watched};
 use super::{Cluster, ConnectError};
 
 /// Flow-control window of a stream, in bytes: enough for 2 MiB in flight, hyper's value.
@@ -41,6 +48,7 @@ pub(crate) struct Conn {
     cluster: Arc<Cluster>,
     /// When it became usable.
     pub(super) since: Instant,
+    max_requests: Option<u32>,
 }
 
 /// What the driver tells about the connection, and how many requests are on it.
@@ -48,26 +56,30 @@ struct Status {
     /// The peer's `SETTINGS_MAX_CONCURRENT_STREAMS`.
     limit: AtomicU32,
     in_flight: AtomicU32,
+    /// How many requests were put on it; counted where they are limited.
+    admitted: AtomicU32,
+    /// Whether a request was put on it since its timer looked.
+    used: AtomicBool,
+    /// Whether it is to be replaced.
+    aged: AtomicBool,
     /// Whether it takes no more requests.
     draining: AtomicBool,
     /// Whether it ever brought a response.
     served: AtomicBool,
 }
 
-/// The task side of a connection: must be polled for the connection to live.
-pub(crate) struct Driver {
-    connection: Connection<Stream, Bytes>,
-    status: Arc<Status>,
-    cluster: Arc<Cluster>,
-}
-
 /// Speaks the preface on `stream` and waits for the peer's SETTINGS: only then is it an HTTP/2 peer (CL-04).
+/// `complaints`: how often the peer has had too many pings.
 pub(super) async fn handshake(
     stream: Stream,
     cluster: &Arc<Cluster>,
     address: &Address,
     deadline: Instant,
+    complaints: u32,
 ) -> Result<(Conn, Driver), ConnectError> {
+    let policy = cluster.account.policy().kept;
+    let pulse = policy.keepalive.map(|_| Arc::new(Pulse::default()));
+    let stream = Watched::new(stream, pulse.clone());
     let h2_error = |error| ConnectError::Http2 { address: address.clone(), error: Arc::new(error) };
     let timeout = |_| ConnectError::Timeout {
         address: address.clone(),
@@ -98,52 +110,27 @@ pub(super) async fn handshake(
         .await?;
         Ok((send, connection))
     };
-    let (send, connection) = tokio::time::timeout_at(deadline, handshake).await.map_err(timeout)??;
+    let (send, mut connection) = tokio::time::timeout_at(deadline, handshake).await.map_err(timeout)??;
     let status = Arc::new(Status {
         limit: AtomicU32::new(limit_of(&connection)),
         in_flight: AtomicU32::new(0),
+        admitted: AtomicU32::new(0),
+        used: AtomicBool::new(false),
+        aged: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         served: AtomicBool::new(false),
     });
-    let conn = Conn { send, status: Arc::clone(&status), cluster: Arc::clone(cluster), since: Instant::now() };
-    Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster) }))
-}
-
-fn limit_of(connection: &Connection<Stream, Bytes>) -> u32 {
-    connection.max_concurrent_send_streams().try_into().unwrap_or(u32::MAX)
-}
-
-impl Driver {
-    /// Drives the connection to its end. Calls `leave` once the peer takes no more requests: streams may go on for
-    /// long after a GOAWAY, and a connection that is full of them is asked by no request that could find out.
-    ///
-    /// Under load it lets the tasks that are ready go first, once each time it is woken: what they put on the connection
-    /// then leaves in one write, where each would have cost a system call, here and at the peer.
-    pub(super) async fn run(mut self, conn: Weak<Conn>, leave: impl Fn(&Arc<Conn>)) -> Result<(), ::h2::Error> {
-        let mut let_others_go = true;
-        let result = poll_fn(|cx| {
-            if std::mem::take(&mut let_others_go) && self.status.in_flight.load(Ordering::Relaxed) > 1 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let_others_go = true;
-            let result = Pin::new(&mut self.connection).poll(cx);
-            if !self.status.draining.load(Ordering::Acquire)
-                && let Some(conn) = conn.upgrade()
-                && conn.is_refusing(cx)
-            {
-                leave(&conn);
-            }
-            let limit = limit_of(&self.connection);
-            if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
-                self.cluster.queue.wake();
-            }
-            result
-        })
-        .await;
-        self.status.draining.store(true, Ordering::Release);
-        result
-    }
+    let pings = pulse.zip(policy.keepalive).zip(connection.ping_pong());
+    let pings = pings.map(|((pulse, keepalive), ping)| (calmed(keepalive, complaints), ping, pulse));
+    let life = Life::new(&policy, pings, cluster.connect_timeout);
+    let conn = Conn {
+        send,
+        status: Arc::clone(&status),
+        cluster: Arc::clone(cluster),
+        since: Instant::now(),
+        max_requests: policy.max_requests,
+    };
+    Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster), life }))
 }
 
 impl Conn {
@@ -157,6 +144,13 @@ impl Conn {
             self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
+        if let Some(max) = self.max_requests
+            && self.status.admitted.fetch_add(1, Ordering::AcqRel) >= max
+        {
+            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        self.status.used.store(true, Ordering::Release);
         Some(Permit(Arc::clone(self)))
     }
 
@@ -165,10 +159,26 @@ impl Conn {
         self.status.in_flight.load(Ordering::Acquire)
     }
 
-    /// Whether four fifths of the peer's limit are in use: time for another connection.
+    /// Whether four fifths of the peer's limit are in use, or of the requests it may serve: time for another connection.
     pub(super) fn is_nearly_full(&self) -> bool {
-        let limit = u64::from(self.status.limit.load(Ordering::Acquire));
-        u64::from(self.in_flight()) * 5 >= limit * 4
+        let nearly = |used: u32, limit: u32| u64::from(used) * 5 >= u64::from(limit) * 4;
+        nearly(self.in_flight(), self.status.limit.load(Ordering::Acquire))
+            || self.max_requests.is_some_and(|max| nearly(self.status.admitted.load(Ordering::Acquire), max))
+    }
+
+    /// Whether it has had all requests it may serve.
+    pub(super) fn is_spent(&self) -> bool {
+        self.max_requests.is_some_and(|max| self.status.admitted.load(Ordering::Acquire) >= max)
+    }
+
+    /// Marks it as one to be replaced.
+    pub(super) fn age(&self) {
+        self.status.aged.store(true, Ordering::Release);
+    }
+
+    /// Whether it is to be replaced.
+    pub(super) fn is_aged(&self) -> bool {
+        self.status.aged.load(Ordering::Acquire)
     }
 
     /// Whether it takes no more requests.
@@ -176,9 +186,12 @@ impl Conn {
         self.status.draining.load(Ordering::Acquire)
     }
 
-    /// Whether h2 would put no more requests on it.
-    fn is_refusing(&self, cx: &mut Context<'_>) -> bool {
-        matches!(self.send.clone().poll_ready(cx), Poll::Ready(Err(_)))
+    /// Why h2 would put no more requests on it.
+    fn refusal(&self, cx: &mut Context<'_>) -> Option<::h2::Error> {
+        match self.send.clone().poll_ready(cx) {
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
     }
 
     /// Whether it ever brought a response.

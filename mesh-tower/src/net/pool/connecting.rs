@@ -7,8 +7,11 @@ use mesh_core::resilience::backoff::ConnectBackoffState;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::driving::drive_h1;
 use super::leasing::give_back;
-use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, remove_h2, retire, set_state};
+use super::leaving::{Loss, give_up, leave, remove_h2};
+use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, set_state};
+use crate::net::account::Claim;
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
 use crate::telemetry::metrics::BackendSeries;
@@ -42,7 +45,7 @@ pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
     let token = CancellationToken::new();
     {
         let mut inner = pool.lock();
-        let full = pool.h2.load().len() >= MAX_H2_CONNECTIONS;
+        let full = pool.h2().load().len() >= MAX_H2_CONNECTIONS;
         if inner.connecting.is_some() || inner.closed || full || tasks.is_stopping() {
             return;
         }
@@ -72,20 +75,29 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
         if pause {
             tokio::select! {
                 () = tokio::time::sleep(delay()) => {}
-                () = pool.closed.notified() => {}
+                () = pool.used().closed.notified() => {}
             }
         }
         if pool.lock().closed {
             break;
         }
-        let error = match open(&endpoint, wanted).await {
+        let Some(claim) = Claim::new(&pool.cluster, pool.lacks_h2()) else {
+            let mut inner = pool.lock();
+            if pool.lacks_h2() {
+                pause = false;
+                continue;
+            }
+            inner.end_loop(&token);
+            return;
+        };
+        let error = match open(&endpoint, wanted, claim).await {
             Ok(connection) => return install(&endpoint, connection, Some(&token)),
             Err(error) => error,
         };
         {
             // Whoever loses the last connection asks under the same lock whether this loop still runs.
             let mut inner = pool.lock();
-            if !pool.h2.load().is_empty() {
+            if !pool.h2().load().is_empty() {
                 // It was to be one more; those that are there go on.
                 inner.grow_after = Some(Instant::now() + delay());
                 inner.end_loop(&token);
@@ -112,7 +124,7 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
         }
         inner.error = None;
         inner.http2_error = Some(error);
-        endpoint.set_state(state) != state
+        endpoint.set_state(state, Instant::now().into_std()) != state
     };
     if changed {
         announce(endpoint, state);
@@ -123,17 +135,19 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
 /// Whether requests that need HTTP/2 have nothing to wait for at this endpoint.
 pub(crate) fn refuses_http2(endpoint: &Endpoint) -> bool {
     let pool = endpoint.transport();
-    endpoint.state() == State::Failing || pool.lock().http2_error.is_some()
+    endpoint.state() == State::Failing || pool.looked_at().is_some_and(|inner| inner.http2_error.is_some())
 }
 
 /// Whether the endpoint is no longer part of the configuration.
 pub(crate) fn has_left(endpoint: &Endpoint) -> bool {
-    endpoint.transport().lock().closed
+    endpoint.transport().looked_at().is_some_and(|inner| inner.closed)
 }
 
 /// Gives endpoints that fail only by their lack of HTTP/2 to those who want HTTP/1.1; returns whether there are any.
 pub(crate) fn allow_http1(endpoints: &[Arc<Endpoint>]) -> bool {
-    let lacking = endpoints.iter().filter(|endpoint| endpoint.transport().lock().http2_error.is_some());
+    let lacks =
+        |endpoint: &&Arc<Endpoint>| endpoint.transport().looked_at().is_some_and(|inner| inner.http2_error.is_some());
+    let lacking = endpoints.iter().filter(lacks);
     lacking.map(|endpoint| set_state(endpoint, State::Ready)).count() > 0
 }
 
@@ -147,7 +161,10 @@ pub(super) fn fail(endpoint: &Endpoint, error: ConnectError, looped: Option<&Can
         }
         inner.error = Some(error.clone());
         inner.http2_error = None;
-        (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Failing) != State::Failing)
+        (
+            std::mem::take(&mut inner.waiting),
+            endpoint.set_state(State::Failing, Instant::now().into_std()) != State::Failing,
+        )
     };
     if changed {
         announce(endpoint, State::Failing);
@@ -156,13 +173,14 @@ pub(super) fn fail(endpoint: &Endpoint, error: ConnectError, looped: Option<&Can
 }
 
 pub(super) enum Opened {
-    H2(h2::Conn, Box<h2::Driver>),
-    H1(h1::Conn, Box<h1::Driver>),
+    H2(h2::Conn, Box<h2::Driver>, Claim),
+    H1(h1::Conn, Box<h1::Driver>, Claim),
 }
 
 /// One connection attempt, TCP to HTTP, within the connect timeout.
-pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, ConnectError> {
+pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted, claim: Claim) -> Result<Opened, ConnectError> {
     let cluster = &endpoint.transport().cluster;
+    let complaints = endpoint.transport().lock().complaints;
     let address = endpoint.address();
     let began = Instant::now();
     let deadline = after(began, cluster.connect_timeout);
@@ -174,11 +192,11 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted) -> Result<Opened, 
             (Wanted::Negotiated, alpn) => alpn.unwrap_or(false),
         };
         if h2 {
-            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline).await?;
-            Ok(Opened::H2(conn, Box::new(driver)))
+            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline, complaints).await?;
+            Ok(Opened::H2(conn, Box::new(driver), claim))
         } else {
-            let (conn, driver) = h1::handshake(connected.stream, address).await?;
-            Ok(Opened::H1(conn, Box::new(driver)))
+            let (conn, driver) = h1::handshake(connected.stream, cluster, address).await?;
+            Ok(Opened::H1(conn, Box::new(driver), claim))
         }
     };
     let result = attempt.await;
@@ -195,7 +213,7 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
     let pool = endpoint.transport();
     let tasks = &pool.cluster.shared.tasks;
     match opened {
-        Opened::H2(conn, driver) => {
+        Opened::H2(conn, driver, claim) => {
             let conn = Arc::new(conn);
             let (waiting, changed) = {
                 let mut inner = pool.lock();
@@ -206,23 +224,28 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
                 inner.http2_error = None;
                 inner.grow_after = None;
                 inner.negotiated_h2 = Some(true);
-                pool.h2.rcu(|connections| {
+                pool.h2().rcu(|connections| {
                     let mut all = Vec::with_capacity(connections.len() + 1);
                     all.extend(connections.iter().cloned());
                     all.push(Arc::clone(&conn));
                     all
                 });
-                (std::mem::take(&mut inner.waiting), endpoint.set_state(State::Ready) != State::Ready)
+                (
+                    std::mem::take(&mut inner.waiting),
+                    endpoint.set_state(State::Ready, Instant::now().into_std()) != State::Ready,
+                )
             };
             // They wait for HTTP/1.1, which the peer spoke until now, and must look anew.
             answer_all(waiting, &closed(endpoint));
+            let aged: Vec<_> = pool.h2().load().iter().filter(|conn| conn.is_aged()).cloned().collect();
+            aged.iter().for_each(|old| give_up(endpoint, old, Loss::Ours));
             let (weak, at) = (Arc::downgrade(&conn), Arc::downgrade(endpoint));
             let open = pool.cluster.series.as_ref().map(BackendSeries::opened);
             tasks.spawn(async move {
-                let _open = open;
-                let leaving = |conn: &Arc<h2::Conn>| {
+                let (_open, _claim) = (open, claim);
+                let leaving = |conn: &Arc<h2::Conn>, why: h2::Leaving| {
                     if let Some(endpoint) = at.upgrade() {
-                        retire(&endpoint, conn);
+                        leave(&endpoint, conn, why);
                     }
                 };
                 let result = driver.run(Weak::clone(&weak), leaving).await;
@@ -231,7 +254,7 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
                         tracing::debug!(endpoint = %endpoint.address(), %error, "HTTP/2 connection ended");
                     }
                     conn.drain();
-                    remove_h2(&endpoint, &conn);
+                    remove_h2(&endpoint, &conn, Loss::Theirs);
                 }
             });
             if changed {
@@ -239,33 +262,12 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
             }
             pool.cluster.queue.wake();
         }
-        Opened::H1(conn, driver) => {
+        Opened::H1(conn, driver, claim) => {
             if looped.is_some_and(|token| !pool.lock().end_loop(token)) {
                 return;
             }
-            drive_h1(endpoint, driver);
+            let conn = drive_h1(endpoint, conn, *driver, claim);
             give_back(endpoint, conn);
         }
     }
-}
-
-/// Runs a new HTTP/1.1 connection.
-pub(super) fn drive_h1(endpoint: &Arc<Endpoint>, driver: Box<h1::Driver>) {
-    let pool = endpoint.transport();
-    {
-        let mut inner = pool.lock();
-        inner.error = None;
-        inner.negotiated_h2 = Some(false);
-        inner.live_h1 += 1;
-    }
-    let at = Arc::clone(endpoint);
-    let open = pool.cluster.series.as_ref().map(BackendSeries::opened);
-    pool.cluster.shared.tasks.spawn(async move {
-        let _open = open;
-        if let Err(error) = driver.await {
-            tracing::debug!(endpoint = %at.address(), %error, "HTTP/1.1 connection ended");
-        }
-        at.transport().lock().live_h1 -= 1;
-    });
-    set_state(endpoint, State::Ready);
 }

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mesh_core::balance::{Picker, State};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pool, connect_all, stand_by, start};
+use super::{Pool, has_left, stand_by, start};
 use crate::net::{Cluster, Endpoint, Wanted};
 
 /// How long an attempt is alone before the next endpoint is tried too (gRFC A61, RFC 8305 section 8).
@@ -51,7 +52,7 @@ impl Inner {
     }
 }
 
-/// Connects what is idle: every endpoint, or one after the other if `picker` uses only one of them.
+/// Connects what is idle: the endpoints that `picker` has in use, or one after the other if it uses only one of them.
 pub(crate) fn connect(picker: &Picker<Pool>, wanted: Wanted) {
     let endpoints = picker.endpoints();
     let Some(first) = endpoints.first() else { return };
@@ -61,7 +62,8 @@ pub(crate) fn connect(picker: &Picker<Pool>, wanted: Wanted) {
         order.endpoints.clear();
         order.stop();
         drop(order);
-        return connect_all(endpoints, wanted);
+        let idle = picker.to_connect(Instant::now().into_std(), &mut rand::rng());
+        return idle.into_iter().for_each(|endpoint| start(endpoint, wanted));
     }
     if !order.is_of(endpoints) {
         order.endpoints = endpoints.iter().map(Arc::downgrade).collect();
@@ -117,7 +119,7 @@ async fn pass(cluster: Arc<Cluster>, endpoints: Vec<Arc<Endpoint>>, wanted: Want
             continue;
         }
         // Those that left the configuration stay idle.
-        let is_open = |endpoint: &&Arc<Endpoint>| !endpoint.transport().lock().closed;
+        let is_open = |endpoint: &&Arc<Endpoint>| !has_left(endpoint);
         match endpoints.iter().filter(is_open).find(|endpoint| endpoint.state() == State::Idle) {
             Some(next) => {
                 start(next, wanted);

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use mesh_core::balance::State;
 use mesh_core::resilience::backoff::ConnectBackoffState;
+use mesh_core::resilience::limits::Limit;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connecting::{Opened, Pause, drive_h1, fail, install, open, run};
+use super::connecting::{Opened, Pause, fail, install, open, run};
+use super::driving::drive_h1;
 use super::{Inner, Pool, closed, in_order};
-use crate::net::{ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, h1};
+use crate::net::account::Claim;
+use crate::net::{Cluster, ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, after, h1};
 
 /// The most idle HTTP/1.1 connections kept for one endpoint.
 const MAX_H1_IDLE: usize = 64;
@@ -18,18 +21,43 @@ const MAX_H1_IDLE: usize = 64;
 const MAX_H1_OPENING: usize = 256;
 /// The most requests that wait for an HTTP/1.1 connection of one endpoint.
 const MAX_H1_WAITING: usize = Queue::CAPACITY as usize;
-/// How long an HTTP/1.1 connection may idle and still be used: below the 60 s at which common servers and load
-/// balancers close.
-const H1_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// How long a connection that was just given back may take to become ready.
 const H1_SETTLE: Duration = Duration::from_millis(5);
 
 impl Inner {
-    /// Counts one more connection on its way, if a request waits for it.
-    fn claim_opening(&mut self) -> bool {
-        let claimed = !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING);
-        self.opening += usize::from(claimed);
-        claimed
+    /// Whether a request waits for a connection that is not on its way.
+    fn wants_opening(&self) -> bool {
+        !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING)
+    }
+
+    /// Counts one more connection on its way, if a request waits for it and there may be one more.
+    fn claim_opening(&mut self, cluster: &Arc<Cluster>) -> Option<Claim> {
+        if !self.wants_opening() {
+            return None;
+        }
+        let claim = Claim::new(cluster, self.live_h1 + self.opening == 0)?;
+        self.opening += 1;
+        Some(claim)
+    }
+}
+
+/// Opens a connection if a request waits for one that is not on its way.
+pub(super) fn open_more(endpoint: &Arc<Endpoint>) {
+    let pool = endpoint.transport();
+    let (claim, wants) = {
+        let mut inner = pool.lock();
+        let claim = inner.claim_opening(&pool.cluster);
+        (claim, inner.wants_opening())
+    };
+    match claim {
+        Some(claim) => {
+            let opening = open_for_waiters(Arc::clone(endpoint), claim);
+            pool.cluster.shared.tasks.spawn_until_stop(opening);
+        }
+        None if wants => {
+            Claim::is_refused(&pool.cluster);
+        }
+        None => {}
     }
 }
 
@@ -38,7 +66,8 @@ pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     let pool = endpoint.transport();
     let mut inner = pool.lock();
     // Idle: it stands by while another endpoint serves.
-    if inner.closed || conn.send.is_closed() || endpoint.state() == State::Idle {
+    let now = Instant::now();
+    if inner.closed || conn.send.is_closed() || conn.is_spent(now) || endpoint.state() == State::Idle {
         return;
     }
     while let Some(waiter) = inner.waiting.pop_front() {
@@ -49,19 +78,28 @@ pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
         }
     }
     if inner.idle.len() < MAX_H1_IDLE {
-        conn.since = Instant::now();
+        conn.since = now;
         inner.idle.push_back(conn);
     }
 }
 
 /// An HTTP/1.1 connection of `endpoint`: an idle one, or the first that becomes available. `fresh`: a new one, because
 /// the last one turned out to be stale.
-pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::Lease, NoLease> {
+///
+/// `max_pending` is how many requests of the backend may wait at once, if its configuration says.
+pub(crate) async fn lease(
+    endpoint: &Arc<Endpoint>,
+    fresh: bool,
+    max_pending: Option<u32>,
+) -> Result<h1::Lease, NoLease> {
     let pool = endpoint.transport();
     if fresh {
         return receive(endpoint, open_fresh(endpoint)).await;
     }
     while let Some(mut conn) = newest_idle(pool) {
+        if conn.is_spent(Instant::now()) {
+            continue;
+        }
         // It may still be finishing the response that gave it back.
         let ready =
             conn.send.is_ready() || matches!(tokio::time::timeout(H1_SETTLE, conn.send.ready()).await, Ok(Ok(())));
@@ -69,6 +107,7 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
             return Ok(h1::Lease::new(conn, Arc::clone(endpoint)));
         }
     }
+    let _waiting = pool.cluster.queue.step_aside(max_pending).map_err(NoLease::Full)?;
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {
@@ -78,14 +117,10 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
             inner.waiting.pop_front();
         }
         if inner.waiting.len() >= MAX_H1_WAITING {
-            return Err(NoLease::Full);
+            return Err(NoLease::Full(Limit::PendingRequests));
         }
         let (sender, receiver) = oneshot::channel();
         inner.waiting.push_back(sender);
-        if inner.claim_opening() {
-            let tasks = &pool.cluster.shared.tasks;
-            tasks.spawn_until_stop(open_for_waiters(Arc::clone(endpoint)));
-        }
         receiver
     };
     receive(endpoint, receiver).await
@@ -93,9 +128,22 @@ pub(crate) async fn lease(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::L
 
 async fn receive(
     endpoint: &Arc<Endpoint>,
-    receiver: oneshot::Receiver<Result<h1::Conn, ConnectError>>,
+    mut receiver: oneshot::Receiver<Result<h1::Conn, ConnectError>>,
 ) -> Result<h1::Lease, NoLease> {
-    match tokio::time::timeout(MAX_WAIT, receiver).await {
+    let received = async {
+        loop {
+            let freed = endpoint.transport().cluster.account.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            open_more(endpoint);
+            tokio::select! {
+                biased;
+                result = &mut receiver => return result,
+                () = freed => {}
+            }
+        }
+    };
+    match tokio::time::timeout(MAX_WAIT, received).await {
         Ok(Ok(Ok(conn))) => Ok(h1::Lease::new(conn, Arc::clone(endpoint))),
         Ok(Ok(Err(error))) => Err(NoLease::Lost(error)),
         Ok(Err(_)) => Err(NoLease::Lost(closed(endpoint))),
@@ -108,7 +156,7 @@ pub(crate) enum NoLease {
     /// None could be made.
     Lost(ConnectError),
     /// Too many wait already.
-    Full,
+    Full(Limit),
     /// None came back within [`MAX_WAIT`], and no more could be made.
     Stuck,
 }
@@ -116,10 +164,10 @@ pub(crate) enum NoLease {
 /// The idle connection that was used last, which is the least likely to be closed by the peer; one that still settles
 /// only if there is no other.
 fn newest_idle(pool: &Pool) -> Option<h1::Conn> {
-    let now = Instant::now();
+    let (now, timeout) = (Instant::now(), pool.h1_idle_timeout());
     let mut inner = pool.lock();
     // Oldest first: those behind a young one are younger.
-    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now - conn.since >= H1_IDLE_TIMEOUT) {
+    while inner.idle.front().is_some_and(|conn| conn.send.is_closed() || now >= after(conn.since, timeout)) {
         inner.idle.pop_front();
     }
     match inner.idle.iter().rposition(|conn| conn.send.is_ready()) {
@@ -134,13 +182,12 @@ fn wanted(pool: &Pool) -> Wanted {
 }
 
 /// Opens connections while more requests wait than connections are on their way.
-async fn open_for_waiters(endpoint: Arc<Endpoint>) {
+async fn open_for_waiters(endpoint: Arc<Endpoint>, mut claim: Claim) {
     let pool = endpoint.transport();
     let wanted = wanted(pool);
     let mut backoff = ConnectBackoffState::new();
     loop {
-        let result = open(&endpoint, wanted).await;
-        match result {
+        match open(&endpoint, wanted, claim).await {
             Ok(opened) => {
                 pool.lock().opening -= 1;
                 install(&endpoint, opened, None);
@@ -156,9 +203,8 @@ async fn open_for_waiters(endpoint: Arc<Endpoint>) {
                 pool.lock().opening -= 1;
             }
         }
-        if !pool.lock().claim_opening() {
-            return;
-        }
+        let Some(next) = pool.lock().claim_opening(&pool.cluster) else { return };
+        claim = next;
     }
 }
 
@@ -175,11 +221,14 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
     let at = Arc::clone(endpoint);
     endpoint.transport().cluster.shared.tasks.spawn_until_stop(async move {
         let wanted = wanted(at.transport());
-        let result = match open(&at, wanted).await {
-            Ok(Opened::H1(conn, driver)) => {
-                drive_h1(&at, driver);
-                Ok(conn)
-            }
+        // Above the limit if need be: the one that was stale counts until it has ended.
+        let claim = Claim::new(&at.transport().cluster, true);
+        let opened = match claim {
+            Some(claim) => open(&at, wanted, claim).await,
+            None => Err(closed(&at)),
+        };
+        let result = match opened {
+            Ok(Opened::H1(conn, driver, claim)) => Ok(drive_h1(&at, conn, *driver, claim)),
             Ok(opened) => {
                 install(&at, opened, None);
                 Err(closed(&at))

@@ -11,11 +11,13 @@
 //! connections serve one request at a time: idle ones wait under a mutex, newest first.
 
 mod connecting;
+mod driving;
 mod in_order;
 mod leasing;
+mod leaving;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use mesh_core::balance::State;
@@ -28,14 +30,26 @@ pub(crate) use self::connecting::{allow_http1, has_left, refuses_http2};
 pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease};
+pub(crate) use self::leaving::retire;
+use self::leaving::{Loss, give_up};
+use super::account::Claim;
 use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
 
 /// See the [module](self).
+///
+/// A backend may have thousands of endpoints, of which most are never picked: what connections need is allocated when
+/// the endpoint is first used.
 pub(crate) struct Pool {
     cluster: Arc<Cluster>,
+    used: OnceLock<Box<Used>>,
+}
+
+/// The pool of an endpoint that was picked.
+#[derive(Default)]
+struct Used {
     h2: ArcSwap<Vec<Arc<h2::Conn>>>,
     inner: Mutex<Inner>,
     closed: Notify,
@@ -60,6 +74,10 @@ struct Inner {
     opening: usize,
     /// HTTP/1.1 connections that live, idle or not.
     live_h1: usize,
+    /// How many HTTP/1.1 connections there were: their numbers.
+    made_h1: u64,
+    /// How often the peer left because of too many pings.
+    complaints: u32,
     /// What ALPN agreed on last, where it decides.
     negotiated_h2: Option<bool>,
 }
@@ -96,15 +114,39 @@ pub(crate) enum Offer {
 
 impl Pool {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, h2: ArcSwap::default(), inner: Mutex::default(), closed: Notify::new() }
+        Self { cluster, used: OnceLock::new() }
     }
 
     /// Why the last connection attempt failed.
     pub(crate) fn last_error(&self) -> Option<ConnectError> {
-        let inner = self.lock();
+        let inner = self.looked_at()?;
         inner.error.as_ref().or(inner.http2_error.as_ref()).cloned()
     }
 
+    fn used(&self) -> &Used {
+        self.used.get_or_init(Box::default)
+    }
+
+    fn h2(&self) -> &ArcSwap<Vec<Arc<h2::Conn>>> {
+        &self.used().h2
+    }
+
+    /// Whether there is no HTTP/2 connection but such as are to be replaced.
+    fn lacks_h2(&self) -> bool {
+        self.h2().load().iter().all(|conn| conn.is_aged())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.used().lock()
+    }
+
+    /// As [`lock`](Self::lock), for whoever looks at all endpoints: one that was never picked has nothing to tell.
+    fn looked_at(&self) -> Option<MutexGuard<'_, Inner>> {
+        self.used.get().map(|used| used.lock())
+    }
+}
+
+impl Used {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +158,7 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     if wanted == Wanted::Http1 {
         return Offer::H1;
     }
-    let connections = pool.h2.load();
+    let connections = pool.h2().load();
     let permit = match connections.as_slice() {
         [] => {
             drop(connections);
@@ -137,6 +179,11 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
             order.into_iter().flatten().find_map(h2::Conn::admit)
         }
     };
+    if let Some(permit) = &permit
+        && permit.conn().is_spent()
+    {
+        give_up(endpoint, permit.conn(), Loss::Ours);
+    }
     if connections.len() < MAX_H2_CONNECTIONS && connections.iter().all(|conn| conn.is_nearly_full()) {
         drop(connections);
         grow(endpoint, wanted);
@@ -144,9 +191,9 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
-/// Connects every idle endpoint of `endpoints`.
-fn connect_all(endpoints: &[Arc<Endpoint>], wanted: Wanted) {
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.state() == State::Idle) {
+/// Connects one endpoint, unless it is connected or on its way.
+pub(crate) fn wake(endpoint: &Arc<Endpoint>, wanted: Wanted) {
+    if endpoint.state() == State::Idle {
         start(endpoint, wanted);
     }
 }
@@ -157,14 +204,14 @@ pub(crate) fn close(endpoint: &Endpoint) {
     let mut inner = pool.lock();
     inner.closed = true;
     let_go(endpoint, inner);
-    pool.closed.notify_one();
+    pool.used().closed.notify_one();
     pool.cluster.changed.notify_waiters();
     pool.cluster.queue.wake();
 }
 
 /// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
 fn stand_by(endpoint: &Endpoint) {
-    let mut inner = endpoint.transport().lock();
+    let Some(mut inner) = endpoint.transport().looked_at() else { return };
     if inner.closed {
         return;
     }
@@ -181,8 +228,8 @@ fn stand_by(endpoint: &Endpoint) {
 fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     let pool = endpoint.transport();
     let (idle, waiting) = (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.waiting));
-    let connections = pool.h2.swap(Arc::default());
-    let before = endpoint.set_state(State::Idle);
+    let connections = pool.h2().swap(Arc::default());
+    let before = endpoint.set_state(State::Idle, Instant::now().into_std());
     drop(inner);
     connections.iter().for_each(|conn| {
         conn.drain();
@@ -192,35 +239,8 @@ fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     before
 }
 
-/// A connection of the endpoint said that it takes no more requests.
-pub(crate) fn retire(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
-    if conn.drain() {
-        remove_h2(endpoint, conn);
-    }
-}
-
-fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
-    let pool = endpoint.transport();
-    let mut removed = false;
-    pool.h2.rcu(|connections| {
-        let rest: Vec<_> = connections.iter().filter(|other| !Arc::ptr_eq(other, conn)).cloned().collect();
-        removed = rest.len() < connections.len();
-        rest
-    });
-    if removed && pool.h2.load().is_empty() && !pool.lock().closed {
-        set_state(endpoint, State::Connecting);
-        let wanted = if pool.cluster.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
-        let young = conn.since.elapsed() < pool.cluster.connect_backoff.base;
-        let pause = if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No };
-        let wanted = pool.cluster.used().unwrap_or(wanted);
-        run(endpoint, wanted, pause);
-        in_order::resume(&pool.cluster, wanted);
-    }
-    pool.cluster.queue.wake();
-}
-
 fn set_state(endpoint: &Endpoint, state: State) {
-    if endpoint.set_state(state) != state {
+    if endpoint.set_state(state, Instant::now().into_std()) != state {
         announce(endpoint, state);
     }
 }
@@ -243,8 +263,19 @@ fn start(endpoint: &Arc<Endpoint>, wanted: Wanted) {
 
 /// One more HTTP/2 connection, in the background.
 fn grow(endpoint: &Arc<Endpoint>, wanted: Wanted) {
-    let too_early = endpoint.transport().lock().grow_after.is_some_and(|after| Instant::now() < after);
-    if !too_early {
+    let pool = endpoint.transport();
+    let too_early = pool.lock().grow_after.is_some_and(|after| Instant::now() < after);
+    if !too_early && !Claim::is_refused(&pool.cluster) {
         run(endpoint, wanted, Pause::No);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_was_never_picked_costs_little() {
+        assert!(size_of::<Pool>() <= 32, "{} bytes", size_of::<Pool>());
     }
 }

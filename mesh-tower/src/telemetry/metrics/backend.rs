@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use mesh_core::model::BackendId;
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::{Cause, EjectionChange, Unenforced};
 use opentelemetry::KeyValue;
 
 use super::{KEEP, target};
@@ -19,6 +21,12 @@ pub(crate) struct BackendSeries {
     pub(super) not_connected: AtomicU64,
     pub(super) disconnected: AtomicU64,
     opened: AtomicU64,
+    /// By [`Limit`].
+    pub(super) overflows: [AtomicU64; Limit::ALL.len()],
+    /// By [`Cause`].
+    pub(super) ejections: [AtomicU64; Cause::ALL.len()],
+    /// By [`Unenforced`].
+    pub(super) spared: [[AtomicU64; Unenforced::ALL.len()]; Cause::ALL.len()],
     /// Whether gRPC calls asked for it.
     grpc: AtomicBool,
 }
@@ -55,6 +63,9 @@ impl BackendSeries {
             not_connected: AtomicU64::new(0),
             disconnected: AtomicU64::new(0),
             opened: AtomicU64::new(0),
+            overflows: Default::default(),
+            ejections: Default::default(),
+            spared: Default::default(),
             grpc: AtomicBool::new(false),
         }
     }
@@ -75,6 +86,21 @@ impl BackendSeries {
     /// Whether anybody asked for it, or it was connected all the same.
     pub(super) fn was_used(&self) -> bool {
         self.activity() > 0 || self.opened.load(Ordering::Relaxed) > 0
+    }
+
+    /// A request was refused by a limit.
+    pub(crate) fn overflowed(&self, limit: Limit) {
+        self.overflows[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An endpoint was taken out, or might have been.
+    pub(crate) fn ejection(&self, change: EjectionChange) {
+        match change {
+            EjectionChange::Ejected { cause, .. } => &self.ejections[cause as usize],
+            EjectionChange::Spared { cause, reason } => &self.spared[cause as usize][reason as usize],
+            _ => return,
+        }
+        .fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection attempt ended.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_core::balance::State;
 use mesh_core::error::ErrorKind;
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::{Cause, Unenforced};
 use opentelemetry::KeyValue;
 
 #[cfg(feature = "prometheus")]
@@ -246,6 +248,44 @@ pub(crate) const CATALOG: &[Metric] = &[
         }),
     },
     Metric {
+        name: "mesh.backend.overflows",
+        unit: "{request}",
+        help: "Requests, connections and retries that a limit refused.",
+        kind: Kind::Counter(|reading, sink| reading.overflows(sink)),
+    },
+    Metric {
+        name: "mesh.backend.ejections",
+        unit: "{ejection}",
+        help: "Endpoints that outlier detection took out.",
+        kind: Kind::Counter(|reading, sink| reading.ejections(sink)),
+    },
+    Metric {
+        name: "mesh.backend.ejections_unenforced",
+        unit: "{ejection}",
+        help: "Endpoints that outlier detection would have taken out.",
+        kind: Kind::Counter(|reading, sink| reading.spared(sink)),
+    },
+    Metric {
+        name: "mesh.backend.ejected_endpoints",
+        unit: "{endpoint}",
+        help: "Endpoints that outlier detection keeps out.",
+        kind: Kind::UpDownCounter(|reading, sink| {
+            reading.live(|backend| backend.fleet().detector().ejected() as u64, sink);
+        }),
+    },
+    Metric {
+        name: "grpc.lb.outlier_detection.ejections_enforced",
+        unit: "{ejection}",
+        help: "Endpoints that outlier detection took out.",
+        kind: Kind::Counter(|reading, sink| reading.grpc_ejections(sink)),
+    },
+    Metric {
+        name: "grpc.lb.outlier_detection.ejections_unenforced",
+        unit: "{ejection}",
+        help: "Endpoints that outlier detection would have taken out.",
+        kind: Kind::Counter(|reading, sink| reading.grpc_spared(sink)),
+    },
+    Metric {
         name: "mesh.config.version",
         unit: "",
         help: "The version of the configuration in force, counted from 1.",
@@ -373,6 +413,66 @@ impl Reading<'_> {
     fn backends(&self, value: impl Fn(&BackendSeries) -> u64, sink: Sink<'_, u64>) {
         for series in self.backends.iter().filter(|series| series.was_used()) {
             sink(value(series), &series.attributes());
+        }
+    }
+
+    /// What was counted by kinds, of each backend.
+    fn by_kind<const N: usize>(
+        &self,
+        key: &'static str,
+        words: [&'static str; N],
+        counts: impl Fn(&BackendSeries) -> [u64; N],
+        sink: Sink<'_, u64>,
+    ) {
+        for series in self.backends.iter() {
+            for (word, count) in words.into_iter().zip(counts(series)).filter(|(_, count)| *count > 0) {
+                sink(count, &and(series.attributes(), key, word));
+            }
+        }
+    }
+
+    fn overflows(&self, sink: Sink<'_, u64>) {
+        let counts = |series: &BackendSeries| series.overflows.each_ref().map(load);
+        self.by_kind("mesh.limit", Limit::ALL.map(Limit::as_str), counts, sink);
+    }
+
+    fn ejections(&self, sink: Sink<'_, u64>) {
+        let counts = |series: &BackendSeries| series.ejections.each_ref().map(load);
+        self.by_kind("mesh.ejection.cause", Cause::ALL.map(Cause::as_str), counts, sink);
+    }
+
+    fn spared(&self, sink: Sink<'_, u64>) {
+        let counts = |series: &BackendSeries| series.spared.each_ref().map(|reasons| reasons.iter().map(load).sum());
+        self.by_kind("mesh.ejection.cause", Cause::ALL.map(Cause::as_str), counts, sink);
+    }
+
+    /// In gRPC's words, of the two algorithms that it has.
+    fn grpc_ejections(&self, sink: Sink<'_, u64>) {
+        for cause in [Cause::SuccessRate, Cause::FailurePercentage] {
+            self.grpc_backends(|series| load(&series.ejections[cause as usize]), &mut |count, attributes| {
+                if count > 0 {
+                    sink(
+                        count,
+                        &and(attributes.to_vec(), "grpc.lb.outlier_detection.detection_method", cause.as_str()),
+                    );
+                }
+            });
+        }
+    }
+
+    fn grpc_spared(&self, sink: Sink<'_, u64>) {
+        for cause in [Cause::SuccessRate, Cause::FailurePercentage] {
+            for reason in Unenforced::ALL {
+                let value = |series: &BackendSeries| load(&series.spared[cause as usize][reason as usize]);
+                self.grpc_backends(value, &mut |count, attributes| {
+                    if count > 0 {
+                        let method = "grpc.lb.outlier_detection.detection_method";
+                        let attributes = and(attributes.to_vec(), method, cause.as_str());
+                        let why = "grpc.lb.outlier_detection.unenforced_reason";
+                        sink(count, &and(attributes, why, reason.as_str()));
+                    }
+                });
+            }
         }
     }
 

@@ -28,7 +28,12 @@ fn host(name: &str, routes: &[&str]) -> model::VirtualHost {
 
 fn compiled(hosts: impl IntoIterator<Item = model::VirtualHost>) -> Vec<Arc<VirtualHost>> {
     let config = hosts.into_iter().fold(Config::new(), Config::with_virtual_host);
-    let update = Compiler::new(()).compile(&mesh_core::snapshot::Snapshot::empty(), &config, &mut rand::rng());
+    let update = Compiler::new(()).compile(
+        &mesh_core::snapshot::Snapshot::empty(),
+        &config,
+        &mut rand::rng(),
+        std::time::Instant::now(),
+    );
     update.unwrap().snapshot.virtual_hosts().to_vec()
 }
 

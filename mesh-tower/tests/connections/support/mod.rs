@@ -1,6 +1,7 @@
 //! What the tests share beyond the test kit: scripted peers, short configurations.
 
 mod h2_server;
+mod peer;
 mod server;
 mod wire;
 
@@ -13,11 +14,12 @@ use mesh_tower::core::model::{
     Backend, BackendId, Config, ConnectBackoff, Endpoint, Forward, HostPattern, Protocol, Route, RoutePolicy,
     VirtualHost, WeightedBackend,
 };
-use mesh_tower::testing::{Events, TestMesh};
+use mesh_tower::testing::{Events, MemoryNetwork, TestMesh};
 use mesh_tower::{Body, Error, Mesh};
 use tokio::sync::watch;
 
 pub(crate) use h2_server::speak_h2;
+pub(crate) use peer::Peer;
 pub(crate) use server::Server;
 pub(crate) use wire::{Wire, kind, reason};
 
@@ -104,4 +106,12 @@ async fn whole(response: http::Response<Body>) -> Result<Bytes, Error> {
 /// `len` bytes that differ from each other enough for a lost, doubled or swapped piece to show.
 pub(crate) fn pattern(len: usize, seed: usize) -> Bytes {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8).collect()
+}
+
+/// A mesh over a network in memory, whose configuration can be changed.
+pub(crate) async fn mesh_over(network: &MemoryNetwork, config: Config) -> (Mesh, Events, watch::Sender<Arc<Config>>) {
+    let events = Events::new();
+    let (configs, receiver) = watch::channel(Arc::new(config));
+    let builder = Mesh::builder().configs(receiver).observer(events.clone()).connector(network.clone());
+    (builder.build().await.unwrap(), events, configs)
 }

@@ -1,14 +1,33 @@
 //! The sections of the file: every field with its shape, default and meaning, declared once.
 
+mod balancer;
+mod connection;
+mod endpoint;
+mod overload;
+mod session;
+
 use std::time::Duration;
 
-use super::address::{DnsTarget, EndpointAddress, SrvName};
-use super::choice::{Balancer, LoadBalancer, Methods, OrNone, Propagators, TlsMode};
+#[cfg(test)]
+pub(super) use self::balancer::BALANCER_FIELDS;
+pub(super) use self::balancer::{BalancerSection, SlowStart};
+pub(super) use self::connection::{HealthCheck, HttpProbe, Keepalive, StatusSection};
+pub(super) use self::endpoint::{EndpointSection, HomeSection, LocalityPolicy, LocalitySection};
+pub(super) use self::overload::{
+    AdmissionControl, CircuitBreaker, ConsecutiveSection, FailurePercentage, OutlierDetection, SuccessRate,
+};
+#[cfg(test)]
+pub(super) use self::session::SessionCookie;
+pub(super) use self::session::{HashCookie, SessionAffinity};
+use super::address::{DnsTarget, EndpointItem, SrvName};
+use super::choice::{LoadBalancer, Methods, NonFatal, OrNone, Propagators, TlsMode};
 use super::credential::Discreet;
 use super::duration;
+use super::labels::Labels;
 use super::names::{FilePath, Header, Host, HttpMethod, ServerName, UriPath};
-use super::number::{Decimal, Flag, Integer, Span, Timeout};
-use super::section::Presence::{DefaultsTo, Follows, Inherits, Optional, Required};
+use super::number::{Decimal, Flag, Integer, Span, Timeout, True};
+use super::place::HomePlace;
+use super::section::Presence::{DefaultsTo, Follows, Inherits, InheritsUnless, Optional, Required};
 use super::section::section;
 use super::shape::{List, Map, OneOrMore};
 use super::text::{Regex, SomeText, Text, Word};
@@ -28,6 +47,8 @@ section! {
         dns: Dns = DefaultsTo("{}"),
         /// What requests tell others about themselves.
         telemetry: Telemetry = DefaultsTo("{}"),
+        /// Where this process runs, as `region/zone/sub_zone` or as a section.
+        locality: HomePlace = Optional,
     } not yet { servers, identity, overlay, admin, xds }
 
     /// What routes and backends get that do not say otherwise. What they say replaces it, each field as a whole.
@@ -42,6 +63,12 @@ section! {
         load_balancer: LoadBalancer = DefaultsTo("round_robin"),
         /// The HTTP version. `auto`: what TLS agrees on; in plaintext HTTP/1.1, for gRPC HTTP/2.
         protocol: Word<Protocol> = DefaultsTo("auto"),
+        /// What may be under way at once towards a backend.
+        circuit_breaker: OrNone<CircuitBreaker> = Optional,
+        /// When an endpoint is taken out for what it answers.
+        outlier_detection: OrNone<OutlierDetection> = Optional,
+        /// Pings over HTTP/2 connections, and the time after which a vanished peer is given up.
+        keepalive: OrNone<Keepalive> = Optional,
     } not yet {}
 
     /// How names are looked up.
@@ -70,7 +97,7 @@ section! {
         backends: Map<Backend> = Required,
         /// gRPC's token bucket for the retries to the service (gRFC A6).
         retry_throttling: RetryThrottling = Optional,
-    } not yet { hedging, fault, rate_limit, mirror }
+    } not yet { fault, rate_limit, mirror }
 
     /// A bucket that every failure takes a token from; retries stop while half of it or more is gone.
     RetryThrottling: "a retry throttling" {
@@ -91,11 +118,15 @@ section! {
         /// Bound of the whole request with all its retries.
         timeout: Timeout = Inherits,
         /// When to try again; `none` takes that of `defaults` away.
-        retry: OrNone<Retry> = Inherits,
+        retry: OrNone<Retry> = InheritsUnless("hedging"),
+        /// When to send a second attempt beside the first. Excludes `retry`, and takes the place of that of `defaults`.
+        hedging: OrNone<Hedging> = Optional,
         /// What the request's hash is made of.
         hash_policy: List<HashPolicy> = Optional,
+        /// How the requests of a session find their endpoint again.
+        session_affinity: SessionAffinity = Optional,
     } not yet {
-        redirect, rewrite, direct_response, mirror, fault, hedging, filters, rate_limit, authorization, session_affinity,
+        redirect, rewrite, direct_response, mirror, fault, filters, rate_limit, authorization,
     }
 
     /// A backend of a route. Its policies replace those of the route, each as a whole.
@@ -104,10 +135,14 @@ section! {
         name: SomeText = Required,
         /// Its share among its siblings; their sum must be from 1 to 4294967295.
         weight: Integer<u32, 0, U32_MAX> = DefaultsTo("1"),
+        /// Only endpoints whose `metadata` holds all of this.
+        subset: Labels = Optional,
         /// Replaces the route's timeout.
         timeout: Timeout = Optional,
-        /// Replaces the route's retry policy; `none` takes it away.
+        /// Replaces the route's retry policy or its hedging; `none` takes the retry policy away.
         retry: OrNone<Retry> = Optional,
+        /// Replaces the route's hedging or its retry policy; `none` takes the hedging away. Excludes `retry`.
+        hedging: OrNone<Hedging> = Optional,
         /// Replaces the route's hash policies.
         hash_policy: List<HashPolicy> = Optional,
     } not yet {}
@@ -228,20 +263,42 @@ section! {
         max: Span<1, 300_000> = Follows("10 times `base`, at most `5m`", longest_pause),
     } not yet {}
 
-    /// One ingredient of the hash of a request: one of `header`, `query`.
+    /// When a request without an answer is sent once more beside the first attempt (gRFC A6); the first good answer wins.
+    Hedging: "a hedging policy" {
+        /// How many attempts there may be in all.
+        max_attempts: Integer<u32, 2, 5> = DefaultsTo("2"),
+        /// The pause between two attempts; `0s` sends all at once.
+        delay: Span<0, 300_000> = Required,
+        /// Answers that end nothing: the next attempt follows at once. Every other answer is final.
+        non_fatal: List<Word<NonFatal>> = Optional,
+        /// The statuses of `retriable-status-codes` among `non_fatal`, with which it must be given.
+        retriable_status_codes: OneOrMore<Integer<u16, 400, 599>> = Optional,
+        /// Methods that may be sent twice, or `all`. Without it the idempotent ones; gRPC calls are not bound by it.
+        methods: Methods = Optional,
+        /// How much of a request body is kept for the other attempts, in bytes.
+        max_body_bytes: Integer<usize, 0, 16_777_216> = DefaultsTo("65536"),
+    } not yet {}
+
+    /// One ingredient of the hash of a request: one of `header`, `query`, `cookie`, `source_ip`.
     HashPolicy: "a hash policy" {
         /// The value of this header.
         header: Header = Optional,
         /// The value of this query parameter.
         query: SomeText = Optional,
+        /// The value of this cookie.
+        cookie: HashCookie = Optional,
+        /// The address of whom the request came from, where the caller said so.
+        source_ip: True = Optional,
         /// Whether the policies behind it are skipped once there is a hash.
         terminal: Flag = DefaultsTo("false"),
-    } not yet { cookie, source_ip }
+    } not yet {}
 
-    /// Equal endpoints and how to reach them. Needs one of `endpoints`, `dns`, `discovery`.
+    /// Equal endpoints and how to reach them. Needs one of `endpoints`, `localities`, `dns`, `discovery`.
     Backend: "a backend" {
         /// The endpoints, each once. `[]` is none: requests fail.
-        endpoints: List<EndpointAddress> = Optional,
+        endpoints: List<EndpointItem> = Optional,
+        /// The endpoints by the places where they run.
+        localities: OneOrMore<LocalitySection> = Optional,
         /// A name whose addresses are the endpoints; it is looked up again and again.
         dns: DnsTarget = Optional,
         /// A source of endpoints that the application registered.
@@ -250,18 +307,39 @@ section! {
         protocol: Word<Protocol> = Inherits,
         /// How an endpoint is chosen.
         load_balancer: LoadBalancer = Inherits,
+        /// How requests are divided among localities and priorities.
+        locality_policy: LocalityPolicy = DefaultsTo("{}"),
+        /// How many of the endpoints this process uses, the same ones as long as they are there (gRFC A68). Without it all.
+        subset_size: Integer<u32, 1, U32_MAX> = Optional,
+        /// How an endpoint that just became ready comes up to its full share. Without it at once.
+        slow_start: SlowStart = Optional,
         /// Bound of one connection attempt, TLS included.
         connect_timeout: Span<1, 300_000> = Inherits,
         /// The pauses between failed connection attempts; they grow by 1.6 and are jittered by 20 %.
         connect_backoff: ConnectBackoff = DefaultsTo("{}"),
         /// How many retries may be under way at once.
         retry_budget: RetryBudget = DefaultsTo("{}"),
+        /// What may be under way at once; `none` takes that of `defaults` away. Without both there is no limit.
+        circuit_breaker: OrNone<CircuitBreaker> = Inherits,
+        /// When an endpoint is taken out for what it answers; `none` takes that of `defaults` away. Without both never.
+        outlier_detection: OrNone<OutlierDetection> = Inherits,
+        /// When requests are refused for the failures of others. Without it never.
+        admission_control: AdmissionControl = Optional,
+        /// How endpoints are asked for their health. Without it not at all.
+        health_check: HealthCheck = Optional,
+        /// Pings, and the time after which a vanished peer is given up; `none` takes that of `defaults` away.
+        keepalive: OrNone<Keepalive> = Inherits,
+        /// How long a connection may be without a request, or `none` for good. HTTP/1.1 connections are not used after 50 s.
+        idle_timeout: OrNone<Span<1000, 604_800_000>> = DefaultsTo("30m"),
+        /// How old a connection may become, jittered by 10 %. Without it any age.
+        max_connection_age: Span<1000, 604_800_000> = Optional,
+        /// How many requests a connection may serve. Without it any number.
+        max_requests_per_connection: Integer<u32, 1, U32_MAX> = Optional,
+        /// With more endpoints than this they are connected as they are picked, and not all of them at once.
+        eager_endpoints: Integer<u32, 0, U32_MAX> = DefaultsTo("100"),
         /// TLS to the endpoints; plaintext without it.
         tls: Tls = Optional,
-    } not yet {
-        outlier_detection, circuit_breaker, health_check, slow_start, subsets, localities, priorities, keepalive,
-        max_connection_age, idle_timeout,
-    }
+    } not yet {}
 
     /// A service record (RFC 2782): hosts with their ports. Only those of the lowest priority count, weights do not.
     SrvSection: "a service record" {
@@ -275,18 +353,6 @@ section! {
         source: SomeText = Required,
         /// What it is asked for.
         name: SomeText = Required,
-    } not yet {}
-
-    /// A balancer with its parameters.
-    BalancerSection: "a balancer" {
-        /// The balancer.
-        policy: Word<Balancer> = Required,
-        /// How many endpoints `least_request` compares, and only it.
-        choice_count: Integer<u32, 2, 10> = Follows("`2`", |balancer| with_policy(balancer, "least_request", "2")),
-        /// Whether `pick_first`, and only it, shuffles the endpoints, which spreads clients.
-        shuffle: Flag = Follows("`false`", |balancer| with_policy(balancer, "pick_first", "false")),
-        /// The name under which the application registered its `custom` balancer, and only with it.
-        name: SomeText = Optional,
     } not yet {}
 
     /// The pauses between failed connection attempts.
@@ -323,10 +389,6 @@ fn text<'a>(section: &'a Entries, field: &str) -> Option<&'a str> {
         Value::Scalar(Scalar { text, .. }) => Some(text),
         Value::Sequence(_) | Value::Map(_) => None,
     }
-}
-
-fn with_policy(balancer: &Entries, policy: &str, value: &str) -> Option<String> {
-    (text(balancer, "policy")? == policy).then(|| value.to_owned())
 }
 
 /// Whether case is a question at all.

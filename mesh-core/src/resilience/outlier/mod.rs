@@ -1,6 +1,26 @@
-//! Taking endpoints out for what they answer.
+//! Taking endpoints out for what they answer (Envoy's outlier detection, gRFC A50, Linkerd's probes).
+//!
+//! - [`outcome`] says what an attempt means for its endpoint,
+//! - a [`Record`] belongs to each endpoint, a [`Detector`] to each backend; both outlive updates of the configuration,
+//! - an [`EjectionChange`] is what there is to tell of.
+//!
+//! Failures in a row eject at once, where they are recorded; whatever compares endpoints or takes time happens in the
+//! sweep that ends an interval. So an endpoint whose time is up returns with the first sweep after it.
+
+mod detector;
+#[cfg(all(loom, test))]
+mod models;
+mod outcome;
+mod record;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
+
+pub use detector::Detector;
+pub use outcome::{Outcome, outcome};
+pub use record::{Record, Standing};
 
 /// Why an endpoint is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +41,16 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGatewayErrors,
+        Self::ConsecutiveLocalOriginFailures,
+        Self::SuccessRate,
+        Self::FailurePercentage,
+        Self::Probe,
+    ];
+
     /// A stable word, such as `consecutive_5xx`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,6 +75,9 @@ pub enum Unenforced {
 }
 
 impl Unenforced {
+    /// Every reason, in order.
+    pub const ALL: [Self; 2] = [Self::MaxEjectionOverflow, Self::EnforcementPercentage];
+
     /// A stable word, such as `max_ejection_overflow`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,8 +3,11 @@
 //! Looked for only where there is no problem. What somebody wrote to say that it is meant (`timeout: 0s`,
 //! `tls: { mode: disabled }`) is not warned about.
 
-use std::collections::HashSet;
-use std::net::IpAddr;
+mod backend;
+mod hash;
+mod subset;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +18,20 @@ use super::problem::{Path, shorten};
 use super::schema::{self, BalancerSection};
 use super::shape::{Field, Named, Spanned};
 use super::warning::Warning;
-use crate::model::{Address, UnknownServices};
+use crate::model::UnknownServices;
 
 /// How many warnings are kept.
 const MAX_WARNINGS: usize = 1000;
 
 /// The warnings about `file`, in its order. `name` is how they call it.
 pub(super) fn warnings(file: &schema::File, name: &Arc<str>) -> Vec<Warning> {
-    let mut lint = Lint { defaults: file.defaults.value(), name, found: Vec::new() };
+    let has_locality = file.locality.value().is_some_and(|section| section.region.is_written());
+    let mut lint = Lint { defaults: file.defaults.value(), has_locality, compared: 0, name, found: Vec::new() };
     if let Some(defaults) = lint.defaults {
-        lint.retry(&defaults.retry, &defaults.timeout, Path::TOP.key("defaults"));
+        let path = Path::TOP.key("defaults");
+        lint.retry(&defaults.retry, &defaults.timeout, path);
+        lint.outlier_detection(&defaults.outlier_detection, path);
+        lint.keepalive(&defaults.keepalive, path);
     }
     lint.unknown_services(file);
     let services = Path::TOP;
@@ -38,6 +45,10 @@ pub(super) fn warnings(file: &schema::File, name: &Arc<str>) -> Vec<Warning> {
 
 struct Lint<'a> {
     defaults: Option<&'a schema::Defaults>,
+    /// Whether anybody knows where this process runs.
+    has_locality: bool,
+    /// How many endpoints were compared with subsets.
+    compared: usize,
     name: &'a Arc<str>,
     found: Vec<Warning>,
 }
@@ -53,12 +64,13 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn service(&mut self, service: &Named<schema::Service>, path: Path<'_>) {
+    fn service(&mut self, service: &'a Named<schema::Service>, path: Path<'_>) {
         let Some(section) = &service.value else { return };
         let routes: &[_] = section.routes.value().map_or(&[], Vec::as_slice);
         self.unbounded(service, routes, path);
         let mut used = HashSet::new();
         let mut catch_all = None;
+        let by_name: Backends<'a> = section.backends.value().into_iter().flatten().filter_map(entry_of).collect();
         let routes_path = path.key("routes");
         for (index, route) in routes.iter().enumerate() {
             let Some(Spanned { value: route, at }) = route.given() else { continue };
@@ -70,7 +82,7 @@ impl<'a> Lint<'a> {
             } else if matches_everything(route) {
                 catch_all = Some(index);
             }
-            self.route(route, section, path);
+            self.route(route, &by_name, path);
             let backends = route.backends.value().into_iter().flatten().filter_map(Field::value);
             used.extend(backends.filter_map(|backend| backend.name.value().cloned()));
         }
@@ -83,6 +95,9 @@ impl<'a> Lint<'a> {
                 self.warn("unused-backend", backend.at, path, message, "name it in a route, or remove it");
             } else if let Some(section) = &backend.value {
                 self.backend(section, path);
+                if routes.is_empty() {
+                    self.missing_hash(section, backend.at, path);
+                }
             }
         }
     }
@@ -136,7 +151,7 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn route(&mut self, route: &schema::Route, service: &schema::Service, path: Path<'_>) {
+    fn route(&mut self, route: &schema::Route, backends: &Backends<'a>, path: Path<'_>) {
         let matches_path = path.key("matches");
         for (index, section) in route.matches.value().into_iter().flatten().enumerate() {
             if let Some(section) = section.value() {
@@ -147,14 +162,23 @@ impl<'a> Lint<'a> {
         let inherited = defaults.map_or(&Field::Absent, |defaults| &defaults.timeout);
         let timeout = if route.timeout.is_written() { &route.timeout } else { inherited };
         self.retry(&route.retry, timeout, path);
-        self.hash(&route.hash_policy, route, service, path);
+        self.hedging(&route.hedging, timeout, path);
+        self.unused_hash(&route.hash_policy, route, backends, path);
         let backends_path = path.key("backends");
         for (index, backend) in route.backends.value().into_iter().flatten().enumerate() {
-            let Some(backend) = backend.value() else { continue };
+            let Some(Spanned { value: backend, at }) = backend.given() else { continue };
             let path = backends_path.index(index);
             let timeout = if backend.timeout.is_written() { &backend.timeout } else { timeout };
             self.retry(&backend.retry, timeout, path);
-            self.hash(&backend.hash_policy, route, service, path);
+            self.hedging(&backend.hedging, timeout, path);
+            self.unused_hash(&backend.hash_policy, route, backends, path);
+            let name = backend.name.value();
+            let Some(section) = name.and_then(|name| backends.get(&**name)) else { continue };
+            self.subset(backend, section, path);
+            let policies = if backend.hash_policy.is_written() { &backend.hash_policy } else { &route.hash_policy };
+            if policies.value().is_none_or(Vec::is_empty) {
+                self.missing_hash(section, *at, path);
+            }
         }
     }
 
@@ -205,25 +229,24 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// The balancers of today choose without a hash; one of the application may look at it.
-    fn hash(
-        &mut self,
-        field: &Field<Vec<Field<schema::HashPolicy>>>,
-        route: &schema::Route,
-        service: &schema::Service,
-        path: Path<'_>,
-    ) {
-        let Some(Spanned { value, at }) = field.given() else { return };
-        let names: HashSet<_> =
-            route.backends.value().into_iter().flatten().filter_map(|backend| backend.value()?.name.value()).collect();
-        let is_used = service.backends.value().into_iter().flatten().any(|backend| {
-            let balancer = backend.value.as_ref().and_then(|section| self.balancer(section));
-            names.contains(&backend.name) && balancer.is_some_and(|balancer| is_policy(balancer, Balancer::Custom))
-        });
-        if !value.is_empty() && !is_used {
-            let message = "no backend of this route has a balancer that looks at a hash".to_owned();
-            let help = "use a `custom` balancer, or remove it";
-            self.warn("unused-hash-policy", *at, path.key("hash_policy"), message, help);
+    fn hedging(&mut self, field: &Field<Option<schema::Hedging>>, timeout: &Timeout, path: Path<'_>) {
+        let Some(hedging) = field.value().and_then(Option::as_ref) else { return };
+        let path = path.key("hedging");
+        if let Some(Spanned { value: MethodList::All, at }) = hedging.methods.given() {
+            let message = "a POST may be carried out by two servers".to_owned();
+            let help = "list the methods that may be sent twice, such as `[GET, PUT]`";
+            self.warn("retry-all-methods", *at, path.key("methods"), message, help);
+        }
+        if let (Some(Spanned { value: delay, at }), Some(timeout)) =
+            (hedging.delay.given(), timeout.value().copied().flatten())
+            && *delay >= timeout
+        {
+            let message = format!(
+                "the second attempt comes after {}, and the whole request may take only {}",
+                format(*delay),
+                format(timeout)
+            );
+            self.warn("hedging-too-late", *at, path.key("delay"), message, "make it a fraction of the timeout");
         }
     }
 
@@ -231,43 +254,13 @@ impl<'a> Lint<'a> {
     fn balancer(&self, section: &'a schema::Backend) -> Option<&'a BalancerSection> {
         section.load_balancer.value().or_else(|| self.defaults.and_then(|defaults| defaults.load_balancer.value()))
     }
+}
 
-    fn backend(&mut self, section: &schema::Backend, path: Path<'_>) {
-        let endpoints = section.endpoints.given();
-        if let Some(Spanned { value, at }) = endpoints
-            && value.is_empty()
-        {
-            let message = "there is no endpoint: every request to this backend fails".to_owned();
-            self.warn("no-endpoints", *at, path.key("endpoints"), message, "list some, or use `dns`");
-        }
-        let addresses = || endpoints.into_iter().flat_map(|list| list.value.iter()).filter_map(Field::given);
-        let own = section.load_balancer.value();
-        let defaults = self.defaults.and_then(|defaults| defaults.load_balancer.value());
-        if let Some(balancer) = own.or(defaults)
-            && is_policy(balancer, Balancer::PickFirst)
-            && !balancer.shuffle.or(false)
-            && addresses().count() > 2
-        {
-            let message = "every client uses the first endpoint that it can connect to, and the others idle".to_owned();
-            let help = "set `shuffle: true`, or use another balancer";
-            self.warn("pick-first-of-many", balancer.at, path.key("load_balancer"), message, help);
-        }
-        if !section.tls.is_written()
-            && let Some((index, Spanned { value: address, at })) =
-                addresses().enumerate().find(|(_, address)| is_public(&address.value))
-        {
-            let message = format!("requests to {address} go over the internet in plaintext");
-            let help = "add `tls: { mode: simple }`; `mode: disabled` says that plaintext is meant";
-            self.warn("public-plaintext", *at, path.key("endpoints").index(index), message, help);
-        }
-        if let Some(Spanned { value: budget, at }) = section.retry_budget.given()
-            && (budget.percent.value(), budget.min_concurrent.value()) == (Some(&0), Some(&0))
-        {
-            let message = "the budget allows no retry at all".to_owned();
-            let help = "raise it; `retry: none` of a route says that none is meant";
-            self.warn("empty-retry-budget", *at, path.key("retry_budget"), message, help);
-        }
-    }
+/// The backends of a service.
+type Backends<'a> = HashMap<&'a str, &'a schema::Backend>;
+
+fn entry_of(named: &Named<schema::Backend>) -> Option<(&str, &schema::Backend)> {
+    Some((&*named.name, named.value.as_ref()?))
 }
 
 fn is_policy(balancer: &BalancerSection, policy: Balancer) -> bool {
@@ -287,34 +280,4 @@ fn matches_everything(route: &schema::Route) -> bool {
             && !fraction.is_written()
     };
     matches.is_empty() || matches.iter().filter_map(Field::value).any(is_empty)
-}
-
-/// Whether packets to it leave what one operator is likely to hold in hand (RFC 6890, RFC 4193).
-fn is_public(address: &Address) -> bool {
-    let Address::Socket(address) = address else { return false };
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            let is_benchmark = a == 198 && (18..20).contains(&b);
-            !(ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || ip.is_multicast()
-                || a == 0
-                || a >= 240
-                || is_shared
-                || is_benchmark)
-        }
-        IpAddr::V6(ip) => {
-            let is_documentation = ip.segments()[..2] == [0x2001, 0xdb8];
-            !(ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local()
-                || ip.is_multicast()
-                || is_documentation)
-        }
-    }
 }

@@ -1,0 +1,199 @@
+//! As much of Protobuf's wire format and of base64 as a load report takes.
+
+/// The fields of a message in their order. `None` is the place where it is malformed, and the end.
+pub(super) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+/// The value of a field.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    Double(f64),
+    /// A text, or a message.
+    Bytes(&'a [u8]),
+    /// Of a type that no field of a report has.
+    Other,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(message: &'a [u8]) -> Self {
+        Self { rest: message }
+    }
+
+    fn field(&mut self) -> Option<(u32, Value<'a>)> {
+        let tag = u32::try_from(self.varint()?).ok()?;
+        let number = tag >> 3;
+        let value = match tag & 0b111 {
+            0 => {
+                self.varint()?;
+                Value::Other
+            }
+            1 => {
+                let (bytes, rest) = self.rest.split_first_chunk()?;
+                self.rest = rest;
+                Value::Double(f64::from_le_bytes(*bytes))
+            }
+            2 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                let (bytes, rest) = self.rest.split_at_checked(length)?;
+                self.rest = rest;
+                Value::Bytes(bytes)
+            }
+            5 => {
+                self.rest = self.rest.get(4..)?;
+                Value::Other
+            }
+            // Groups, which proto3 does not have, and types that there are not.
+            _ => return None,
+        };
+        (number > 0).then_some((number, value))
+    }
+
+    /// A number of at most 64 bits, seven in a byte, the lowest first.
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<(u32, Value<'a>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_none() {
+            self.rest = &[];
+        }
+        Some(field)
+    }
+}
+
+/// Writes what `text` encodes (RFC 4648, 4) to the front of `decoded`, which has at least three bytes for each four of
+/// `text` and two more, and says how many bytes that are. `None` if it is not base64.
+///
+/// Padding may be left out, but must be right if it is there. Bits behind the last byte are not looked at.
+pub(super) fn decode_base64(text: &[u8], decoded: &mut [u8]) -> Option<usize> {
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    if padding > 2 || (padding > 0 && !text.len().is_multiple_of(4)) {
+        return None;
+    }
+    let text = &text[..text.len() - padding];
+    let mut length = 0;
+    for group in text.chunks(4) {
+        // One character alone has too few bits for a byte.
+        let size = group.len().checked_sub(2)? + 1;
+        let mut bits = 0;
+        for (place, byte) in (0..).zip(group) {
+            bits |= sextet(*byte)? << (18 - 6 * place);
+        }
+        decoded.get_mut(length..length + size)?.copy_from_slice(&bits.to_be_bytes()[1..1 + size]);
+        length += size;
+    }
+    Some(length)
+}
+
+fn sextet(byte: u8) -> Option<u32> {
+    let sextet = match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    };
+    Some(u32::from(sextet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_one_by_one() {
+        let message = [
+            &[0x08, 0x96, 0x01][..],
+            &[0x11, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
+            &[0x1a, 0x02, b'h', b'i'],
+            &[0x25, 1, 2, 3, 4],
+            &[0xfa, 0xff, 0xff, 0xff, 0x0f, 0x00],
+        ]
+        .concat();
+        let wanted = [
+            (1, Value::Other),
+            (2, Value::Double(1.0)),
+            (3, Value::Bytes(b"hi")),
+            (4, Value::Other),
+            ((1 << 29) - 1, Value::Bytes(b"")),
+        ];
+        assert_eq!(Fields::of(&message).collect::<Option<Vec<_>>>().unwrap(), wanted);
+    }
+
+    #[test]
+    fn malformed_fields_end_a_message() {
+        let cases: [&[u8]; 11] = [
+            &[0x80],
+            &[0x08],
+            &[0x09, 0, 0, 0, 0, 0, 0, 0],
+            &[0x0a, 0x02, b'h'],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+            &[0x0d, 0, 0, 0],
+            &[0x0b, 0x0c],
+            &[0x0e],
+            &[0x00, 0x00],
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+            &[0x88, 0x80, 0x80, 0x80, 0x10, 0x00],
+        ];
+        for message in cases {
+            assert_eq!(Fields::of(message).collect::<Vec<_>>(), [None], "{message:x?}");
+        }
+    }
+
+    /// RFC 4648, 10, and what is not base64.
+    #[test]
+    fn base64_is_decoded_with_and_without_padding() {
+        let cases: [(&str, Option<&[u8]>); 22] = [
+            ("", Some(b"")),
+            ("Zg==", Some(b"f")),
+            ("Zg", Some(b"f")),
+            ("Zm8=", Some(b"fo")),
+            ("Zm8", Some(b"fo")),
+            ("Zm9v", Some(b"foo")),
+            ("Zm9vYg==", Some(b"foob")),
+            ("Zm9vYmE", Some(b"fooba")),
+            ("Zm9vYmFy", Some(b"foobar")),
+            ("+/+/", Some(&[0xfb, 0xff, 0xbf])),
+            ("Zh==", Some(b"f")),
+            ("Z", None),
+            ("Zm9vY", None),
+            ("Zg=", None),
+            ("Zg===", None),
+            ("Z===", None),
+            ("====", None),
+            ("=", None),
+            ("Zg==Zg==", None),
+            ("Zm9v,Zm9v", None),
+            ("Zm-_", None),
+            (" Zm9v", None),
+        ];
+        for (text, wanted) in cases {
+            let mut decoded = vec![0; text.len() / 4 * 3 + 2];
+            let length = decode_base64(text.as_bytes(), &mut decoded);
+            assert_eq!(length.map(|length| &decoded[..length]), wanted, "{text}");
+        }
+    }
+}

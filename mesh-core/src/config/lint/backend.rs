@@ -1,0 +1,187 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::choice::Balancer;
+use super::super::duration::format;
+use super::super::problem::Path;
+use super::super::schema;
+use super::super::shape::{Field, Spanned};
+use super::{Lint, is_policy};
+use crate::model::{Address, Health};
+
+impl Lint<'_> {
+    pub(super) fn backend(&mut self, section: &schema::Backend, path: Path<'_>) {
+        self.endpoints(section, path);
+        self.balancer_of(section, path);
+        if !section.tls.is_written() {
+            self.public(section, path);
+        }
+        if let Some(Spanned { value: budget, at }) = section.retry_budget.given()
+            && (budget.percent.value(), budget.min_concurrent.value()) == (Some(&0), Some(&0))
+        {
+            let message = "the budget allows no retry at all".to_owned();
+            let help = "raise it; `retry: none` of a route says that none is meant";
+            self.warn("empty-retry-budget", *at, path.key("retry_budget"), message, help);
+        }
+        let prefer = section.locality_policy.value().and_then(|policy| policy.prefer.given());
+        if let Some(Spanned { at, .. }) = prefer
+            && !self.has_locality
+        {
+            let message = "nobody says where this process runs, so no endpoint is nearer than another".to_owned();
+            let help = "set `locality` at the top of the file, or `MESH_LOCALITY`";
+            self.warn("prefer-without-locality", *at, path.key("locality_policy").key("prefer"), message, help);
+        }
+        self.keepalive(&section.keepalive, path);
+        self.outlier_detection(&section.outlier_detection, path);
+        if let Some(Spanned { value: Some(_), at }) = section.outlier_detection.given()
+            && all_endpoints(section)
+                .is_some_and(|mut endpoints| endpoints.next().is_some() && endpoints.next().is_none())
+        {
+            let message = "the only endpoint can be ejected, and every request fails until it is back".to_owned();
+            let help = "list more endpoints, or set `max_ejection_percent: 0` or `outlier_detection: none`";
+            self.warn("outlier-detection-of-one", *at, path.key("outlier_detection"), message, help);
+        }
+    }
+
+    fn endpoints(&mut self, section: &schema::Backend, path: Path<'_>) {
+        const CODE: &str = "no-endpoints";
+        if let Some(Spanned { value, at }) = section.endpoints.given() {
+            if value.is_empty() {
+                let message = "there is no endpoint: every request to this backend fails".to_owned();
+                self.warn(CODE, *at, path.key("endpoints"), message, "list some, or use `dns`");
+            } else if !value.iter().filter_map(Field::value).any(can_be_picked) {
+                let message = "no endpoint can be picked: every request to this backend fails".to_owned();
+                let help = "give one that is `healthy` a `weight`";
+                self.warn(CODE, *at, path.key("endpoints"), message, help);
+            }
+        }
+        if let Some(Spanned { value, at }) = section.localities.given() {
+            let can_be_used = |locality: &schema::LocalitySection| {
+                locality.weight.value() != Some(&0)
+                    && locality.endpoints.value().into_iter().flatten().filter_map(Field::value).any(can_be_picked)
+            };
+            if !value.iter().filter_map(Field::value).any(can_be_used) {
+                let message = "no endpoint can be picked: every request to this backend fails".to_owned();
+                let help = "list one that is `healthy`, and give it and its locality a `weight`";
+                self.warn(CODE, *at, path.key("localities"), message, help);
+            }
+        }
+    }
+
+    fn balancer_of(&mut self, section: &schema::Backend, path: Path<'_>) {
+        let Some(balancer) = self.balancer(section) else { return };
+        if is_policy(balancer, Balancer::PickFirst)
+            && !balancer.shuffle.or(false)
+            && all_endpoints(section).is_some_and(|endpoints| endpoints.count() > 2)
+        {
+            let message = "every client uses the first endpoint that it can connect to, and the others idle".to_owned();
+            let help = "set `shuffle: true`, or use another balancer";
+            self.warn("pick-first-of-many", balancer.at, path.key("load_balancer"), message, help);
+        }
+        let weighs = balancer.policy.value().is_none_or(|policy| {
+            !matches!(policy, Balancer::PickFirst | Balancer::RingHash | Balancer::Maglev | Balancer::Custom)
+        });
+        if let Some(Spanned { at, .. }) = section.slow_start.given()
+            && !weighs
+        {
+            let message =
+                "the balancer of this backend does not choose by share, and starts no endpoint slowly".to_owned();
+            let help = "use another balancer, or remove it";
+            self.warn("unused-slow-start", *at, path.key("slow_start"), message, help);
+        }
+    }
+
+    fn public(&mut self, section: &schema::Backend, path: Path<'_>) {
+        const HELP: &str = "add `tls: { mode: simple }`; `mode: disabled` says that plaintext is meant";
+        let first = |list: Option<&Vec<Field<schema::EndpointSection>>>| {
+            let mut addresses = list.into_iter().flatten().map(|item| item.value()?.address.given()).enumerate();
+            addresses.find_map(|(index, address)| {
+                let Spanned { value: address, at } = address?;
+                is_public(address)
+                    .then(|| (index, *at, format!("requests to {address} go over the internet in plaintext")))
+            })
+        };
+        if let Some((index, at, message)) = first(section.endpoints.value()) {
+            self.warn("public-plaintext", at, path.key("endpoints").index(index), message, HELP);
+        }
+        let path = path.key("localities");
+        let mut localities = section.localities.value().into_iter().flatten().enumerate();
+        let found = localities.find_map(|(place, item)| Some((place, first(item.value()?.endpoints.value())?)));
+        if let Some((place, (index, at, message))) = found {
+            self.warn("public-plaintext", at, path.index(place).key("endpoints").index(index), message, HELP);
+        }
+    }
+
+    pub(super) fn keepalive(&mut self, field: &Field<Option<schema::Keepalive>>, path: Path<'_>) {
+        const LEAST: Duration = Duration::from_secs(10);
+        let time = field.value().and_then(|section| section.as_ref()?.time.given());
+        if let Some(Spanned { value: time, at }) = time
+            && *time < LEAST
+        {
+            let message = format!(
+                "a ping every {}: many gRPC servers answer that with `too_many_pings` and close the connection",
+                format(*time)
+            );
+            let help = "write at least 10s, and ask whoever runs the server what it permits";
+            self.warn("frequent-keepalive", *at, path.key("keepalive").key("time"), message, help);
+        }
+    }
+
+    pub(super) fn outlier_detection(&mut self, field: &Field<Option<schema::OutlierDetection>>, path: Path<'_>) {
+        let Some(Spanned { value: Some(section), at }) = field.given() else { return };
+        let consecutive =
+            [&section.consecutive_5xx, &section.consecutive_gateway_errors, &section.consecutive_local_origin_failures];
+        let detects = consecutive.iter().any(|field| field.value().is_some_and(Option::is_some))
+            || section.success_rate.is_written()
+            || section.failure_percentage.is_written();
+        if !detects || section.max_ejection_percent.value() == Some(&0) {
+            let why = if detects { "`max_ejection_percent` is 0" } else { "nothing is counted" };
+            let help = "raise it or count something; `outlier_detection: none` says that no ejection is meant";
+            let message = format!("no endpoint is ever ejected: {why}");
+            self.warn("idle-outlier-detection", *at, path.key("outlier_detection"), message, help);
+        }
+    }
+}
+
+/// The endpoints of a backend, wherever they are listed. `None` if they are not.
+pub(super) fn all_endpoints(section: &schema::Backend) -> Option<impl Iterator<Item = &schema::EndpointSection>> {
+    let listed = section.endpoints.is_written() || section.localities.is_written();
+    let localities = section.localities.value().into_iter().flatten().filter_map(Field::value);
+    let of_localities = localities.filter_map(|locality| locality.endpoints.value()).flatten();
+    let endpoints = section.endpoints.value().into_iter().flatten().chain(of_localities);
+    listed.then(|| endpoints.filter_map(Field::value))
+}
+
+fn can_be_picked(endpoint: &schema::EndpointSection) -> bool {
+    endpoint.weight.value() != Some(&0) && endpoint.health.value() == Some(&Health::Healthy)
+}
+
+/// Whether packets to it leave what one operator is likely to hold in hand (RFC 6890, RFC 4193).
+fn is_public(address: &Address) -> bool {
+    let Address::Socket(address) = address else { return false };
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_benchmark = a == 198 && (18..20).contains(&b);
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || ip.is_multicast()
+                || a == 0
+                || a >= 240
+                || is_shared
+                || is_benchmark)
+        }
+        IpAddr::V6(ip) => {
+            let is_documentation = ip.segments()[..2] == [0x2001, 0xdb8];
+            !(ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+                || ip.is_multicast()
+                || is_documentation)
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What holds for the connections of a backend: how they are kept, and how many there may be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mesh_core::model::{self, ConnectionPolicy};
+use mesh_core::resilience::limits::Limit;
+use rand::{Rng, RngExt};
+use tokio::sync::Notify;
+
+use super::Cluster;
+
+/// How connections are kept. A change holds for those made from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) kept: ConnectionPolicy,
+    /// The most of them, over all endpoints.
+    pub(crate) max: Option<u32>,
+}
+
+impl Policy {
+    fn of(config: &model::Backend) -> Self {
+        Self { kept: config.connections, max: config.circuit_breaker.max_connections }
+    }
+}
+
+/// The connections of a backend. It outlives the [`Cluster`]: those of the former settings count as long as they live.
+pub(crate) struct Account {
+    policy: ArcSwap<Policy>,
+    open: AtomicU32,
+    /// Whether it was told that the limit is reached, since a connection ended last.
+    told: AtomicBool,
+    /// One connection less, or another limit: for those who wait for one over HTTP/1.1.
+    pub(super) freed: Notify,
+}
+
+impl Account {
+    pub(super) fn new(config: &model::Backend) -> Self {
+        Self {
+            policy: ArcSwap::from_pointee(Policy::of(config)),
+            open: AtomicU32::new(0),
+            told: AtomicBool::new(false),
+            freed: Notify::new(),
+        }
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        **self.policy.load()
+    }
+
+    pub(super) fn update(&self, config: &model::Backend) {
+        self.policy.store(Arc::new(Policy::of(config)));
+        self.told.store(false, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    fn max(&self) -> u32 {
+        self.policy.load().max.unwrap_or(u32::MAX)
+    }
+}
+
+/// One connection that counts, from the attempt to make it to its end.
+pub(super) struct Claim(Arc<Cluster>);
+
+impl Claim {
+    /// A place for one more connection. `needed`: even above the limit, because its endpoint has none.
+    pub(super) fn new(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
+        let account = &cluster.account;
+        let max = if needed { u32::MAX } else { account.max() };
+        let count = |open: u32| (open < max).then_some(open + 1);
+        let counted = account.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, count);
+        counted.is_ok().then(|| Self(Arc::clone(cluster)))
+    }
+
+    /// Whether only an endpoint without a connection may make one. Whoever asks would have made one.
+    pub(super) fn is_refused(cluster: &Cluster) -> bool {
+        let account = &cluster.account;
+        let refused = account.open.load(Ordering::Acquire) >= account.max();
+        if refused && !account.told.swap(true, Ordering::Relaxed) {
+            cluster.overflow(Limit::Connections);
+        }
+        refused
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let account = &self.0.account;
+        account.open.fetch_sub(1, Ordering::AcqRel);
+        account.told.store(false, Ordering::Relaxed);
+        if account.max() < u32::MAX {
+            account.freed.notify_one();
+            self.0.queue.wake();
+        }
+    }
+}
+
+/// `age`, up to a tenth shorter or longer: connections that were made at once do not end at once (gRFC A9).
+pub(super) fn jittered(age: Duration, rng: &mut impl Rng) -> Duration {
+    let tenth = age / 10;
+    age - tenth + (tenth * 2).mul_f64(rng.random_range(0.0..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn the_age_is_jittered_by_a_tenth() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let ages: Vec<_> = (0..1000).map(|_| jittered(Duration::from_secs(1000), &mut rng).as_secs()).collect();
+        assert!(ages.iter().all(|age| (900..=1100).contains(age)), "{ages:?}");
+        let tenths = |range: std::ops::Range<u64>| ages.iter().filter(|age| range.contains(age)).count();
+        // Five sigma of 1000 draws at one tenth.
+        assert!((53..=147).contains(&tenths(900..920)) && (53..=147).contains(&tenths(1080..1100)), "{ages:?}");
+    }
+}
