@@ -33,9 +33,9 @@ use crate::error::BoxError;
 /// ejected says the policy, [`OutlierDetection`], as for a [`Mesh`](crate::Mesh)'s own clients. An endpoint belongs to
 /// the backend until the last clone of its service and the last response of it are gone.
 ///
-/// An answer is judged at its end: gRPC's by its trailers, HTTP's by its status; a response that breaks, and an error of
-/// the inner service that is the peer's as the [classifier](Self::with_classifier) has it, is a missing answer. A request
-/// that is given up says nothing: put a [`TimeoutLayer`](super::TimeoutLayer) inside, or an endpoint that never answers is
+/// A head that is a failure counts at once, any other answer at its end: gRPC's by its trailers, HTTP's by its status. A
+/// response that breaks is a missing answer, and so is an error of the inner service that is the peer's, as the
+/// [classifier](Self::with_classifier) has it, or a deadline inside. A request that is given up says nothing: put a [`TimeoutLayer`](super::TimeoutLayer) inside, or an endpoint that never answers is
 /// never ejected.
 ///
 /// # Readiness

@@ -59,7 +59,8 @@ async fn od_07_what_counts_against_an_endpoint() {
         || Answer::response(Response::new(Script::of("m").trailer("grpc-status", "14"))),
         || Answer::response(Response::new(Script::of("m").trailer("grpc-status", "0"))),
     ];
-    let cases: [(bool, fn() -> Answer, bool); 14] = [
+    type Case = (bool, fn() -> Answer, bool);
+    let cases: [Case; 14] = [
         (false, Answer::ok, false),
         (false, || Answer::status(404), false),
         (false, || Answer::status(500), true),
