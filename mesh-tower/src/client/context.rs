@@ -421,15 +421,14 @@ fn is_success(outcome: &Outcome) -> Option<bool> {
             Some(outlier::Outcome::of_code(GrpcFailures::ServerErrors, *code) == outlier::Outcome::Success)
         }
         Outcome::Response { status, .. } => Some(!status.is_server_error()),
-        Outcome::Failed(kind) => match kind {
+        Outcome::Failed(
             ErrorKind::NoHealthyEndpoint
             | ErrorKind::DeadlineExceeded
             | ErrorKind::PerTryTimeout
             | ErrorKind::Refused
             | ErrorKind::Reset
-            | ErrorKind::Protocol => Some(false),
-            _ => None,
-        },
+            | ErrorKind::Protocol,
+        ) => Some(false),
         _ => None,
     }
 }
