@@ -44,7 +44,7 @@ impl RequestOptions {
         self
     }
 
-    /// Leaves the route's retry policy aside. A request that no peer has processed is still sent again.
+    /// Leaves the route's retry and hedging policies aside. A request that no peer has processed is still sent again.
     #[must_use]
     pub fn no_retry(mut self) -> Self {
         self.no_retry = true;
