@@ -310,7 +310,7 @@ async fn cl_13_who_takes_no_acknowledgement_is_not_read() {
 /// CL-13: a flood takes no more than its turn; requests go on, on this connection and beside it.
 #[tokio::test]
 async fn cl_13_floods_of_control_frames_leave_the_others_their_turn() {
-    const FRAMES: u32 = 50_000;
+    const FRAMES: u32 = 20_000;
     watched(async {
         for control in Control::ALL {
             let (flooding, mut floods) = watch::channel(0_u32);

@@ -175,7 +175,7 @@ async fn an_old_connection_is_replaced_before_it_goes() {
                 changes.push(began.elapsed().as_secs());
                 last = now;
             }
-            sleep(Duration::from_millis(300)).await;
+            sleep(Duration::from_millis(500)).await;
         }
         // then each of them lasts that long, more or less, and the endpoint was ready all the time.
         let mut before = 0;

@@ -97,8 +97,8 @@ fn one_way(
 
 #[tokio::test(start_paused = true)]
 async fn cl_14_no_request_outlives_its_deadline_over_a_lossy_way() {
-    const CALLERS: usize = 16;
-    const LASTS: Duration = Duration::from_secs(120);
+    const CALLERS: usize = 8;
+    const LASTS: Duration = Duration::from_secs(60);
     watched(async {
         let network = MemoryNetwork::new();
         let servers: Vec<_> = (0..3)
@@ -159,7 +159,7 @@ async fn cl_14_no_request_outlives_its_deadline_over_a_lossy_way() {
         // nearly all are answered,
         let answered = outcomes.remove(&None).unwrap_or(0);
         let failed: usize = outcomes.values().sum();
-        assert!(answered > 5000 && failed * 50 < answered, "{answered} were answered; {outcomes:?} failed");
+        assert!(answered > 1000 && failed * 50 < answered, "{answered} were answered; {outcomes:?} failed");
         let expected = [ErrorKind::DeadlineExceeded, ErrorKind::Reset];
         assert!(outcomes.keys().flatten().all(|kind| expected.contains(kind)), "{outcomes:?}");
         // and what was given up is gone.
