@@ -244,7 +244,7 @@ impl<T: Transport> Compiler<T> {
                 }
             }
             match before {
-                Some(before) => picker.following(before),
+                Some(before) => picker.following(before, now),
                 None => picker,
             }
         };
