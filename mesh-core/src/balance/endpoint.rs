@@ -236,11 +236,10 @@ impl<T> Endpoint<T> {
         self.fleet.bump();
     }
 
-    /// It is no longer part of its backend.
+    /// It is no longer part of its backend. Said even of one that never served: what is still under way there may end
+    /// badly, and an ejection that nobody brings back would take a place for ever.
     pub fn leave(&self) {
-        if let Some(record) = self.known_record() {
-            self.fleet.detector().forget(record);
-        }
+        self.fleet.detector().forget(self.record());
     }
 }
 

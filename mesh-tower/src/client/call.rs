@@ -369,6 +369,7 @@ where
     B::Error: Into<BoxError>,
 {
     context.attempt_sent();
+    place.serving.sent();
     let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
     let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let per_attempt = PerAttempt {

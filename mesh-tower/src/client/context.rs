@@ -242,7 +242,7 @@ impl Context {
     fn tell(&mut self, outcome: Outcome, headers: Option<&HeaderMap>) {
         self.finished = true;
         if let (Some(policy), Some(success)) = (&self.backend.config().admission_control, is_success(&outcome)) {
-            self.backend.state().admission().record(policy, success, std::time::Instant::now());
+            self.backend.state().admission().record(policy, success, Instant::now().into_std());
         }
         // An attempt whose future was dropped, by the deadline or with the request, or one that ends with the call.
         self.end_attempt(None, outcome, headers, Next::Return);

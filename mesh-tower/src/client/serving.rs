@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use mesh_core::balance::{Chosen, InFlight, LoadReport};
 use mesh_core::classify::{Attempt, Failure};
 use mesh_core::model::{LoadBalancer, WeightedRoundRobin};
@@ -26,6 +26,10 @@ struct Watch {
     began: Instant,
     /// When the request is over, whatever its attempt comes to.
     deadline: Option<Instant>,
+    /// Whether the request is on its way. Until then it waits for a connection, which may be a limit of ours.
+    sent: bool,
+    /// Whether a head is here that finds nothing wrong, and more is to come.
+    answered: bool,
 }
 
 impl Serving {
@@ -55,7 +59,7 @@ impl Serving {
         };
         let watched = probes || is_watched(backend);
         let watch =
-            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, began: Instant::now(), deadline });
+            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, began: Instant::now(), deadline, sent: false, answered: false });
         Some(Self { in_flight, watch })
     }
 
@@ -63,25 +67,27 @@ impl Serving {
         self.in_flight.endpoint()
     }
 
-    /// Tells how the attempt went. `attempt` may be a head whose status follows with its trailers: that is no answer yet.
+    /// The request goes out: from now on it is the endpoint that keeps it waiting.
+    pub(super) fn sent(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.sent = true;
+        }
+    }
+
+    /// Tells how the attempt went. `attempt` may be a head that more follows: its body may break off, and the status of
+    /// gRPC comes behind it. Only what such a head says of failures is final, and of a probe over HTTP, whose body may take
+    /// for ever.
     pub(super) fn judge(&mut self, attempt: &Attempt<'_>) {
-        if let Attempt::Response { end_of_stream: false, .. } = attempt
-            && self.watch.as_ref().is_some_and(|watch| watch.grpc)
-        {
-            self.observe_latency();
-            return;
+        let Some(watch) = &mut self.watch else { return };
+        if let Attempt::Response { status, headers, end_of_stream: false } = attempt {
+            watch.learn(self.in_flight.endpoint(), *status, headers);
+            watch.answered = true;
+            if watch.grpc || !(status.is_server_error() || watch.probes) {
+                return;
+            }
         }
         let Some(watch) = self.watch.take() else { return };
         watch.judge(self.in_flight.endpoint(), attempt);
-    }
-
-    /// A response head is here: of a gRPC call it says nothing else yet.
-    fn observe_latency(&mut self) {
-        let Some(watch) = &self.watch else { return };
-        if let LoadBalancer::PeakEwma(policy) = &watch.backend.config().load_balancer {
-            let now = Instant::now();
-            self.in_flight.endpoint().observe_latency(now - watch.began, now.into_std(), policy);
-        }
     }
 }
 
@@ -92,36 +98,38 @@ fn is_watched(backend: &Backend) -> bool {
 }
 
 impl Watch {
-    fn judge(self, endpoint: &Arc<Endpoint>, attempt: &Attempt<'_>) {
-        let config = self.backend.config();
+    /// What a response tells balancers: its head and, of gRPC, its trailers.
+    fn learn(&self, endpoint: &Arc<Endpoint>, status: StatusCode, headers: &HeaderMap) {
         let now = Instant::now();
-        match (&config.load_balancer, attempt) {
-            (LoadBalancer::PeakEwma(policy), Attempt::Response { status, .. })
-                if !self.grpc && !status.is_server_error() =>
-            {
+        match &self.backend.config().load_balancer {
+            LoadBalancer::PeakEwma(policy) if !self.answered && !status.is_server_error() => {
                 endpoint.observe_latency(now - self.began, now.into_std(), policy);
             }
-            (LoadBalancer::WeightedRoundRobin(policy), Attempt::Response { headers, .. }) if !policy.out_of_band => {
+            LoadBalancer::WeightedRoundRobin(policy) if !policy.out_of_band => {
                 if let Some(weight) = reported(headers, policy) {
                     endpoint.report_weight(weight, now.into_std());
                 }
             }
             _ => {}
         }
-        match &config.outlier_detection {
-            Some(policy) => {
-                let outcome = outlier::outcome(policy.grpc_failures, self.grpc, attempt);
-                self.tell(endpoint, outcome, now);
-            }
+    }
+
+    fn judge(self, endpoint: &Arc<Endpoint>, attempt: &Attempt<'_>) {
+        if let Attempt::Response { status, headers, end_of_stream: true } = attempt {
+            self.learn(endpoint, *status, headers);
+        }
+        match &self.backend.config().outlier_detection {
+            Some(policy) => self.tell(endpoint, outlier::outcome(policy.grpc_failures, self.grpc, attempt)),
             None if self.probes => endpoint.release_probe(),
             None => {}
         }
     }
 
-    fn tell(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now: Instant) {
+    fn tell(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
         let Some(policy) = &self.backend.config().outlier_detection else { return };
         let total = self.backend.picker().endpoints().len();
-        let change = endpoint.judge(policy, outcome, total, self.probes, now.into_std(), &mut rand::rng());
+        let now = Instant::now().into_std();
+        let change = endpoint.judge(policy, outcome, total, self.probes, now, &mut rand::rng());
         let cluster = self.backend.transport();
         if let Some(change) = change {
             cluster.ejection(endpoint.address(), change);
@@ -136,12 +144,14 @@ fn reported(headers: &HeaderMap, policy: &WeightedRoundRobin) -> Option<f64> {
 }
 
 impl Drop for Serving {
-    /// Whoever gives up an attempt says nothing about its endpoint; that the time is up does.
+    /// Whoever gives up an attempt says nothing about its endpoint; that the time is up does, and so does a head that was
+    /// there by then: of gRPC it says nothing, of HTTP all that its caller wanted to know.
     fn drop(&mut self) {
         let Some(watch) = self.watch.take() else { return };
-        let now = Instant::now();
         let endpoint = self.in_flight.endpoint();
-        if watch.deadline.is_some_and(|deadline| now >= deadline) {
+        if watch.answered && !watch.grpc {
+            watch.tell(endpoint, Outcome::Success);
+        } else if watch.sent && watch.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             watch.judge(endpoint, &Attempt::Failed(Failure::PerTryTimeout));
         } else if watch.probes {
             endpoint.release_probe();
