@@ -169,6 +169,15 @@ impl<T> Endpoint<T> {
         self.learnt().latency.observe(latency, self.fleet.nanos(now), policy);
     }
 
+    /// A request waited for `time` and got no answer: it would have taken longer.
+    pub fn observe_wait(&self, time: Duration, now: Instant, policy: &PeakEwma) {
+        let latency = &self.learnt().latency;
+        let nanos = self.fleet.nanos(now);
+        if latency.load(0.0, nanos, policy) < time.as_nanos() as f64 {
+            latency.observe(time, nanos, policy);
+        }
+    }
+
     /// What one more request would cost here. `share` is by how much its weight exceeds the mean: it carries so many times
     /// the requests of others.
     pub(super) fn cost(&self, now: Instant, policy: &PeakEwma, share: f64) -> f64 {
@@ -233,11 +242,10 @@ impl<T> Endpoint<T> {
         self.fleet.bump();
     }
 
-    /// It is no longer part of its backend.
+    /// It is no longer part of its backend. Said even of one that never served: what is still under way there may end
+    /// badly, and an ejection that nobody brings back would take a place for ever.
     pub fn leave(&self) {
-        if let Some(record) = self.known_record() {
-            self.fleet.detector().forget(record);
-        }
+        self.fleet.detector().forget(self.record());
     }
 }
 

@@ -13,7 +13,9 @@ use super::ring::Ring;
 use super::tiers::{Tier, Tiers};
 use super::view::{Asleep, Census, Outlook, View};
 use super::{Balance, Endpoint, Fleet, PickRequest, State};
-use crate::model::{self, Address, Health, LoadBalancer, LocalityPolicy, PeakEwma, Place, SlowStart, WeightedRoundRobin};
+use crate::model::{
+    self, Address, Health, LoadBalancer, LocalityPolicy, PeakEwma, Place, SlowStart, WeightedRoundRobin,
+};
 
 /// What a balancer answers.
 #[derive(Debug)]

@@ -88,8 +88,7 @@ impl Guard {
     }
 
     /// The response broke off.
-    fn fail(mut self, kind: ErrorKind) {
-        let failure = if kind == ErrorKind::DeadlineExceeded { Failure::PerTryTimeout } else { Failure::Reset(None) };
+    fn fail(mut self, kind: ErrorKind, failure: Failure) {
         self.serving.judge(&Attempt::Failed(failure));
         self.abandon();
         self.context.finish(Outcome::Failed(kind), None);
@@ -150,7 +149,7 @@ impl Body {
         }
     }
 
-    fn fail(&mut self, kind: ErrorKind, text: &str) -> Error {
+    fn fail(&mut self, kind: ErrorKind, failure: Failure, text: &str) -> Error {
         let place = self.guard.as_ref().map(|guard| {
             let endpoint = guard.serving.endpoint().address();
             format!(" from {} at {endpoint}", guard.context.place())
@@ -158,7 +157,7 @@ impl Body {
         self.inner = Inner::Done;
         self.deadline = None;
         if let Some(guard) = self.guard.take() {
-            guard.fail(kind);
+            guard.fail(kind, failure);
         }
         Error::new(kind, format!("{text}{}", place.unwrap_or_default()))
     }
@@ -205,7 +204,7 @@ impl Body {
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Some(Err(error)) => {
-                    let failed = self.fail(ErrorKind::Reset, "the response broke off");
+                    let failed = self.fail(ErrorKind::Reset, Failure::Reset(None), "the response broke off");
                     Poll::Ready(Some(Err(failed.with_source(error))))
                 }
                 None => {
@@ -219,7 +218,7 @@ impl Body {
     fn h2_error(&mut self, error: h2::Error) -> Error {
         let kind = if error.is_library() { ErrorKind::Protocol } else { ErrorKind::Reset };
         let code = super::attempt::h2_code(&error);
-        let failed = self.fail(kind, "the response broke off");
+        let failed = self.fail(kind, Failure::Reset(None), "the response broke off");
         failed.with_code(code).with_source(error)
     }
 }
@@ -242,15 +241,16 @@ impl HttpBody for Body {
         // There is none any more once the response is whole or broken.
         let Some(deadline) = &mut this.deadline else { return poll };
         let at = deadline.at;
-        let passed = if poll.is_pending() {
+        let (passed, failure) = if poll.is_pending() {
             let sleep = deadline.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            sleep.as_mut().poll(cx).is_ready()
+            (sleep.as_mut().poll(cx).is_ready(), Failure::PerTryTimeout)
         } else {
-            // A reader slower than the peer never waits.
-            Instant::now() >= at
+            // A reader slower than the peer never waits, and is to blame.
+            (Instant::now() >= at, Failure::Local)
         };
         if passed {
-            let error = this.fail(ErrorKind::DeadlineExceeded, "the deadline passed before the end of the response");
+            let error =
+                this.fail(ErrorKind::DeadlineExceeded, failure, "the deadline passed before the end of the response");
             return Poll::Ready(Some(Err(error)));
         }
         poll

@@ -23,28 +23,44 @@ impl RetryPermit {
         let backend = &context.backend;
         let in_time =
             |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
-        let mut place = Self::try_claim(context);
-        if place.is_none() && in_time(2) {
+        let mut place = Self::take(backend);
+        if place.is_err() && in_time(2) {
             // Who waits here is no load, and must not make room for more retries by being counted as one.
             let outside = Outside::step(backend);
             tokio::time::sleep(delay).await;
             drop(outside);
-            place = Self::try_claim(context);
+            place = Self::take(backend);
         }
-        place
+        Self::told(backend, place)
     }
 
     /// Takes a place in the budget if there is one now.
     pub(super) fn try_claim(context: &Context) -> Option<Self> {
-        let backend = &context.backend;
-        let max = backend.config().circuit_breaker.max_retries;
-        let Some(retry) = Permit::acquire(backend.state(), Resource::Retries, max) else {
-            backend.transport().overflow(Limit::Retries);
-            return None;
-        };
-        let free = backend.budget().try_acquire(&backend.config().retry_budget);
-        free.then(|| Self { backend: Arc::clone(backend), _retry: retry })
+        Self::told(&context.backend, Self::take(&context.backend))
     }
+
+    fn take(backend: &Arc<Backend>) -> Result<Self, Full> {
+        let max = backend.config().circuit_breaker.max_retries;
+        let retry = Permit::acquire(backend.state(), Resource::Retries, max).ok_or(Full::Limit)?;
+        let free = backend.budget().try_acquire(&backend.config().retry_budget);
+        free.then(|| Self { backend: Arc::clone(backend), _retry: retry }).ok_or(Full::Budget)
+    }
+
+    /// Tells of the limit once it is clear that there is no place.
+    fn told(backend: &Backend, place: Result<Self, Full>) -> Option<Self> {
+        if matches!(place, Err(Full::Limit)) {
+            backend.transport().overflow(Limit::Retries);
+        }
+        place.ok()
+    }
+}
+
+/// Why there is no place.
+enum Full {
+    /// The circuit breaker's limit is reached.
+    Limit,
+    /// The budget is used up.
+    Budget,
 }
 
 /// A request that is not counted as in flight for a while.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use mesh_core::balance::{Chosen, InFlight, LoadReport};
 use mesh_core::classify::{Attempt, Failure};
 use mesh_core::model::{LoadBalancer, WeightedRoundRobin};
@@ -23,10 +23,12 @@ struct Watch {
     /// Whether it shows if an ejected endpoint is back.
     probes: bool,
     grpc: bool,
-    /// When it was sent.
+    /// When it was put on a connection. Until then it waits for one, which may be a limit of ours.
     sent: Option<Instant>,
     /// When the request is over, whatever its attempt comes to.
     deadline: Option<Instant>,
+    /// Whether a head is here that finds nothing wrong, and more is to come.
+    answered: bool,
 }
 
 impl Serving {
@@ -55,7 +57,8 @@ impl Serving {
             return None;
         };
         let watched = probes || is_watched(backend);
-        let watch = watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, sent: None, deadline });
+        let (backend, sent, answered) = (Arc::clone(backend), None, false);
+        let watch = watched.then(|| Watch { backend, probes, grpc, sent, deadline, answered });
         Some(Self { in_flight, watch })
     }
 
@@ -63,34 +66,31 @@ impl Serving {
         self.in_flight.endpoint()
     }
 
-    /// The request is put on a connection now: what comes of it is the endpoint's.
+    /// The request goes out: from now on it is the endpoint that keeps it waiting.
     pub(super) fn sent(&mut self) {
         if let Some(watch) = &mut self.watch {
             watch.sent = Some(Instant::now());
         }
     }
 
-    /// Tells how the attempt went. `attempt` may be a head whose status follows with its trailers: that is no answer yet.
+    /// Tells how the attempt went. `attempt` may be a head that more follows: its body may break off, and the status of
+    /// gRPC comes behind it. Only what such a head says of failures is final, and of a probe: an endpoint that answers at
+    /// all is back, and a stream that goes on for hours must not keep it out for hours.
     pub(super) fn judge(&mut self, attempt: &Attempt<'_>) {
-        if let Attempt::Response { end_of_stream: false, .. } = attempt
-            && self.watch.as_ref().is_some_and(|watch| watch.grpc)
-        {
-            self.answers();
-            return;
-        }
-        let Some(watch) = self.watch.take() else { return };
-        watch.judge(self.in_flight.endpoint(), attempt);
-    }
-
-    /// The head of a gRPC call is here, its status is not. An endpoint that answers at all is back: a stream that goes on
-    /// for hours must not keep it out for hours.
-    fn answers(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let (endpoint, now) = (self.in_flight.endpoint(), Instant::now());
-        watch.observe_latency(endpoint, now);
-        if watch.probes {
-            watch.tell(endpoint, Outcome::Success, now);
-            watch.probes = false;
+        let endpoint = self.in_flight.endpoint();
+        if let Attempt::Response { status, headers, end_of_stream: false } = attempt {
+            watch.learn(endpoint, *status, headers);
+            watch.answered = true;
+            if watch.grpc || !status.is_server_error() {
+                if std::mem::take(&mut watch.probes) {
+                    watch.tell(endpoint, Outcome::Success, true);
+                }
+                return;
+            }
+        }
+        if let Some(watch) = self.watch.take() {
+            watch.judge(endpoint, attempt);
         }
     }
 }
@@ -102,44 +102,44 @@ fn is_watched(backend: &Backend) -> bool {
 }
 
 impl Watch {
-    fn observe_latency(&self, endpoint: &Endpoint, now: Instant) {
-        if let (LoadBalancer::PeakEwma(policy), Some(sent)) = (&self.backend.config().load_balancer, self.sent) {
-            endpoint.observe_latency(now.saturating_duration_since(sent), now.into_std(), policy);
-        }
-    }
-
-    fn judge(self, endpoint: &Arc<Endpoint>, attempt: &Attempt<'_>) {
-        let config = self.backend.config();
-        let now = Instant::now();
-        match (&config.load_balancer, attempt) {
-            (LoadBalancer::PeakEwma(_), Attempt::Response { status, .. })
-                if !self.grpc && !status.is_server_error() =>
-            {
-                self.observe_latency(endpoint, now);
+    /// What a response tells balancers: its head and, of gRPC, its trailers.
+    fn learn(&self, endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap) {
+        match &self.backend.config().load_balancer {
+            LoadBalancer::PeakEwma(policy) if !self.answered && !status.is_server_error() => {
+                if let Some(sent) = self.sent {
+                    let now = Instant::now();
+                    endpoint.observe_latency(now.saturating_duration_since(sent), now.into_std(), policy);
+                }
             }
-            (LoadBalancer::WeightedRoundRobin(policy), Attempt::Response { headers, .. }) if !policy.out_of_band => {
+            LoadBalancer::WeightedRoundRobin(policy) if !policy.out_of_band => {
                 if let Some(weight) = reported(headers, policy) {
-                    endpoint.report_weight(weight, now.into_std());
+                    endpoint.report_weight(weight, Instant::now().into_std());
                 }
             }
             _ => {}
         }
-        let failures = config.outlier_detection.as_ref().map(|policy| policy.grpc_failures).unwrap_or_default();
-        self.tell(endpoint, outlier::outcome(failures, self.grpc, attempt), now);
     }
 
-    fn tell(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now: Instant) {
+    fn judge(self, endpoint: &Endpoint, attempt: &Attempt<'_>) {
+        if let Attempt::Response { status, headers, end_of_stream: true } = attempt {
+            self.learn(endpoint, *status, headers);
+        }
+        let policy = self.backend.config().outlier_detection.as_ref();
+        let failures = policy.map(|policy| policy.grpc_failures).unwrap_or_default();
+        self.tell(endpoint, outlier::outcome(failures, self.grpc, attempt), self.probes);
+    }
+
+    fn tell(&self, endpoint: &Endpoint, outcome: Outcome, probes: bool) {
         let Some(policy) = &self.backend.config().outlier_detection else {
-            if self.probes {
+            if probes {
                 endpoint.release_probe();
             }
             return;
         };
         let total = self.backend.picker().endpoints().len();
-        let change = endpoint.judge(policy, outcome, total, self.probes, now.into_std(), &mut rand::rng());
-        let cluster = self.backend.transport();
-        if let Some(change) = change {
-            cluster.ejection(endpoint.address(), change);
+        let now = Instant::now().into_std();
+        if let Some(change) = endpoint.judge(policy, outcome, total, probes, now, &mut rand::rng()) {
+            self.backend.transport().ejection(endpoint.address(), change);
         }
     }
 }
@@ -151,11 +151,20 @@ fn reported(headers: &HeaderMap, policy: &WeightedRoundRobin) -> Option<f64> {
 }
 
 impl Drop for Serving {
-    /// Whoever gives up an attempt says nothing about its endpoint; that the time is up does.
+    /// Whoever gives up an attempt says nothing about its endpoint, but for how long it kept the request waiting; that the
+    /// time is up says something, and so does a head that was there by then: of gRPC nothing, of HTTP all that its caller
+    /// wanted to know.
     fn drop(&mut self) {
         let Some(watch) = self.watch.take() else { return };
-        let now = Instant::now();
-        let endpoint = self.in_flight.endpoint();
+        let (endpoint, now) = (self.in_flight.endpoint(), Instant::now());
+        if watch.answered && !watch.grpc {
+            return watch.tell(endpoint, Outcome::Success, watch.probes);
+        }
+        if let (Some(sent), false, LoadBalancer::PeakEwma(policy)) =
+            (watch.sent, watch.answered, &watch.backend.config().load_balancer)
+        {
+            endpoint.observe_wait(now.saturating_duration_since(sent), now.into_std(), policy);
+        }
         if watch.sent.is_some() && watch.deadline.is_some_and(|deadline| now >= deadline) {
             watch.judge(endpoint, &Attempt::Failed(Failure::PerTryTimeout));
         } else if watch.probes {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use mesh_core::balance::State;
 use mesh_core::model::{Address, BackendId};
 use mesh_core::observe::{Event, Next, Observer, Outcome};
+use mesh_core::resilience::limits::Limit;
+use mesh_core::resilience::outlier::EjectionChange;
 use tokio::sync::watch;
 
 use super::{lock, watched_for};
@@ -49,6 +51,15 @@ pub enum Seen {
     /// [`observe::Endpoint`](mesh_core::observe::Endpoint): an endpoint changed its state.
     #[non_exhaustive]
     Endpoint { backend: BackendId, endpoint: Address, state: State },
+    /// [`observe::Ejection`](mesh_core::observe::Ejection): an endpoint was taken out, or came back.
+    #[non_exhaustive]
+    Ejection { backend: BackendId, endpoint: Address, change: EjectionChange },
+    /// [`observe::Overflow`](mesh_core::observe::Overflow): a limit refused a request.
+    #[non_exhaustive]
+    Overflow { backend: BackendId, limit: Limit },
+    /// [`observe::Priority`](mesh_core::observe::Priority): requests go to another priority, or to all endpoints.
+    #[non_exhaustive]
+    Priority { backend: BackendId, priority: Option<u32>, panic: bool },
     /// [`observe::Config`](mesh_core::observe::Config): a configuration was applied or refused. The error as a text.
     #[non_exhaustive]
     Config { version: u64, source: String, error: Option<String> },
@@ -90,6 +101,15 @@ impl From<&Event<'_>> for Seen {
                 endpoint: endpoint.endpoint.clone(),
                 state: endpoint.state,
             },
+            Event::Ejection(ejection) => Self::Ejection {
+                backend: ejection.backend.clone(),
+                endpoint: ejection.endpoint.clone(),
+                change: ejection.change,
+            },
+            Event::Overflow(overflow) => Self::Overflow { backend: overflow.backend.clone(), limit: overflow.limit },
+            Event::Priority(priority) => {
+                Self::Priority { backend: priority.backend.clone(), priority: priority.priority, panic: priority.panic }
+            }
             Event::Config(config) => Self::Config {
                 version: config.version,
                 source: config.source.to_owned(),
