@@ -120,9 +120,9 @@ async fn wait(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
 async fn wait_aside(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
     let cluster = context.backend.transport();
     let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
-    let _waiting = cluster.queue.step_aside(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
+    let aside = cluster.queue.step_aside(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
     loop {
-        let changed = cluster.changed.notified();
+        let changed = aside.changed();
         tokio::pin!(changed);
         changed.as_mut().enable();
         match look_patiently(context, search, Instant::now())? {

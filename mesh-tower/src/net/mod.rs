@@ -168,7 +168,7 @@ impl Cluster {
             series.ejection(change);
         }
         self.changed.notify_waiters();
-        self.queue.wake();
+        self.queue.wake_all();
     }
 
     /// Whether requests for HTTP/1.1 use it.

@@ -206,7 +206,7 @@ pub(crate) fn close(endpoint: &Endpoint) {
     let_go(endpoint, inner);
     pool.used().closed.notify_one();
     pool.cluster.changed.notify_waiters();
-    pool.cluster.queue.wake();
+    pool.cluster.queue.wake_all();
 }
 
 /// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
@@ -250,7 +250,7 @@ fn announce(endpoint: &Endpoint, state: State) {
     let cluster = &endpoint.transport().cluster;
     cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
     cluster.changed.notify_waiters();
-    cluster.queue.wake();
+    cluster.queue.wake_all();
 }
 
 /// Starts the connect loop unless it runs.
