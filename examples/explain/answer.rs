@@ -144,6 +144,7 @@ services:
             ("backends", json!([{ "name": "v1", "weight": 90 }, { "name": "v2", "weight": 10 }])),
             ("timeout_ms", json!(2000)),
             ("hash", Value::Null),
+            ("session", Value::Null),
         ] {
             assert_eq!(answer[field], expected, "{field}");
         }
