@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn the_first_cookie_of_the_name_counts() {
-        let cases: [(&[&[u8]], Option<&[u8]>); 18] = [
+        type Case<'a> = (&'a [&'a [u8]], Option<&'a [u8]>);
+        let cases: [Case<'_>; 18] = [
             (&[], None),
             (&[b""], None),
             (&[b"c=1"], Some(b"1")),

@@ -51,7 +51,7 @@ impl Queue {
         }
     }
 
-    /// An endpoint or the configuration changed: those who wait aside look again, too.
+    /// An endpoint, a connection's limit or the configuration changed: those who wait aside look again, too.
     pub(crate) fn wake_all(&self) {
         self.wake();
         self.beside.notify_waiters();
