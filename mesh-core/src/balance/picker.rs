@@ -271,7 +271,9 @@ impl<T> Picker<T> {
     ) -> Pick<'_, T> {
         for at in &view.probing {
             let endpoint = self.at(*at);
-            if endpoint.state() == State::Ready && endpoint.record().try_probe() {
+            // One that was tried had no room, or failed: whoever is asked next must not be it again.
+            let fresh = endpoint.state() == State::Ready && !is_in(tried, endpoint);
+            if fresh && endpoint.record().try_probe() {
                 self.fleet.bump();
                 return Pick::Ready(Chosen { endpoint, probes: true, sleeper: None });
             }

@@ -26,7 +26,7 @@ pub(super) struct View {
     pub(super) ready: Box<[Members]>,
     /// Those that are ready and wait for one request to show that they are well.
     pub(super) probing: Box<[u32]>,
-    /// Those that may be connected, of the priorities that get something.
+    /// Those that may be connected: of the priorities that get something, and those that are to be probed.
     pub(super) idle: Box<[u32]>,
     /// How many are being connected.
     pub(super) connecting: u32,
@@ -74,7 +74,7 @@ pub(super) enum Shares {
 
 impl<T> Picker<T> {
     pub(super) fn look(&self, version: u64, now: Instant) -> View {
-        let mut seen = Seen { until: None, idle: Vec::new(), probing: Vec::new(), connecting: 0, open: false };
+        let mut seen = Seen { until: None, idle: Vec::new(), dormant: Vec::new(), probing: Vec::new(), connecting: 0, open: false };
         let tiers = &self.tiers.tiers;
         let mut ready: Vec<Vec<u32>> = Vec::with_capacity(self.tiers.groups.len());
         let mut idle_of = Vec::with_capacity(tiers.len());
@@ -114,7 +114,8 @@ impl<T> Picker<T> {
         }
         let shares = self.shares(&loads, &parts);
         let in_use = |tier: &usize| loads[*tier] > 0;
-        let idle = (0..tiers.len()).filter(in_use).flat_map(|tier| seen.idle[idle_of[tier].clone()].to_vec()).collect();
+        let idle = (0..tiers.len()).filter(in_use).flat_map(|tier| seen.idle[idle_of[tier].clone()].to_vec());
+        let idle = idle.chain(seen.dormant.iter().copied()).collect();
         let first = loads.iter().position(|load| *load > 0).map(|tier| tiers[tier].priority);
         let outlook = match () {
             () if shares.iter().any(|(_, group)| !ready[*group as usize].is_empty()) => Outlook::Ready,
@@ -156,8 +157,12 @@ impl<T> Picker<T> {
             }
             match endpoint.standing() {
                 Standing::Active => {}
-                Standing::HalfOpen if state == State::Ready => {
-                    seen.probing.push(*at);
+                Standing::HalfOpen => {
+                    match state {
+                        State::Ready => seen.probing.push(*at),
+                        State::Idle => seen.dormant.push(*at),
+                        _ => {}
+                    }
                     seen.open = true;
                     continue;
                 }
@@ -262,6 +267,8 @@ fn in_turn(weights: &[f64]) -> Shares {
 struct Seen {
     until: Option<Instant>,
     idle: Vec<u32>,
+    /// Those that are to be probed, and have to be connected for that.
+    dormant: Vec<u32>,
     probing: Vec<u32>,
     connecting: u32,
     /// Whether an endpoint may become ready.
