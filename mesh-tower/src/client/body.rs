@@ -249,7 +249,8 @@ impl HttpBody for Body {
             (Instant::now() >= at, Failure::Local)
         };
         if passed {
-            let error = this.fail(ErrorKind::DeadlineExceeded, failure, "the deadline passed before the end of the response");
+            let error =
+                this.fail(ErrorKind::DeadlineExceeded, failure, "the deadline passed before the end of the response");
             return Poll::Ready(Some(Err(error)));
         }
         poll

@@ -58,8 +58,15 @@ impl Serving {
             return None;
         };
         let watched = probes || is_watched(backend);
-        let watch =
-            watched.then(|| Watch { backend: Arc::clone(backend), probes, grpc, began: Instant::now(), deadline, sent: false, answered: false });
+        let watch = watched.then(|| Watch {
+            backend: Arc::clone(backend),
+            probes,
+            grpc,
+            began: Instant::now(),
+            deadline,
+            sent: false,
+            answered: false,
+        });
         Some(Self { in_flight, watch })
     }
 

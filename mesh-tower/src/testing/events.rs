@@ -107,11 +107,9 @@ impl From<&Event<'_>> for Seen {
                 change: ejection.change,
             },
             Event::Overflow(overflow) => Self::Overflow { backend: overflow.backend.clone(), limit: overflow.limit },
-            Event::Priority(priority) => Self::Priority {
-                backend: priority.backend.clone(),
-                priority: priority.priority,
-                panic: priority.panic,
-            },
+            Event::Priority(priority) => {
+                Self::Priority { backend: priority.backend.clone(), priority: priority.priority, panic: priority.panic }
+            }
             Event::Config(config) => Self::Config {
                 version: config.version,
                 source: config.source.to_owned(),
