@@ -5,6 +5,7 @@
 
 mod admission;
 mod breaker;
+mod chance;
 mod churn;
 mod counted;
 mod failover;
