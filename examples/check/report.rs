@@ -79,6 +79,23 @@ mod tests {
     }
 
     #[test]
+    fn shows_what_protects_a_backend() {
+        let text = report(
+            "services: { s: { backends: { b: { dns: b:80, outlier_detection: {}, circuit_breaker: { max_requests: 9 } } } } }\n\
+             defaults: { timeout: 1s, keepalive: { time: 1s } }\n",
+        )
+        .to_string();
+        for line in [
+            "          max_requests: 9  # mesh.yaml:1:102\n",
+            "          consecutive_5xx: 5  # default\n",
+            "        keepalive:\n          time: 1s  # mesh.yaml:2:45\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("[frequent-keepalive]\n"), "{text}");
+    }
+
+    #[test]
     fn json_has_the_shape_that_the_usage_tells() {
         let bad = report(BAD).json();
         let expected = json!({

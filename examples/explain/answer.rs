@@ -139,11 +139,16 @@ services:
         let (answers, _) =
             answers(br#"{"authority": "greeter", "path": "/some", "headers": [["x-user", "ada"]], "draw": 999999}"#);
         let answer = answers[0].as_object().unwrap();
+        let share = |name: &str, weight: u32| json!({ "name": name, "weight": weight, "subset": {}, "load_balancer": "round_robin", "in_force": [] });
         for (field, expected) in [
             ("status", Value::Null),
-            ("backends", json!([{ "name": "v1", "weight": 90 }, { "name": "v2", "weight": 10 }])),
+            ("backends", json!([share("v1", 90), share("v2", 10)])),
+            ("hedging", Value::Null),
+            ("session_affinity", Value::Null),
+            ("hash_policy", json!([])),
             ("timeout_ms", json!(2000)),
             ("hash", Value::Null),
+            ("session", Value::Null),
         ] {
             assert_eq!(answer[field], expected, "{field}");
         }

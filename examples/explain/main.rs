@@ -25,6 +25,9 @@ Tells for each request what the mesh would do with it. Requests are lines of JSO
 Only `authority` must be given. `draw`, 0 to 999999, decides what is left to chance: a fraction of P percent matches
 draws below P * 10000. Balancers that only the program knows are taken for granted.
 
+Answers are lines of JSON too: the route and why it matches, its policies, and its backends, each with its balancer and
+with what is in force for it: localities, limits, outlier detection and so on.
+
 exit code: 0, 1 if the file or one of the lines was bad, 2 if the arguments were";
 
 fn main() -> ExitCode {

@@ -181,6 +181,10 @@ fn is_host(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use mesh_core::model::{Keepalive, OutlierDetection};
+
     use super::*;
 
     #[test]
@@ -239,8 +243,14 @@ mod tests {
 
     #[test]
     fn a_service_is_made_of_its_key() {
-        let settings = Settings::default();
+        let mut settings = Settings::default();
+        settings.defaults.circuit_breaker.max_requests = Some(1024);
+        settings.defaults.outlier_detection = Some(OutlierDetection::default());
+        settings.defaults.keepalive = Some(Keepalive::new(Duration::from_secs(60)));
         let (host, backend) = service("https://greeter.example:8443", &settings).unwrap();
+        assert_eq!(backend.circuit_breaker, settings.defaults.circuit_breaker);
+        assert_eq!(backend.outlier_detection, settings.defaults.outlier_detection);
+        assert_eq!(backend.connections.keepalive, settings.defaults.keepalive);
         assert_eq!((&*host.name, &*host.hosts), ("https://greeter.example:8443", &[][..]));
         let name = DnsName::Host { host: "greeter.example".into(), port: 8443 };
         assert_eq!(backend.discovery, Some(Discovery::new(Finder::Dns(name))));

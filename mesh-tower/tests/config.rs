@@ -8,7 +8,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use mesh_tower::core::model::{Config, LoadBalancer, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
+use mesh_tower::core::model::{
+    Config, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices,
+};
 use mesh_tower::testing::watched;
 use mesh_tower::{BuildError, Builder, Mesh};
 use tempfile::TempDir;
@@ -152,6 +154,7 @@ async fn cf_07_the_builder_says_all_that_the_file_can() {
         .dns_max_ttl(Duration::from_secs(2))
         .dns_timeout(Duration::from_secs(3))
         .propagators(&[Propagator::B3])
+        .locality(&Place::new("eu-west-1", "eu-west-1a", ""))
         .build()
         .await
         .unwrap();
@@ -166,6 +169,7 @@ async fn cf_07_the_builder_says_all_that_the_file_can() {
         "max_ttl: 2s  # builder dns_max_ttl",
         "timeout: 3s  # builder dns_timeout",
         "- b3  # builder propagators",
+        "zone: eu-west-1a  # builder locality",
     ];
     assert_has(&effective(&mesh), &lines);
     mesh.shutdown().await;

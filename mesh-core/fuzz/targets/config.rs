@@ -1,10 +1,10 @@
 //! The configuration file from bytes that nobody vouches for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use mesh_core::config::{ConfigError, parse};
-use mesh_core::model::{Config, RouteAction, UnknownServices};
+use mesh_core::model::{Backend, Config, LoadBalancer, RingHash, RouteAction, UnknownServices};
 
 /// Reads `data` and checks what holds of every answer.
 pub fn run(data: &[u8]) {
@@ -31,6 +31,7 @@ fn check_config(config: &Config) {
     let knows_services = !config.virtual_hosts.is_empty() && !config.backends.is_empty();
     assert!(knows_services || config.settings.unknown_services == UnknownServices::Dns);
     assert!(config.settings.dns.min_ttl <= config.settings.dns.max_ttl);
+    config.backends.values().for_each(|backend| check_backend(backend));
     let mut hosts = HashSet::new();
     for virtual_host in &config.virtual_hosts {
         assert!(virtual_host.hosts.iter().all(|host| hosts.insert(host)), "{virtual_host:?}");
@@ -41,5 +42,22 @@ fn check_config(config: &Config) {
             assert!((1..=u64::from(u32::MAX)).contains(&sum), "{route:?}");
             assert!(forward.backends.iter().all(|backend| config.backends.contains_key(&backend.backend)), "{route:?}");
         }
+    }
+}
+
+fn check_backend(backend: &Backend) {
+    let mut addresses = HashSet::new();
+    let mut weights: HashMap<_, u64> = HashMap::new();
+    for endpoint in &backend.endpoints {
+        assert!(addresses.insert(&endpoint.address), "{backend:?}");
+        *weights.entry(&endpoint.locality).or_default() += u64::from(endpoint.weight);
+    }
+    assert!(weights.values().all(|sum| *sum <= u64::from(u32::MAX)), "{backend:?}");
+    if let LoadBalancer::RingHash(ring) = &backend.load_balancer {
+        assert!((1..=ring.max_size).contains(&ring.min_size) && ring.max_size <= RingHash::MAX_SIZE, "{backend:?}");
+    }
+    if let Some(detection) = &backend.outlier_detection {
+        assert!(detection.max_ejection_time >= detection.base_ejection_time, "{backend:?}");
+        assert!(detection.consecutive_local_origin_failures.is_none() || detection.split_local_origin, "{backend:?}");
     }
 }

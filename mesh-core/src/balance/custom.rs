@@ -68,8 +68,8 @@ pub trait Candidates {
     /// How many requests it is serving for this mesh.
     fn in_flight(&self, index: usize) -> u32;
 
-    /// Whether it is ready and neither ejected nor unhealthy and, unless all of those were, has not been tried by this
-    /// request.
+    /// Whether it is of a priority that gets requests, is ready and neither ejected nor unhealthy (but for a panic, in which
+    /// that does not count) and, unless all of those were, has not been tried by this request.
     fn is_usable(&self, index: usize) -> bool;
 }
 
@@ -92,10 +92,11 @@ impl PickRequest {
 }
 
 /// A policy of the application and the name it is known by.
-#[derive(Clone)]
 pub(super) struct Custom {
     pub(super) name: Arc<str>,
     pub(super) policy: Arc<dyn Balance>,
+    /// The locality of each endpoint, if it has one.
+    pub(super) groups: Box<[u32]>,
 }
 
 impl fmt::Debug for Custom {

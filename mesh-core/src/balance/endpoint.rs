@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -64,9 +64,9 @@ pub struct Endpoint<T> {
     fleet: Arc<Fleet>,
     learnt: OnceLock<Box<Learnt>>,
     in_flight: AtomicU32,
-    /// When it came into its state.
-    since: AtomicU32,
-    state: AtomicU8,
+    /// Its state, in the lowest 8 bits, and when it came into it, in milliseconds of the fleet: a look never sees the
+    /// one without the other.
+    state: AtomicU64,
     /// By what it answers to health checks.
     unhealthy: AtomicBool,
     transport: T,
@@ -89,8 +89,7 @@ impl<T> Endpoint<T> {
             fleet: Arc::clone(fleet),
             learnt: OnceLock::new(),
             in_flight: AtomicU32::new(0),
-            since: AtomicU32::new(0),
-            state: AtomicU8::new(State::Idle as u8),
+            state: AtomicU64::new(pack(State::Idle, 0)),
             unhealthy: AtomicBool::new(false),
             transport,
         }
@@ -108,27 +107,27 @@ impl<T> Endpoint<T> {
 
     /// Its state.
     pub fn state(&self) -> State {
-        State::from_u8(self.state.load(Ordering::Acquire))
+        unpack(self.state.load(Ordering::Acquire)).0
     }
 
     /// Sets the state and returns the one before. For the transport only.
     pub fn set_state(&self, state: State, now: Instant) -> State {
-        let before = State::from_u8(self.state.swap(state as u8, Ordering::AcqRel));
-        if before != state {
-            self.since.store(self.fleet.millis(now), Ordering::Release);
-            if state == State::Ready
-                && let Some(learnt) = self.learnt.get()
-            {
-                learnt.reported.restart();
-            }
-            self.fleet.bump();
+        let next = pack(state, self.fleet.millis(now));
+        let change = |word| (unpack(word).0 != state).then_some(next);
+        let Ok(before) = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change) else { return state };
+        if state == State::Ready
+            && let Some(learnt) = self.learnt.get()
+        {
+            learnt.reported.restart();
         }
-        before
+        self.fleet.bump();
+        unpack(before).0
     }
 
-    /// When it came into its state.
-    pub(super) fn since(&self) -> Instant {
-        self.fleet.at(self.since.load(Ordering::Acquire))
+    /// Its state, and when it came into it.
+    pub(super) fn state_since(&self) -> (State, Instant) {
+        let (state, millis) = unpack(self.state.load(Ordering::Acquire));
+        (state, self.fleet.at(millis))
     }
 
     /// Whether it answers health checks well, or is not asked.
@@ -170,13 +169,20 @@ impl<T> Endpoint<T> {
         self.learnt().latency.observe(latency, self.fleet.nanos(now), policy);
     }
 
-    /// What one more request would cost here.
-    pub(super) fn cost(&self, now: Instant, policy: &PeakEwma) -> f64 {
-        let in_flight = self.in_flight();
-        match self.learnt.get() {
-            Some(learnt) => learnt.latency.load(in_flight, self.fleet.nanos(now), policy),
-            None => Ewma::default().load(in_flight, 0, policy),
+    /// A request waited for `time` and got no answer: it would have taken longer.
+    pub fn observe_wait(&self, time: Duration, now: Instant, policy: &PeakEwma) {
+        let latency = &self.learnt().latency;
+        let nanos = self.fleet.nanos(now);
+        if latency.load(0.0, nanos, policy) < time.as_nanos() as f64 {
+            latency.observe(time, nanos, policy);
         }
+    }
+
+    /// What one more request would cost here. `share` is by how much its weight exceeds the mean: it carries so many times
+    /// the requests of others.
+    pub(super) fn cost(&self, now: Instant, policy: &PeakEwma, share: f64) -> f64 {
+        // Whoever is compared is remembered, so that the latency that is assumed of it is forgotten in time.
+        self.learnt().latency.load(f64::from(self.in_flight()) / share, self.fleet.nanos(now), policy)
     }
 
     /// The endpoint reported a load that makes it worth `weight`.
@@ -224,7 +230,7 @@ impl<T> Endpoint<T> {
         } else {
             detector.record(policy, record, total, outcome, now, rng)
         };
-        if change.is_some() || (probe && outcome == Outcome::Ignored) {
+        if matches!(change, Some(EjectionChange::Ejected { .. } | EjectionChange::Returned)) || probe {
             self.fleet.bump();
         }
         change
@@ -241,6 +247,14 @@ impl<T> Endpoint<T> {
     pub fn leave(&self) {
         self.fleet.detector().forget(self.record());
     }
+}
+
+fn pack(state: State, millis: u64) -> u64 {
+    millis << 8 | state as u64
+}
+
+fn unpack(word: u64) -> (State, u64) {
+    (State::from_u8(word as u8), word >> 8)
 }
 
 /// One request on an endpoint; dropping it ends the count.

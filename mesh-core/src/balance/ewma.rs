@@ -53,11 +53,12 @@ impl Ewma {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// The latency expected of a request that joins `in_flight` others, in nanoseconds; only good for comparing.
+    /// The latency expected of a request that joins `in_flight` others, in nanoseconds; only good for comparing. An
+    /// endpoint that carries twice as much as others has half as many in flight as it counts.
     ///
     /// An endpoint without an answer has the default latency, which is forgotten like any other from the first time that
     /// it is asked for here: it gets a request sooner or later, however fast the others are.
-    pub(crate) fn load(&self, in_flight: u32, now: u64, policy: &PeakEwma) -> f64 {
+    pub(crate) fn load(&self, in_flight: f64, now: u64, policy: &PeakEwma) -> f64 {
         let now = tick(now);
         let estimate = Estimate::unpack(self.0.load(Ordering::Relaxed)).unwrap_or_else(|| {
             let assumed = Estimate { latency: nanos(policy.default_latency), assumed: true, at: now };
@@ -67,7 +68,7 @@ impl Ewma {
         });
         let latency = f64::from(estimate.latency) * kept(estimate.elapsed(now), policy);
         // Of endpoints that are all forgotten the one with fewer requests is still the better one.
-        latency.max(1.0) * (f64::from(in_flight) + 1.0)
+        latency.max(1.0) * (in_flight + 1.0)
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
 
     /// The load of an idle endpoint in milliseconds.
     fn idle(ewma: &Ewma, now: u64) -> f64 {
-        ewma.load(0, now, &policy()) / 1e6
+        ewma.load(0.0, now, &policy()) / 1e6
     }
 
     fn assert_near(value: f64, wanted: f64) {
@@ -157,10 +158,10 @@ mod tests {
     fn load_grows_with_requests_in_flight() {
         let ewma = Ewma::default();
         ewma.observe(millis(10), 0, &policy());
-        assert_near(ewma.load(4, 0, &policy()), 5.0 * 10e6);
+        assert_near(ewma.load(4.0, 0, &policy()), 5.0 * 10e6);
         let forgotten = 86_400 * SECOND;
-        assert!(ewma.load(1, forgotten, &policy()) > ewma.load(0, forgotten, &policy()));
-        assert!(ewma.load(u32::MAX, 0, &policy()).is_finite());
+        assert!(ewma.load(1.0, forgotten, &policy()) > ewma.load(0.0, forgotten, &policy()));
+        assert!(ewma.load(f64::from(u32::MAX), 0, &policy()).is_finite());
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
                 now += pause;
                 ewma.observe(Duration::from_nanos(rtt), now, &policy);
                 greatest = greatest.max(rtt);
-                let load = ewma.load(0, now, &policy);
+                let load = ewma.load(0.0, now, &policy);
                 prop_assert!(load >= rtt as f64 * 0.999 && load <= greatest as f64 * 1.001, "{} {} {}", load, rtt, greatest);
             }
         }
@@ -223,7 +224,7 @@ mod tests {
             let policy = PeakEwma { decay: Duration::from_nanos(decay), default_latency: Duration::MAX };
             let ewma = Ewma::default();
             for _ in 0..2 {
-                let load = ewma.load(in_flight, now, &policy);
+                let load = ewma.load(f64::from(in_flight), now, &policy);
                 prop_assert!(load.is_finite() && load >= 1.0, "{}", load);
                 ewma.observe(Duration::new(rtt, nanos), later, &policy);
             }

@@ -11,13 +11,13 @@ pub struct Fleet {
     changes: AtomicU64,
     epoch: Instant,
     detector: Detector,
-    limits: Limits,
+    limits: Apart<Limits>,
 }
 
 impl Fleet {
     /// No endpoint has changed so far. `now` is where their time begins.
     pub fn new(now: Instant) -> Self {
-        Self { changes: AtomicU64::new(0), epoch: now, detector: Detector::new(now), limits: Limits::new() }
+        Self { changes: AtomicU64::new(0), epoch: now, detector: Detector::new(now), limits: Apart(Limits::new()) }
     }
 
     /// Something changed that pickers go by.
@@ -32,16 +32,16 @@ impl Fleet {
 
     /// What is under way.
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.limits.0
     }
 
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Milliseconds from the beginning to `at`, at most 49 days.
-    pub(super) fn millis(&self, at: Instant) -> u32 {
-        at.saturating_duration_since(self.epoch).as_millis().try_into().unwrap_or(u32::MAX)
+    /// Milliseconds from the beginning to `at`.
+    pub(super) fn millis(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     /// Nanoseconds from the beginning to `at`.
@@ -50,7 +50,17 @@ impl Fleet {
     }
 
     /// The instant of `millis`.
-    pub(super) fn at(&self, millis: u32) -> Instant {
-        self.epoch + Duration::from_millis(millis.into())
+    pub(super) fn at(&self, millis: u64) -> Instant {
+        self.epoch + Duration::from_millis(millis)
+    }
+
+    /// The instant of `nanos`.
+    pub(super) fn at_nanos(&self, nanos: u64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos)
     }
 }
+
+/// Keeps what is written by each request off the cache line of what each pick reads.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Apart<T>(T);

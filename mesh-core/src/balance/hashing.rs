@@ -7,35 +7,42 @@ use rand::Rng;
 use super::keys::Keys;
 use super::picker::{Chosen, Pick, Picker, Policy, is_in};
 use super::shares::ALL;
-use super::tiers::Tier;
+use super::tiers::Group;
 use super::view::{Outlook, View};
 use super::{Endpoint, State, keys_of};
 
+/// How many entries of a table are looked at for one request. Where fewer than one in some hundred endpoints is usable the
+/// others are found otherwise.
+const WALK: usize = 4096;
+
 impl<T> Picker<T> {
-    /// A table for each priority, made of the addresses and weights of its endpoints.
+    /// A table for each priority, made of the addresses and weights of its endpoints: of all that may be picked, whatever
+    /// their health, so that none of the others' requests move when it changes.
     pub(super) fn tables<I>(&self, make: impl Fn(&Keys, &[u64]) -> I) -> Box<[Table<I>]> {
         let tables = self.tiers.tiers.iter().map(|tier| {
+            let mut members = Vec::new();
+            let mut weights = Vec::new();
             let groups = &self.tiers.groups[tier.groups.clone()];
-            let members: Box<[u32]> = groups.iter().flat_map(|group| group.members.iter().copied()).collect();
+            let used = groups.iter().filter(|group| self.in_table(group).next().is_some());
+            let localities: u64 = used.clone().map(|group| u64::from(group.weight)).sum();
+            for group in used {
+                // gRFC A113: its share of its locality times that of its priority, of 2^31.
+                let locality = normalized(group.weight, localities);
+                let sum: u64 = self.in_table(group).map(|at| u64::from(self.weight(at))).sum();
+                let weight = |at| ((locality * normalized(self.weight(at), sum)) >> 31).max(1);
+                weights.extend(self.in_table(group).map(weight));
+                members.extend(self.in_table(group));
+            }
             let keys = keys_of(members.iter().map(|at| self.at(*at).address()));
-            Table { index: make(&keys, &self.hash_weights(tier)), members }
+            Table { index: make(&keys, &weights), members: members.into() }
         });
         tables.collect()
     }
 
-    /// What each endpoint of a priority weighs: its share of its locality times that of its priority (gRFC A113), of
-    /// 2^31.
-    fn hash_weights(&self, tier: &Tier) -> Vec<u64> {
-        let groups = &self.tiers.groups[tier.groups.clone()];
-        let localities: u64 = groups.iter().map(|group| u64::from(group.weight)).sum();
-        let mut weights = Vec::new();
-        for group in groups {
-            let locality = normalized(group.weight, localities);
-            let sum: u64 = group.members.iter().map(|at| u64::from(self.weight(*at))).sum();
-            let weight = |at: &u32| ((locality * normalized(self.weight(*at), sum)) >> 31).max(1);
-            weights.extend(group.members.iter().map(weight));
-        }
-        weights
+    /// Those that a table holds: who is unhealthy by its source only where a panic may ask for it.
+    fn in_table<'a>(&self, group: &'a Group) -> impl Iterator<Item = u32> + 'a {
+        let unhealthy = if self.localities.panic_threshold > 0 { &*group.unhealthy } else { &[] };
+        group.members.iter().chain(unhealthy).copied()
     }
 
     pub(super) fn pick_by_hash<R: Rng>(
@@ -56,10 +63,10 @@ impl<T> Picker<T> {
         let mut tried_before = None;
         let mut asleep = None;
         for tier in std::iter::once(first).chain(others) {
-            for at in self.walk(tier, key) {
+            for at in self.walk(tier, key).take(WALK).chain(self.ready_of(view, tier, key)) {
                 let endpoint = self.at(at);
                 let state = endpoint.state();
-                if state == State::Failing || !(view.panicking[tier] || endpoint.is_available()) {
+                if state == State::Failing || !(view.panicking[tier] || self.is_available(at)) {
                     continue;
                 }
                 if is_in(tried, endpoint) {
@@ -68,19 +75,20 @@ impl<T> Picker<T> {
                 }
                 match (state, hash) {
                     (State::Ready, _) => {
-                        return Pick::Ready(Chosen { endpoint, probes: false, sleeper: asleep });
+                        // gRFC A76: one that was passed over is woken, one at a time.
+                        let sleeper = asleep.filter(|_| view.asleep.room(1) > 0).inspect(|_| view.asleep.wake());
+                        return Pick::Ready(Chosen { endpoint, probes: false, sleeper });
                     }
                     (_, Some(_)) => return Pick::Await(endpoint),
-                    // Without a hash whoever is there serves, and one that was passed over wakes up (gRFC A76).
-                    (State::Idle, None) => asleep = asleep.or(Some(endpoint)),
+                    // Without a hash whoever is there serves.
                     (_, None) => asleep = asleep.or(Some(endpoint)),
                 }
             }
         }
         match (tried_before, asleep) {
-            (Some(endpoint), sleeper) => Pick::Ready(Chosen { endpoint, probes: false, sleeper }),
+            (Some(endpoint), _) => Pick::Ready(Chosen { endpoint, probes: false, sleeper: None }),
             (None, Some(endpoint)) => Pick::Await(endpoint),
-            // The view was too hopeful.
+            // The view was too hopeful, or none of those that may still come is in a table.
             (None, None) => Pick::Wait,
         }
     }
@@ -96,6 +104,17 @@ impl<T> Picker<T> {
         let maglev =
             maglev.into_iter().flat_map(move |table| table.index.walk(key).map(|at| table.members[at as usize]));
         ring.chain(maglev)
+    }
+
+    /// Those of a priority that are ready, beginning with one of `key`: for who walked long, or along a table that has no
+    /// entry for them.
+    fn ready_of(&self, view: &View, tier: usize, key: u64) -> impl Iterator<Item = u32> {
+        let groups = self.tiers.tiers.get(tier).map_or(0..0, |tier| tier.groups.clone());
+        groups.flat_map(move |group| {
+            let list = &*view.ready[group].list;
+            let start = key.checked_rem(list.len() as u64).unwrap_or(0) as usize;
+            list[start..].iter().chain(&list[..start]).copied()
+        })
     }
 }
 

@@ -1,19 +1,22 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use rand::{Rng, RngExt};
 
+use super::bound;
 use super::custom::Custom;
 use super::hashing::Table;
 use super::maglev::Maglev;
 use super::reported::Reported;
 use super::ring::Ring;
-use super::tiers::Tiers;
-use super::view::{Census, Members, Outlook, Shares, View};
-use super::{Balance, Candidates, Endpoint, Fleet, PickRequest, State};
-use crate::model::{self, Address, LoadBalancer, LocalityPolicy, PeakEwma, Place, SlowStart, WeightedRoundRobin};
+use super::tiers::{Tier, Tiers};
+use super::view::{Asleep, Census, Outlook, View};
+use super::{Balance, Endpoint, Fleet, PickRequest, State};
+use crate::model::{
+    self, Address, Health, LoadBalancer, LocalityPolicy, PeakEwma, Place, SlowStart, WeightedRoundRobin,
+};
 
 /// What a balancer answers.
 #[derive(Debug)]
@@ -50,25 +53,37 @@ pub struct Chosen<'a, T> {
 /// made anew by the first request that comes after a change.
 #[derive(Debug)]
 pub struct Picker<T> {
-    endpoints: Box<[Arc<Endpoint<T>>]>,
-    /// None where all are the same.
-    pub(super) weights: Option<Box<[u32]>>,
+    pub(super) endpoints: Box<[Arc<Endpoint<T>>]>,
+    /// None where all have that of the first one.
+    pub(super) weights: Option<Weights>,
+    weight: u32,
+    /// Those that their source calls unhealthy, if there are any.
+    unhealthy: Option<Box<[bool]>>,
     /// How many have a weight of 0 or are draining.
     out_of_use: u32,
+    /// Those that not even a session reaches: of a weight of 0, or unhealthy by their source.
+    pub(super) barred: Box<[u32]>,
     pub(super) tiers: Tiers,
     pub(super) policy: Policy,
     pub(super) localities: LocalityPolicy,
     pub(super) slow_start: Option<SlowStart>,
     /// Whether endpoints are connected as they are picked.
     lazy: bool,
-    fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<Fleet>,
     view: ArcSwap<View>,
     looking: Mutex<()>,
     /// The endpoints in the order of their addresses, for who looks for one.
     by_address: OnceLock<Box<[u32]>>,
-    /// What was told of the priority in use, and whether that changed.
-    told: AtomicU64,
+    /// What was told last of the priority in use, by this picker and those before it; and whether there is more to tell.
+    told: Arc<AtomicU64>,
     news: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(super) struct Weights {
+    each: Box<[u32]>,
+    /// Of those that may be picked.
+    mean: f64,
 }
 
 #[derive(Debug)]
@@ -94,6 +109,8 @@ const AT_ONCE: u32 = 16;
 const LARGE: usize = 1_000;
 /// See [`LARGE`].
 const SETTLE: Duration = Duration::from_millis(10);
+/// The group of an endpoint that is out of use.
+pub(super) const NOWHERE: u32 = u32::MAX;
 
 impl<T> Picker<T> {
     /// A picker for `backend`. `endpoints` are those that are in use, each with what the source says of it.
@@ -111,17 +128,26 @@ impl<T> Picker<T> {
     ) -> Self {
         let localities = backend.localities;
         let tiers = Tiers::new(endpoints.iter().map(|(config, _)| *config), localities.prefer, here, start);
-        let equal = endpoints.windows(2).all(|pair| pair[0].0.weight == pair[1].0.weight);
-        let weights = (!equal).then(|| endpoints.iter().map(|(config, _)| config.weight).collect());
-        let members: usize = tiers.groups.iter().map(|group| group.members.len()).sum();
-        let unhealthy: u32 = tiers.tiers.iter().map(|tier| tier.unhealthy).sum();
+        let weights = weights(&endpoints);
+        let weight = endpoints.first().map_or(1, |(config, _)| config.weight);
+        let unhealthy = |config: &model::Endpoint| config.health == Health::Unhealthy;
+        let unhealthy = endpoints
+            .iter()
+            .any(|(config, _)| unhealthy(config))
+            .then(|| endpoints.iter().map(|(config, _)| unhealthy(config)).collect());
+        let used: usize = tiers.groups.iter().map(|group| group.all().count()).sum();
+        let barred =
+            (0..).zip(&endpoints).filter(|(_, (config, _))| bound::is_barred(config)).map(|(at, _)| at).collect();
         let endpoints: Box<[_]> = endpoints.into_iter().map(|(_, endpoint)| endpoint).collect();
-        let out_of_use = u32::try_from(endpoints.len() - members).unwrap_or(u32::MAX) - unhealthy;
+        let out_of_use = u32::try_from(endpoints.len() - used).unwrap_or(u32::MAX);
         let mut picker = Self {
             lazy: endpoints.len() > backend.connections.eager_endpoints as usize,
             endpoints,
             weights,
+            weight,
+            unhealthy,
             out_of_use,
+            barred,
             tiers,
             policy: Policy::Random,
             localities,
@@ -130,13 +156,13 @@ impl<T> Picker<T> {
             view: ArcSwap::default(),
             looking: Mutex::default(),
             by_address: OnceLock::new(),
-            told: AtomicU64::new(0),
+            told: Arc::default(),
             news: AtomicBool::new(false),
         };
         picker.policy = picker.policy_of(&backend.load_balancer);
-        let view = picker.look(fleet.changes(), now);
-        *picker.told.get_mut() = told(picker.tiers.tiers.first().map(|tier| tier.priority), view.panics());
-        picker.view.store(Arc::new(view));
+        // That the first priority gets requests is no news.
+        picker.told = Arc::new(AtomicU64::new(telling(picker.tiers.tiers.first().map(Tier::priority), false)));
+        picker.show(Arc::new(picker.look(fleet.changes(), now)));
         picker
     }
 
@@ -159,20 +185,32 @@ impl<T> Picker<T> {
         }
     }
 
-    /// Goes on where `before` stood: what it told of priorities is not told again.
+    /// Goes on where `before` stood: what was told of priorities is not told again, and the time that a priority has to
+    /// connect does not begin anew.
     #[must_use]
-    pub fn following(mut self, before: &Self) -> Self {
-        *self.told.get_mut() = before.told.load(Ordering::Relaxed);
-        let view = self.view.load();
-        self.news.store(told(view.first, view.panics()) != *self.told.get_mut(), Ordering::Relaxed);
-        drop(view);
+    pub fn following(mut self, before: &Self, now: Instant) -> Self {
+        self.told = Arc::clone(&before.told);
+        for tier in &self.tiers.tiers {
+            let since = |before: &&Tier| before.key == tier.key;
+            let since = before.tiers.tiers.iter().find(since).map_or(0, |before| before.trying.load(Ordering::Relaxed));
+            if since > 0 && tier.trying.load(Ordering::Relaxed) > 0 {
+                tier.trying.store(since, Ordering::Relaxed);
+            }
+        }
+        let trying = self.tiers.tiers.iter().any(|tier| tier.trying.load(Ordering::Relaxed) > 0);
+        let view = if trying { Arc::new(self.look(self.fleet.changes(), now)) } else { self.view.load_full() };
+        self.show(view);
         self
     }
 
     /// Leaves the choice to `policy`, which is called `name`.
     #[must_use]
     pub fn with_balance(mut self, name: Arc<str>, policy: Arc<dyn Balance>) -> Self {
-        self.policy = Policy::Custom(Custom { name, policy });
+        let mut groups = vec![NOWHERE; self.endpoints.len()];
+        for (group, index) in self.tiers.groups.iter().zip(0..) {
+            group.all().for_each(|at| groups[at as usize] = index);
+        }
+        self.policy = Policy::Custom(Custom { name, policy, groups: groups.into() });
         self
     }
 
@@ -201,13 +239,17 @@ impl<T> Picker<T> {
 
     /// The endpoint at `address`, whether or not it may be picked.
     pub fn find(&self, address: &Address) -> Option<&Arc<Endpoint<T>>> {
+        self.place_of(address).map(|at| self.at(at))
+    }
+
+    pub(super) fn place_of(&self, address: &Address) -> Option<u32> {
         let sorted = self.by_address.get_or_init(|| {
             let mut sorted: Box<[u32]> = (0..).take(self.endpoints.len()).collect();
             sorted.sort_unstable_by_key(|at| self.at(*at).address());
             sorted
         });
         let found = sorted.binary_search_by_key(&address, |at| self.at(*at).address()).ok()?;
-        Some(self.at(sorted[found]))
+        Some(sorted[found])
     }
 
     /// What there is to hope for.
@@ -222,32 +264,37 @@ impl<T> Picker<T> {
 
     /// What the endpoints are at.
     pub fn census(&self) -> Census {
-        let unhealthy = self.tiers.tiers.iter().map(|tier| tier.unhealthy).sum();
+        let unhealthy: usize = self.tiers.groups.iter().map(|group| group.unhealthy.len()).sum();
+        let unhealthy = u32::try_from(unhealthy).unwrap_or(u32::MAX);
         let mut census = Census { out_of_use: self.out_of_use, unhealthy, ..Census::default() };
         let members = self.tiers.groups.iter().flat_map(|group| &group.members);
         members.for_each(|at| census.count(self.at(*at)));
         census
     }
 
-    /// The first priority that gets requests and whether it is a panic, if that changed since this was asked last.
+    /// The first priority that gets requests and whether there is a panic, if that is not what was told last.
     pub fn take_news(&self) -> Option<(Option<u32>, bool)> {
         if !self.news.load(Ordering::Relaxed) || !self.news.swap(false, Ordering::AcqRel) {
             return None;
         }
         let view = self.view.load();
-        Some((view.first, view.panics()))
+        let telling = view.telling();
+        (self.told.swap(telling, Ordering::AcqRel) != telling).then(|| (view.first, view.panics()))
     }
 
-    /// The idle endpoints that are to be connected now: all of the priorities in use or, of many, a few.
+    /// The idle endpoints that are to be connected now: all of the priorities in use and of better ones or, of many, a
+    /// few.
     pub fn to_connect<R: Rng>(&self, now: Instant, rng: &mut R) -> Vec<&Arc<Endpoint<T>>> {
         let view = self.view(now);
-        let idle = || view.idle.iter().map(|at| self.at(*at)).filter(|endpoint| endpoint.state() == State::Idle);
-        if !self.lazy || view.idle.is_empty() {
-            return idle().collect();
+        let mut chosen = Vec::new();
+        for Asleep { idle, connecting, .. } in [&view.asleep, &view.missed] {
+            let count = if self.lazy { AT_ONCE.saturating_sub(*connecting) as usize } else { idle.len() };
+            let start = if count < idle.len() { rng.random_range(0..idle.len()) } else { 0 };
+            let (before, after) = idle.split_at(start);
+            let endpoints = after.iter().chain(before).map(|at| self.at(*at));
+            chosen.extend(endpoints.filter(|endpoint| endpoint.state() == State::Idle).take(count));
         }
-        let start = rng.random_range(0..view.idle.len());
-        let count = AT_ONCE.saturating_sub(view.connecting) as usize;
-        idle().cycle().skip(start).take(count.min(view.idle.len())).collect()
+        chosen
     }
 
     /// Chooses an endpoint, one that is not in `tried` if there is one.
@@ -257,8 +304,9 @@ impl<T> Picker<T> {
         if matches!(pick, Pick::Ready(_)) || view.version == self.fleet.changes() {
             return pick;
         }
-        // It was not looked at again because the old view still served.
-        let view = self.look_again(&view, request.now);
+        // It was not looked at again because the old view seemed to serve. It does not, and a request must not wait for a
+        // change that was there before.
+        let view = self.look_again(request.now);
         self.pick_from(&view, request, tried, rng)
     }
 
@@ -271,9 +319,7 @@ impl<T> Picker<T> {
     ) -> Pick<'_, T> {
         for at in &view.probing {
             let endpoint = self.at(*at);
-            // One that was tried had no room, or failed: whoever is asked next must not be it again.
-            let fresh = endpoint.state() == State::Ready && !is_in(tried, endpoint);
-            if fresh && endpoint.record().try_probe() {
+            if endpoint.state() == State::Ready && !is_in(tried, endpoint) && endpoint.record().try_probe() {
                 self.fleet.bump();
                 return Pick::Ready(Chosen { endpoint, probes: true, sleeper: None });
             }
@@ -304,147 +350,32 @@ impl<T> Picker<T> {
 
     /// An idle endpoint whose turn to be connected has come.
     fn sleeper<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
-        if view.idle.is_empty() || view.connecting >= AT_ONCE || self.connects_in_order() {
+        let has_room = |asleep: &&Asleep| !asleep.idle.is_empty() && asleep.room(AT_ONCE) > 0;
+        let asleep = [&view.missed, &view.asleep].into_iter().find(has_room)?;
+        let endpoint = self.at(asleep.idle[rng.random_range(0..asleep.idle.len())]);
+        if self.connects_in_order() || endpoint.state() != State::Idle {
             return None;
         }
-        let at = view.idle[rng.random_range(0..view.idle.len())];
-        Some(self.at(at)).filter(|endpoint| endpoint.state() == State::Idle)
-    }
-
-    fn choose<R: Rng>(
-        &self,
-        view: &View,
-        request: &PickRequest,
-        usable: impl Fn(u32) -> bool,
-        rng: &mut R,
-    ) -> Option<u32> {
-        match &self.policy {
-            Policy::Custom(custom) => {
-                let usable = |at: u32| self.at(at).is_available() && usable(at);
-                let candidates = Choices { picker: self, usable: &usable };
-                // Asked only if there is something to choose.
-                let any = self.in_shares(view, rng, |group, rng| self.draw(&view.ready[group], &usable, rng))?;
-                let chosen = custom.policy.pick(&candidates, request, rng).and_then(|at| u32::try_from(at).ok());
-                Some(chosen.filter(|at| (*at as usize) < self.endpoints.len() && usable(*at)).unwrap_or(any))
-            }
-            Policy::PickFirst => view
-                .shares
-                .iter()
-                .find_map(|(_, group)| view.ready[*group as usize].list.iter().copied().find(|at| usable(*at))),
-            _ => {
-                self.in_shares(view, rng, |group, rng| self.choose_in(group, &view.ready[group], request, &usable, rng))
-            }
-        }
-    }
-
-    /// Asks the group whose turn it is and, where that has nothing, the others.
-    fn in_shares<R: Rng>(
-        &self,
-        view: &View,
-        rng: &mut R,
-        mut choose: impl FnMut(usize, &mut R) -> Option<u32>,
-    ) -> Option<u32> {
-        match &*view.shares {
-            [] => None,
-            [(_, only)] => choose(*only as usize, rng),
-            shares @ [.., (sum, _)] => {
-                let point = rng.random_range(0..*sum);
-                let drawn = shares.partition_point(|(bound, _)| *bound <= point);
-                let order = std::iter::once(drawn).chain((0..shares.len()).filter(|at| *at != drawn));
-                order.into_iter().find_map(|at| choose(shares[at].1 as usize, rng))
-            }
-        }
-    }
-
-    fn choose_in<R: Rng>(
-        &self,
-        group: usize,
-        members: &Members,
-        request: &PickRequest,
-        usable: &impl Fn(u32) -> bool,
-        rng: &mut R,
-    ) -> Option<u32> {
-        match &self.policy {
-            Policy::RoundRobin | Policy::Reported(_) => self.turn(group, members, usable),
-            Policy::LeastRequest { choices } => {
-                self.best(members, *choices, usable, rng, |endpoint| f64::from(endpoint.in_flight()) + 1.0)
-            }
-            Policy::PeakEwma(policy) => {
-                self.best(members, 2, usable, rng, |endpoint| endpoint.cost(request.now, policy))
-            }
-            _ => self.draw(members, usable, rng),
-        }
-    }
-
-    /// The next usable endpoint in turn. Each one passed over takes a turn of its own, so that its share is divided
-    /// among all the others and not given to its neighbour.
-    fn turn(&self, group: usize, members: &Members, usable: &impl Fn(u32) -> bool) -> Option<u32> {
-        let next = &self.tiers.groups[group].next;
-        let list = &members.list;
-        for _ in 0..list.len() {
-            let at = match &members.shares {
-                Shares::InTurn(stride) => list[stride.pick(next) as usize],
-                _ => list[next.fetch_add(1, Ordering::Relaxed) as usize % list.len()],
-            };
-            if usable(at) {
-                return Some(at);
-            }
-        }
-        // Other requests took turns in between; whoever is usable serves.
-        list.iter().copied().find(|at| usable(*at))
-    }
-
-    /// Some usable endpoints at random, and of them the one that costs the least for its weight.
-    fn best<R: Rng>(
-        &self,
-        members: &Members,
-        choices: u32,
-        usable: &impl Fn(u32) -> bool,
-        rng: &mut R,
-        cost: impl Fn(&Endpoint<T>) -> f64,
-    ) -> Option<u32> {
-        let cost = |at: u32| cost(self.at(at)) / f64::from(self.weight(at));
-        let mut best = self.draw(members, usable, rng)?;
-        let mut least = cost(best);
-        for _ in 1..choices {
-            if let Some(other) = self.draw(members, usable, rng)
-                && other != best
-            {
-                let costs = cost(other);
-                if costs < least {
-                    (best, least) = (other, costs);
-                }
-            }
-        }
-        Some(best)
-    }
-
-    /// A usable endpoint at random.
-    fn draw<R: Rng>(&self, members: &Members, usable: &impl Fn(u32) -> bool, rng: &mut R) -> Option<u32> {
-        let list = &members.list;
-        if list.is_empty() {
-            return None;
-        }
-        // With most endpoints usable the first draw hits; drawing anew keeps the distribution.
-        for _ in 0..4 {
-            let at = match &members.shares {
-                Shares::AtRandom(alias) => list[alias.draw(rng) as usize],
-                _ => list[rng.random_range(0..list.len())],
-            };
-            if usable(at) {
-                return Some(at);
-            }
-        }
-        let start = rng.random_range(0..list.len());
-        list[start..].iter().chain(&list[..start]).copied().find(|at| usable(*at))
+        asleep.wake();
+        Some(endpoint)
     }
 
     pub(super) fn at(&self, at: u32) -> &Arc<Endpoint<T>> {
         &self.endpoints[at as usize]
     }
 
+    /// Neither failing, nor ejected, nor unhealthy.
+    pub(super) fn is_available(&self, at: u32) -> bool {
+        self.at(at).is_available() && !self.unhealthy.as_ref().is_some_and(|unhealthy| unhealthy[at as usize])
+    }
+
     pub(super) fn weight(&self, at: u32) -> u32 {
-        self.weights.as_ref().map_or(1, |weights| weights[at as usize])
+        self.weights.as_ref().map_or(self.weight, |weights| weights.each[at as usize])
+    }
+
+    /// By how much the weight exceeds the mean.
+    pub(super) fn share(&self, at: u32) -> f64 {
+        self.weights.as_ref().map_or(1.0, |weights| f64::from(weights.each[at as usize]) / weights.mean)
     }
 
     pub(super) fn reported(&self, reported: &Reported, now: Instant, policy: &WeightedRoundRobin) -> Option<f64> {
@@ -463,66 +394,62 @@ impl<T> Picker<T> {
         if self.endpoints.len() > LARGE && young && view.outlook == Outlook::Ready {
             return view;
         }
-        self.look_again(&view, now)
+        if view.outlook != Outlook::Ready {
+            return self.look_again(now);
+        }
+        match self.looking.try_lock() {
+            Ok(looking) => self.look_if_changed(&looking, now),
+            Err(TryLockError::Poisoned(looking)) => self.look_if_changed(&looking.into_inner(), now),
+            // Somebody looks.
+            Err(TryLockError::WouldBlock) => view,
+        }
     }
 
     #[cold]
-    fn look_again(&self, old: &View, now: Instant) -> Guard<Arc<View>> {
-        let looking = match self.looking.try_lock() {
-            Ok(looking) => looking,
-            Err(_) if old.outlook == Outlook::Ready => return self.view.load(),
-            Err(_) => self.looking.lock().unwrap_or_else(PoisonError::into_inner),
-        };
+    fn look_again(&self, now: Instant) -> Guard<Arc<View>> {
+        self.look_if_changed(&self.looking.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    fn look_if_changed(&self, _: &MutexGuard<'_, ()>, now: Instant) -> Guard<Arc<View>> {
         let version = self.fleet.changes();
         let current = self.view.load();
         if current.version == version && current.until.is_none_or(|until| now < until) {
             return current;
         }
         drop(current);
-        let view = self.look(version, now);
-        let telling = told(view.first, view.panics());
-        if self.told.swap(telling, Ordering::AcqRel) != telling {
-            self.news.store(true, Ordering::Release);
-        }
-        self.view.store(Arc::new(view));
-        drop(looking);
+        self.show(Arc::new(self.look(version, now)));
         self.view.load()
+    }
+
+    /// Puts a view to use.
+    fn show(&self, view: Arc<View>) {
+        let is_news = self.told.load(Ordering::Acquire) != view.telling();
+        self.view.store(view);
+        // Whoever takes the news sees this view.
+        self.news.store(is_news, Ordering::Release);
     }
 }
 
-fn told(first: Option<u32>, panics: bool) -> u64 {
+/// What each weighs; `None` if all weigh the same.
+fn weights<T>(endpoints: &[(&model::Endpoint, Arc<Endpoint<T>>)]) -> Option<Weights> {
+    if endpoints.windows(2).all(|pair| pair[0].0.weight == pair[1].0.weight) {
+        return None;
+    }
+    let each: Box<[u32]> = endpoints.iter().map(|(config, _)| config.weight).collect();
+    let (sum, used) = each
+        .iter()
+        .filter(|weight| **weight > 0)
+        .fold((0.0, 0.0), |(sum, used), weight| (sum + f64::from(*weight), used + 1.0));
+    Some(Weights { each, mean: sum / used })
+}
+
+/// What is told of the priority in use, in a word.
+pub(super) fn telling(first: Option<u32>, panics: bool) -> u64 {
     first.map_or(0, |priority| (u64::from(priority) + 1) << 1) | u64::from(panics)
 }
 
 pub(super) fn is_in<T>(tried: &[Arc<Endpoint<T>>], endpoint: &Arc<Endpoint<T>>) -> bool {
     tried.iter().any(|other| Arc::ptr_eq(other, endpoint))
-}
-
-struct Choices<'a, T, F> {
-    picker: &'a Picker<T>,
-    usable: &'a F,
-}
-
-impl<T, F: Fn(u32) -> bool> Candidates for Choices<'_, T, F> {
-    fn len(&self) -> usize {
-        self.picker.endpoints.len()
-    }
-
-    fn address(&self, index: usize) -> &Address {
-        self.picker.endpoints[index].address()
-    }
-
-    fn weight(&self, index: usize) -> u32 {
-        self.picker.weight(index as u32)
-    }
-
-    fn in_flight(&self, index: usize) -> u32 {
-        self.picker.endpoints[index].in_flight()
-    }
-
-    fn is_usable(&self, index: usize) -> bool {
-        (self.usable)(index as u32)
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The endpoints of a backend by priority and locality, as they are configured.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::model::{self, Health, Locality, Place, Proximity};
 
@@ -17,12 +19,13 @@ pub(super) struct Tiers {
 /// What is used before, or after, what else there is.
 #[derive(Debug)]
 pub(super) struct Tier {
-    /// As configured.
-    pub(super) priority: u32,
+    /// As configured, and how far away from here: its identity in all lists of the backend.
+    pub(super) key: (u32, u32),
     /// Its localities, among the groups.
-    pub(super) groups: std::ops::Range<usize>,
-    /// Endpoints that their source calls unhealthy: they count as a part that is not available.
-    pub(super) unhealthy: u32,
+    pub(super) groups: Range<usize>,
+    /// Since when it connects without having a ready endpoint, in nanoseconds of the fleet, one later than it was; 0: it
+    /// does not.
+    pub(super) trying: AtomicU64,
 }
 
 /// The endpoints of one locality.
@@ -32,15 +35,31 @@ pub(super) struct Group {
     pub(super) weight: u32,
     /// Those that may be picked, by their place in the list of endpoints.
     pub(super) members: Box<[u32]>,
+    /// Those that their source calls unhealthy: a part that is not available, and only picked in a panic.
+    pub(super) unhealthy: Box<[u32]>,
     /// Whose turn it is.
     pub(super) next: AtomicU32,
 }
 
-#[derive(Default)]
-struct Draft<'a> {
-    unhealthy: u32,
-    /// In the order in which they come up.
-    localities: Vec<(Option<&'a Arc<Locality>>, Vec<u32>)>,
+impl Tier {
+    /// As configured.
+    pub(super) fn priority(&self) -> u32 {
+        self.key.0
+    }
+}
+
+impl Group {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
+        self.members.iter().chain(&self.unhealthy).copied()
+    }
+}
+
+struct Draft {
+    key: (u32, u32),
+    weight: u32,
+    members: Vec<u32>,
+    unhealthy: Vec<u32>,
 }
 
 impl Tiers {
@@ -51,41 +70,52 @@ impl Tiers {
         here: &Place,
         start: u32,
     ) -> Self {
-        let mut drafts = BTreeMap::<(u32, u32), Draft<'_>>::new();
+        // In the order in which they come up.
+        let mut drafts = Vec::<Draft>::new();
+        let mut known = HashMap::new();
+        let mut last: Option<(Option<&Arc<Locality>>, usize)> = None;
         for (index, endpoint) in (0..).zip(endpoints) {
             let locality = endpoint.locality.as_ref();
             let weight = locality.map_or(1, |locality| locality.weight);
             if endpoint.weight == 0 || weight == 0 || endpoint.health == Health::Draining {
                 continue;
             }
-            let distance = locality.map_or(0, |locality| distance(prefer, here, &locality.place));
-            let draft = drafts.entry((locality.map_or(0, |locality| locality.priority), distance)).or_default();
-            if endpoint.health == Health::Unhealthy {
-                draft.unhealthy += 1;
-                continue;
-            }
             // Endpoints of a locality mostly come together, and share it.
-            let same = |other: &Option<&Arc<Locality>>| match (locality, other) {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one.place == other.place,
-                (one, other) => one.is_none() && other.is_none(),
+            let place = match last {
+                Some((before, place)) if before.map(Arc::as_ptr) == locality.map(Arc::as_ptr) => place,
+                _ => {
+                    let key = locality.map_or((0, 0), |at| (at.priority, distance(prefer, here, &at.place)));
+                    match known.entry((key, locality.map(|locality| &locality.place))) {
+                        Entry::Occupied(place) => *place.get(),
+                        Entry::Vacant(place) => {
+                            drafts.push(Draft { key, weight, members: Vec::new(), unhealthy: Vec::new() });
+                            *place.insert(drafts.len() - 1)
+                        }
+                    }
+                }
             };
-            match draft.localities.iter_mut().rev().find(|(other, _)| same(other)) {
-                Some((_, members)) => members.push(index),
-                None => draft.localities.push((locality, vec![index])),
+            last = Some((locality, place));
+            let draft = &mut drafts[place];
+            match endpoint.health {
+                Health::Unhealthy => draft.unhealthy.push(index),
+                _ => draft.members.push(index),
             }
         }
-        let mut groups = Vec::new();
-        let mut tiers = Vec::with_capacity(drafts.len());
-        for ((priority, _), draft) in drafts {
-            let first = groups.len();
-            groups.extend(draft.localities.into_iter().map(|(locality, members)| Group {
-                weight: locality.map_or(1, |locality| locality.weight),
-                members: members.into(),
-                next: AtomicU32::new(start),
-            }));
-            tiers.push(Tier { priority, groups: first..groups.len(), unhealthy: draft.unhealthy });
+        drafts.sort_by_key(|draft| draft.key);
+        let mut tiers = Vec::<Tier>::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            match tiers.last_mut() {
+                Some(tier) if tier.key == draft.key => tier.groups.end = index + 1,
+                _ => tiers.push(Tier { key: draft.key, groups: index..index + 1, trying: AtomicU64::new(0) }),
+            }
         }
-        Self { tiers: tiers.into(), groups: groups.into() }
+        let group = |draft: Draft| Group {
+            weight: draft.weight,
+            members: draft.members.into(),
+            unhealthy: draft.unhealthy.into(),
+            next: AtomicU32::new(start),
+        };
+        Self { tiers: tiers.into(), groups: drafts.into_iter().map(group).collect() }
     }
 }
 
@@ -118,7 +148,7 @@ mod tests {
     fn members(tiers: &Tiers) -> Vec<(u32, Vec<Vec<u32>>)> {
         let groups =
             |tier: &Tier| tiers.groups[tier.groups.clone()].iter().map(|group| group.members.to_vec()).collect();
-        tiers.tiers.iter().map(|tier| (tier.priority, groups(tier))).collect()
+        tiers.tiers.iter().map(|tier| (tier.priority(), groups(tier))).collect()
     }
 
     #[test]
@@ -176,6 +206,6 @@ mod tests {
         endpoints[2].weight = 0;
         let tiers = Tiers::new(endpoints.iter(), None, &Place::default(), 0);
         assert_eq!(members(&tiers), [(0, vec![vec![3]])]);
-        assert_eq!(tiers.tiers[0].unhealthy, 1);
+        assert_eq!(*tiers.groups[0].unhealthy, [1]);
     }
 }

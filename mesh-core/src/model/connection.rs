@@ -6,19 +6,24 @@ use std::time::Duration;
 
 /// How the connections to the endpoints of a backend are kept and when they are given up.
 ///
-/// A connection is given up by *draining* it: it takes no more requests, and closes after its last one.
+/// A connection is given up by *draining* it: it takes no more requests, and closes after its last one. A change costs
+/// no connection: it holds for those that are made from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionPolicy {
     /// Pings over HTTP/2 connections, and the time without an acknowledgement of sent bytes after which the kernel gives
-    /// up a TCP connection. `None`: none, and a peer that vanished is found out after about 15 minutes.
+    /// up a TCP connection (where there is `TCP_USER_TIMEOUT`: Linux and Android). `None`, the default: none, and a peer
+    /// that vanished is found out after about 15 minutes.
     pub keepalive: Option<Keepalive>,
-    /// How long a connection may be without a request. `None`: for good. Default 30 min (gRPC's); HTTP/1.1 connections
-    /// are not used after 50 s whatever it says, because common servers close them after 60 s.
+    /// How long a connection may be without a request; one over HTTP/2 then lives for a quarter of it more at the most.
+    /// An endpoint without connections is idle until its next request. `None`: for good. Default 30 min (gRPC's);
+    /// HTTP/1.1 connections close after 50 s whatever it says, because common servers close them after 60 s.
     pub idle_timeout: Option<Duration>,
-    /// How old a connection may become, jittered by 10 % in both directions. Default `None`: any age.
+    /// How old a connection may become, jittered by 10 % in both directions. An HTTP/2 connection that is the only one
+    /// goes once another one is there: while none can be made it serves on. Default `None`: any age.
     pub max_age: Option<Duration>,
-    /// How many requests a connection may serve. Default `None`: any number.
+    /// How many requests a connection may serve, at least 1. The next connection is made when four fifths are used up.
+    /// Default `None`: any number.
     pub max_requests: Option<u32>,
     /// A backend of more endpoints than this is connected as its endpoints are picked, and not all of them at once.
     /// Default 100.
@@ -41,10 +46,11 @@ impl Default for ConnectionPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Keepalive {
-    /// How long nothing is received before a ping is sent. A `GOAWAY` with `too_many_pings` doubles it. At least 10 s
-    /// for gRPC's peace, less where a source insists.
+    /// How long nothing is received before a ping is sent. A `GOAWAY` with `too_many_pings` doubles it for the next
+    /// connections to that endpoint. At least 10 s for gRPC's peace, less where a source insists.
     pub time: Duration,
-    /// How long the answer may take. Default 20 s.
+    /// How long the answer may take, or anything else that shows that the peer lives. Without it the connection counts as
+    /// broken, with every request on it. Default 20 s.
     pub timeout: Duration,
     /// Whether connections without a request are asked, too. Default no.
     pub without_calls: bool,

@@ -13,7 +13,9 @@ pub struct CircuitBreaker {
     pub max_requests: Option<u32>,
     /// Requests that wait for an endpoint or a connection; 10,000 are the most even without it.
     pub max_pending_requests: Option<u32>,
-    /// Connections, of all endpoints together. An endpoint that has none may make one all the same.
+    /// Connections, of all endpoints together, on their way and draining ones included. An endpoint that has none may make
+    /// one all the same, and so may one whose only connection is to be replaced. It refuses no request: those that would
+    /// have had a further connection wait for room on those that are there.
     pub max_connections: Option<u32>,
     /// Retries. It holds beside the retry budget.
     pub max_retries: Option<u32>,

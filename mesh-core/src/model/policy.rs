@@ -290,7 +290,7 @@ pub enum HashSource {
         /// Its path. `None`: that of the request's directory, as always without one (RFC 6265 5.1.4).
         path: Option<Arc<str>>,
     },
-    /// The address of whom the request came from, where the caller said so.
+    /// The address of whom the request came from, without a port, where the caller said so.
     SourceAddress,
     /// A random number that one channel keeps for its life (xDS `filter_state` with key `io.grpc.channel_id`).
     ChannelId,
@@ -308,7 +308,8 @@ pub struct HedgePolicy {
     /// The pause between two attempts; zero sends all at once.
     pub delay: Duration,
     /// A gRPC answer of these codes does not end the call: it starts the next attempt at once. For HTTP the words that
-    /// name statuses hold in the same way. Anything else is final.
+    /// name statuses hold in the same way. Anything else is final; the words that name no answer (`connect-failure`,
+    /// `refused-stream`, `reset`) and `retriable-headers` mean nothing here, and a file is refused that has them.
     pub non_fatal: RetryOn,
     /// The statuses of [`RetryOn::RETRIABLE_STATUS_CODES`].
     pub status_codes: Vec<StatusCode>,
@@ -336,7 +337,9 @@ impl HedgePolicy {
 /// How the requests of a session find the endpoint of its first one again, whatever becomes of the others
 /// (gRFC A55, Envoy's stateful session): the endpoint's address travels with the session.
 ///
-/// Where that endpoint is gone or not available, the balancer chooses another one, and the session moves there.
+/// Where that endpoint is gone or not available, the balancer chooses another one, and the session moves there. An
+/// endpoint that drains keeps its sessions. The address counts within the backend that the request goes to: where a
+/// route splits its requests among several, a session may find itself in another one each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionAffinity {

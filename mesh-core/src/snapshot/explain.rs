@@ -1,11 +1,13 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Snapshot, Transport};
-use crate::matching::{RequestHead, request_hash};
-use crate::model::{Fraction, RetryMethods, RetryPolicy};
+use super::{Action, Snapshot, Target, Transport, describe};
+use crate::matching::{Origin, RequestHead, Session, stated_hash};
+use crate::model::{Fraction, RetryMethods, RetryPolicy, RouteAction, WeightedBackend};
 
 /// A request to be explained.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,6 +27,9 @@ pub struct RequestDescription {
     /// What every fraction draws, `0..1_000_000`. Default 0.
     #[serde(default)]
     pub draw: u32,
+    /// The address of whom it comes from.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
 }
 
 fn get() -> String {
@@ -51,21 +56,53 @@ pub struct Explanation {
     pub backends: Vec<BackendShare>,
     /// The route's timeout in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// The retry policy.
+    /// The retry policy. None where the route hedges.
     pub retry: Option<RetryExplanation>,
-    /// The request's hash, in hexadecimal.
+    /// The hedging policy in a line: attempts, pause, and what does not end them.
+    pub hedging: Option<String>,
+    /// How the requests of a session find their endpoint again: `cookie NAME ..`, `header NAME`.
+    pub session_affinity: Option<String>,
+    /// What the request's hash is made of, in a line each.
+    pub hash_policy: Vec<String>,
+    /// The request's hash, in hexadecimal. `None`: it has none, or is to be hashed by a cookie that is made up.
     pub hash: Option<String>,
+    /// The endpoint that its session names, whether or not the backend has it.
+    pub session: Option<String>,
     /// The rule that decided, or why nothing matched.
     pub reason: String,
 }
 
 /// A backend and its share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BackendShare {
     /// Its name within the service.
     pub name: String,
     /// Its weight among the backends of the route.
     pub weight: u32,
+    /// The metadata that its endpoints must have to be chosen. Empty: every endpoint may be.
+    pub subset: BTreeMap<String, String>,
+    /// How an endpoint is chosen. Empty if there is no such backend.
+    pub load_balancer: String,
+    /// What else holds for it, in a line each: localities, limits, outlier detection, health checks, and so on, as far as
+    /// there are such.
+    pub in_force: Vec<String>,
+}
+
+impl BackendShare {
+    fn new<T: Transport>(snapshot: &Snapshot<T>, target: &Target, config: Option<&WeightedBackend>) -> Self {
+        let backend = target.index.and_then(|index| snapshot.backend(index));
+        let subset = config.and_then(|config| config.subset.as_deref()).into_iter().flatten();
+        Self {
+            name: target.backend.name.to_string(),
+            weight: target.weight,
+            subset: subset.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            load_balancer: backend
+                .map(|backend| describe::load_balancer(&backend.config.load_balancer))
+                .unwrap_or_default(),
+            in_force: backend.map(|backend| describe::in_force(&backend.config)).unwrap_or_default(),
+        }
+    }
 }
 
 /// A retry policy, as [`explain`] shows it.
@@ -142,7 +179,11 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         backends: Vec::new(),
         timeout_ms: None,
         retry: None,
+        hedging: None,
+        session_affinity: None,
+        hash_policy: Vec::new(),
         hash: None,
+        session: None,
         reason: String::new(),
     };
 
@@ -177,14 +218,32 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         Action::Forward(split) => {
             explanation.action = "forward";
             explanation.status = None;
-            let share =
-                |target: &super::Target| BackendShare { name: target.backend.name.to_string(), weight: target.weight };
+            let written: &[_] = match &virtual_host.config.routes[index as usize].action {
+                RouteAction::Forward(forward) => &forward.backends,
+                RouteAction::Unsupported(_) => &[],
+            };
+            // Those are the targets that may be drawn, in their order.
+            let mut written = written.iter().filter(|weighted| weighted.weight > 0);
+            let share = |target| BackendShare::new(snapshot, target, written.next());
             explanation.backends = split.targets.iter().map(share).collect();
             // Where backends override the route's policies, those of the first one are shown.
             if let Some(target) = split.targets.first() {
                 explanation.timeout_ms = target.policy.timeout.map(millis);
-                explanation.retry = target.policy.retry.as_deref().map(RetryExplanation::from);
-                explanation.hash = request_hash(&target.policy.hash, &head, 0).map(|hash| format!("{hash:016x}"));
+                explanation.hedging = target.policy.hedge.as_deref().map(describe::hedging);
+                // Hedging takes the place of retries.
+                let retry = target.policy.retry.as_deref().filter(|_| explanation.hedging.is_none());
+                explanation.retry = retry.map(RetryExplanation::from);
+                explanation.session_affinity = target.policy.session.as_deref().map(describe::session);
+                explanation.hash_policy = describe::hash_sources(&target.policy.hash);
+                let origin = Origin { source: request.source, channel_id: 0 };
+                match stated_hash(&target.policy.hash, &head, &origin) {
+                    Ok(hash) => explanation.hash = hash.map(|hash| format!("{hash:016x}")),
+                    Err(cookie) => {
+                        explanation.reason.push_str(&format!("; the cookie {cookie} is made up for its hash"));
+                    }
+                }
+                let session = target.policy.session.as_ref().and_then(|session| Session::of(session, &head));
+                explanation.session = session.and_then(|session| session.endpoint).map(|address| address.to_string());
             }
             if split.targets.iter().any(|target| target.index.is_none()) {
                 explanation.reason.push_str("; a backend it names does not exist");

@@ -11,6 +11,7 @@
 //! The compiler is the only writer. It runs on one task of the transport, which decides when to publish.
 
 mod compile;
+mod describe;
 mod explain;
 mod route;
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::model::{
     RoutePolicy as Policy, StringMatch, ValueMatch, VirtualHost as VirtualHostConfig, WeightedBackend,
 };
 
+mod endpoints;
+
 fn id(service: &str, name: &str) -> BackendId {
     BackendId::new(service, name)
 }
@@ -409,4 +411,67 @@ fn explain_refuses_what_is_no_request() {
         let error = explain(&mesh.snapshot, &serde_json::from_str(line).unwrap()).unwrap_err();
         assert!(error.starts_with(field), "{error}");
     }
+}
+
+/// What protects a backend and divides its requests is told in a line each, and nothing is told of what is not in force.
+#[test]
+fn explain_tells_what_is_in_force() {
+    let text = r#"
+defaults: { retry: { on: [reset] } }
+services:
+  greeter:
+    routes:
+      - backends:
+          - { name: v0, weight: 0, subset: { stage: waiting } }
+          - { name: v1, weight: 9, subset: { stage: canary } }
+          - { name: v2 }
+        hedging: { max_attempts: 3, delay: 50ms, non_fatal: [unavailable] }
+        hash_policy: [{ cookie: { name: user, ttl: 1h } }, { source_ip: true }]
+        session_affinity: { cookie: { name: pod } }
+    backends:
+      v0: { endpoints: [] }
+      v1:
+        localities:
+          - region: eu
+            zone: a
+            weight: 3
+            endpoints: [10.0.0.1:80, { address: "10.0.0.2:80", health: draining, metadata: { stage: canary } }]
+          - { region: us, priority: 1, endpoints: [10.1.0.1:80] }
+        load_balancer: ring_hash
+        locality_policy: { prefer: zone }
+        circuit_breaker: { max_requests: 100, max_retries: 3 }
+        outlier_detection: { consecutive_gateway_errors: 3, recovery: probe }
+        admission_control: {}
+        health_check: { grpc: greeter }
+        slow_start: { window: 30s }
+        subset_size: 20
+        keepalive: { time: 10s }
+      v2: { endpoints: [10.0.0.3:80] }
+"#;
+    let mesh = Mesh::new(&crate::config::parse(text.as_bytes(), "mesh.yaml", std::path::Path::new("")).unwrap());
+    let explanation = explained(&mesh, r#"{"authority":"greeter"}"#);
+    assert_eq!(explanation.retry, None);
+    assert_eq!(explanation.hedging.as_deref(), Some("up to 3 attempts, 50ms apart, at once after unavailable"));
+    assert_eq!(explanation.session_affinity.as_deref(), Some("cookie pod, path /"));
+    assert_eq!(explanation.hash_policy, ["cookie user, made up where there is none", "source_ip"]);
+    let [v1, v2] = &explanation.backends[..] else { panic!("{explanation:?}") };
+    assert_eq!(v1.subset, [("stage".to_owned(), "canary".to_owned())].into());
+    assert_eq!(v1.load_balancer, "ring_hash of 1024 to 4096 entries");
+    assert_eq!(
+        v1.in_force,
+        [
+            "locality eu/a: priority 0, weight 3, 1 of 2 endpoints usable",
+            "locality us: priority 1, weight 1, 1 of 1 endpoints usable",
+            "locality_policy: overprovisioning_factor 140 %, panic_threshold 0 %, failover after 10s, the own zone first",
+            "subset_size: 20 of 3 endpoints",
+            "slow_start: within 30s from 10 % of the share",
+            "circuit_breaker: max_requests 100, max_retries 3",
+            "outlier_detection: consecutive_5xx 5, consecutive_gateway_errors 3; ejects up to 10 % for 30s to 300s, back by \
+             a probe",
+            "admission_control: below 95 % of success within 120s, at most 80 % refused",
+            "health_check: grpc \"greeter\" every 10s",
+            "connections: keepalive 10s",
+        ]
+    );
+    assert_eq!((v2.load_balancer.as_str(), &v2.in_force[..], v2.subset.len()), ("round_robin", &[][..], 0));
 }

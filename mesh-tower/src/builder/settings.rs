@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::config::Reader;
-use mesh_core::model::{Config, LoadBalancer, Propagator, Protocol, RetryPolicy, UnknownServices};
+use mesh_core::model::{Config, LoadBalancer, Place, Propagator, Protocol, RetryPolicy, UnknownServices};
 
 use super::Builder;
 use crate::observe::TARGET;
@@ -67,6 +67,13 @@ impl Builder {
     #[must_use]
     pub fn dns_timeout(self, timeout: Duration) -> Self {
         self.set(|reader| reader.with_dns_timeout(timeout))
+    }
+
+    /// Where this process runs: backends with `prefer` in their locality policy send requests to endpoints near it. The
+    /// default place is that nobody knows. Each name is 1 to 253 letters, digits, `-`, `_` and `.`.
+    #[must_use]
+    pub fn locality(self, place: &Place) -> Self {
+        self.set(|reader| reader.with_locality(place))
     }
 
     /// The formats in which the trace context travels, in the order in which headers are written; none of them is not

@@ -116,8 +116,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn into_response(self, context: Context, head: &Head) -> Response<Body> {
-        let Received { parts, body, .. } = self.received;
+    fn into_response(self, mut context: Context, head: &Head) -> Response<Body> {
+        let Received { mut parts, body, .. } = self.received;
+        context.tell_affinity(self.place.serving.endpoint(), &mut parts.headers);
         let ended = body.is_end_stream();
         let guard = Guard {
             context,
@@ -372,7 +373,6 @@ where
     B::Error: Into<BoxError>,
 {
     context.attempt_sent();
-    place.serving.sent();
     let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
     let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let per_attempt = PerAttempt {
@@ -385,6 +385,7 @@ where
         settings: &context.settings,
     };
     let tls = context.backend.transport().tls.is_some();
+    place.serving.sent();
     let result = {
         let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));
         until(per_try.map(|per_try| after(Instant::now(), per_try)), sending).await

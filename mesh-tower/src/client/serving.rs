@@ -23,11 +23,10 @@ struct Watch {
     /// Whether it shows if an ejected endpoint is back.
     probes: bool,
     grpc: bool,
-    began: Instant,
+    /// When it was put on a connection. Until then it waits for one, which may be a limit of ours.
+    sent: Option<Instant>,
     /// When the request is over, whatever its attempt comes to.
     deadline: Option<Instant>,
-    /// Whether the request is on its way. Until then it waits for a connection, which may be a limit of ours.
-    sent: bool,
     /// Whether a head is here that finds nothing wrong, and more is to come.
     answered: bool,
 }
@@ -58,15 +57,8 @@ impl Serving {
             return None;
         };
         let watched = probes || is_watched(backend);
-        let watch = watched.then(|| Watch {
-            backend: Arc::clone(backend),
-            probes,
-            grpc,
-            began: Instant::now(),
-            deadline,
-            sent: false,
-            answered: false,
-        });
+        let (backend, sent, answered) = (Arc::clone(backend), None, false);
+        let watch = watched.then(|| Watch { backend, probes, grpc, sent, deadline, answered });
         Some(Self { in_flight, watch })
     }
 
@@ -77,24 +69,29 @@ impl Serving {
     /// The request goes out: from now on it is the endpoint that keeps it waiting.
     pub(super) fn sent(&mut self) {
         if let Some(watch) = &mut self.watch {
-            watch.sent = true;
+            watch.sent = Some(Instant::now());
         }
     }
 
     /// Tells how the attempt went. `attempt` may be a head that more follows: its body may break off, and the status of
-    /// gRPC comes behind it. Only what such a head says of failures is final, and of a probe over HTTP, whose body may take
-    /// for ever.
+    /// gRPC comes behind it. Only what such a head says of failures is final, and of a probe: an endpoint that answers at
+    /// all is back, and a stream that goes on for hours must not keep it out for hours.
     pub(super) fn judge(&mut self, attempt: &Attempt<'_>) {
         let Some(watch) = &mut self.watch else { return };
+        let endpoint = self.in_flight.endpoint();
         if let Attempt::Response { status, headers, end_of_stream: false } = attempt {
-            watch.learn(self.in_flight.endpoint(), *status, headers);
+            watch.learn(endpoint, *status, headers);
             watch.answered = true;
-            if watch.grpc || !(status.is_server_error() || watch.probes) {
+            if watch.grpc || !status.is_server_error() {
+                if std::mem::take(&mut watch.probes) {
+                    watch.tell(endpoint, Outcome::Success, true);
+                }
                 return;
             }
         }
-        let Some(watch) = self.watch.take() else { return };
-        watch.judge(self.in_flight.endpoint(), attempt);
+        if let Some(watch) = self.watch.take() {
+            watch.judge(endpoint, attempt);
+        }
     }
 }
 
@@ -106,40 +103,43 @@ fn is_watched(backend: &Backend) -> bool {
 
 impl Watch {
     /// What a response tells balancers: its head and, of gRPC, its trailers.
-    fn learn(&self, endpoint: &Arc<Endpoint>, status: StatusCode, headers: &HeaderMap) {
-        let now = Instant::now();
+    fn learn(&self, endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap) {
         match &self.backend.config().load_balancer {
             LoadBalancer::PeakEwma(policy) if !self.answered && !status.is_server_error() => {
-                endpoint.observe_latency(now - self.began, now.into_std(), policy);
+                if let Some(sent) = self.sent {
+                    let now = Instant::now();
+                    endpoint.observe_latency(now.saturating_duration_since(sent), now.into_std(), policy);
+                }
             }
             LoadBalancer::WeightedRoundRobin(policy) if !policy.out_of_band => {
                 if let Some(weight) = reported(headers, policy) {
-                    endpoint.report_weight(weight, now.into_std());
+                    endpoint.report_weight(weight, Instant::now().into_std());
                 }
             }
             _ => {}
         }
     }
 
-    fn judge(self, endpoint: &Arc<Endpoint>, attempt: &Attempt<'_>) {
+    fn judge(self, endpoint: &Endpoint, attempt: &Attempt<'_>) {
         if let Attempt::Response { status, headers, end_of_stream: true } = attempt {
             self.learn(endpoint, *status, headers);
         }
-        match &self.backend.config().outlier_detection {
-            Some(policy) => self.tell(endpoint, outlier::outcome(policy.grpc_failures, self.grpc, attempt)),
-            None if self.probes => endpoint.release_probe(),
-            None => {}
-        }
+        let policy = self.backend.config().outlier_detection.as_ref();
+        let failures = policy.map(|policy| policy.grpc_failures).unwrap_or_default();
+        self.tell(endpoint, outlier::outcome(failures, self.grpc, attempt), self.probes);
     }
 
-    fn tell(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
-        let Some(policy) = &self.backend.config().outlier_detection else { return };
+    fn tell(&self, endpoint: &Endpoint, outcome: Outcome, probes: bool) {
+        let Some(policy) = &self.backend.config().outlier_detection else {
+            if probes {
+                endpoint.release_probe();
+            }
+            return;
+        };
         let total = self.backend.picker().endpoints().len();
         let now = Instant::now().into_std();
-        let change = endpoint.judge(policy, outcome, total, self.probes, now, &mut rand::rng());
-        let cluster = self.backend.transport();
-        if let Some(change) = change {
-            cluster.ejection(endpoint.address(), change);
+        if let Some(change) = endpoint.judge(policy, outcome, total, probes, now, &mut rand::rng()) {
+            self.backend.transport().ejection(endpoint.address(), change);
         }
     }
 }
@@ -151,14 +151,21 @@ fn reported(headers: &HeaderMap, policy: &WeightedRoundRobin) -> Option<f64> {
 }
 
 impl Drop for Serving {
-    /// Whoever gives up an attempt says nothing about its endpoint; that the time is up does, and so does a head that was
-    /// there by then: of gRPC it says nothing, of HTTP all that its caller wanted to know.
+    /// Whoever gives up an attempt says nothing about its endpoint, but for how long it kept the request waiting; that the
+    /// time is up says something, and so does a head that was there by then: of gRPC nothing, of HTTP all that its caller
+    /// wanted to know.
     fn drop(&mut self) {
         let Some(watch) = self.watch.take() else { return };
-        let endpoint = self.in_flight.endpoint();
+        let (endpoint, now) = (self.in_flight.endpoint(), Instant::now());
         if watch.answered && !watch.grpc {
-            watch.tell(endpoint, Outcome::Success);
-        } else if watch.sent && watch.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return watch.tell(endpoint, Outcome::Success, watch.probes);
+        }
+        if let (Some(sent), false, LoadBalancer::PeakEwma(policy)) =
+            (watch.sent, watch.answered, &watch.backend.config().load_balancer)
+        {
+            endpoint.observe_wait(now.saturating_duration_since(sent), now.into_std(), policy);
+        }
+        if watch.sent.is_some() && watch.deadline.is_some_and(|deadline| now >= deadline) {
             watch.judge(endpoint, &Attempt::Failed(Failure::PerTryTimeout));
         } else if watch.probes {
             endpoint.release_probe();

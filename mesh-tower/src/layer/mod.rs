@@ -11,11 +11,15 @@
 //! ```text
 //! TraceLayer      what happened?         a span for the request; another one inside of the retries for each attempt
 //! RouteLayer      which backend?         one service per backend, made from what stands below:
-//!   DeadlineLayer   until when?          the whole request with its body; the route's timeout or the caller's
-//!     RetryLayer      once more?         the route's policy; budget and throttling of that backend
-//!       SplitService    which of these?  where the configuration's own weights are not what you want
-//!         TimeoutLayer    how long?      one attempt to its head
-//!           your client
+//!   AdmissionLayer        any use?     a share is refused while most requests of that backend fail
+//!     DeadlineLayer         until when?  the whole request with its body; the route's timeout or the caller's
+//!       RetryLayer            once more?   the route's policy; budget and throttling of that backend
+//!         CircuitBreakerLayer   how many?    attempts under way on that backend
+//!           SplitService          which?       where the configuration's own weights are not what you want
+//!             your balancer         which?       among the endpoints
+//!               OutlierLayer          is it well?  one service per endpoint, not ready while that is ejected
+//!                 TimeoutLayer          how long?    one attempt to its head
+//!                   your client
 //! ```
 //!
 //! Each layer stands for itself and can be left out. Turned round they mean something else: a deadline inside of the
@@ -67,6 +71,7 @@
 //! | [`RequestOptions`](crate::RequestOptions) of a request | yes | `timeout` by [`DeadlineLayer`], `no_retry` by [`RetryLayer`]; `hash_key` and `wait_for_ready` no |
 //! | a retry goes to another endpoint | yes | if your client chooses another one |
 //! | backends connected before an update sends them traffic | yes | no: made at first use |
+//! | outlier detection, circuit breakers, admission control | from the configuration | their layers' own, the same decisions; the breaker counts requests alone |
 //! | a full or failing backend | one queue per backend; fails at once if all endpoints fail | your client's readiness, waited for at most 30 s |
 //! | heads put right for the hop (RFC 9110 7.6.1), upgrades refused | yes | no; `CONNECT` is not routed |
 //! | what was refused or never left is told apart | exactly | as well as your client's errors tell: [`ClassifyFailure`] |
@@ -82,16 +87,24 @@
 //! asked anew; dropping a future frees all it held; `poll_ready` may be repeated; errors keep their sources. Timers are
 //! tokio's, so that `call` panics outside of a runtime with time.
 
+mod admission;
+mod circuit_breaker;
 mod deadline;
 mod failure;
+mod judge;
+mod outlier;
 mod retry;
 mod route;
 mod split;
 mod timeout;
 mod trace;
+mod watch;
 
+pub use admission::{Admission, AdmissionBody, AdmissionFuture, AdmissionLayer};
+pub use circuit_breaker::{CircuitBreaker, CircuitBreakerBody, CircuitBreakerFuture, CircuitBreakerLayer};
 pub use deadline::{Deadline, DeadlineAt, DeadlineBody, DeadlineFuture, DeadlineLayer};
 pub use failure::{ClassifyFailure, KnownErrors, find_error};
+pub use outlier::{Outlier, OutlierBody, OutlierFuture, OutlierLayer};
 pub use retry::{ReplayBody, Retry, RetryBody, RetryFuture, RetryLayer};
 pub use route::{Route, RouteFuture, RouteLayer, Routed};
 pub use split::{InvalidWeights, SplitService};

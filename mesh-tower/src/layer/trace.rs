@@ -1,5 +1,6 @@
 //! A span for what goes through, and its ids on the way.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use mesh_core::grpc;
 use mesh_core::model::{Propagator, TelemetrySettings};
 use mesh_core::observe::Outcome;
@@ -19,6 +20,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::find_error;
+use super::watch::{Watch, Watched, watched_body};
 use crate::error::BoxError;
 use crate::telemetry::propagate;
 use crate::telemetry::spans::{Facts, Level, Spans, conclude, rooted};
@@ -214,7 +216,7 @@ impl Recording {
         }
     }
 
-    fn fail_otherwise(&mut self, error: &(dyn std::error::Error + 'static)) {
+    fn fail_otherwise(&mut self, error: &(dyn StdError + 'static)) {
         if let Some(Recorded { context, .. }) = self.0.take() {
             let span = context.span();
             span.set_attribute(KeyValue::new("error.type", "_OTHER"));
@@ -223,7 +225,7 @@ impl Recording {
         }
     }
 
-    fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
+    fn fail(&mut self, error: &(dyn StdError + 'static)) {
         if self.0.is_some() {
             match find_error(error) {
                 Some(error) => self.end(Outcome::Failed(error.kind()), None),
@@ -273,11 +275,7 @@ where
             }
             Ok(response) => {
                 let status = response.status();
-                if response.body().is_end_stream() {
-                    let code = grpc::status(response.headers());
-                    span.end(Outcome::Response { status, grpc: code }, Some(response.headers()));
-                }
-                Poll::Ready(Ok(response.map(|inner| TraceBody { inner, status, span })))
+                Poll::Ready(Ok(Watched::response(response, Some(Answered { status, span })).map(TraceBody)))
             }
         }
     }
@@ -289,66 +287,24 @@ impl<F> fmt::Debug for TraceFuture<F> {
     }
 }
 
-/// A response body that ends its request's span.
-#[pin_project]
-pub struct TraceBody<B> {
-    #[pin]
-    inner: B,
+watched_body! {
+    /// A response body that ends its request's span.
+    TraceBody, Answered
+}
+
+/// A span whose response is on its way.
+struct Answered {
     status: StatusCode,
     span: Recording,
 }
 
-impl<B> Body for TraceBody<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    type Data = B::Data;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let mut this = self.project();
-        let poll = ready!(this.inner.as_mut().poll_frame(cx));
-        let received = |code| Outcome::Response { status: *this.status, grpc: code };
-        Poll::Ready(match poll {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    this.span.end(received(grpc::status(trailers)), Some(trailers));
-                } else if this.inner.is_end_stream() {
-                    this.span.end(received(None), None);
-                }
-                Some(Ok(frame))
-            }
-            Some(Err(error)) => {
-                let error = error.into();
-                this.span.fail(&*error);
-                Some(Err(error))
-            }
-            None => {
-                this.span.end(received(None), None);
-                None
-            }
-        })
+impl Watch for Answered {
+    fn complete(mut self, trailers: Option<&HeaderMap>) {
+        let code = trailers.and_then(grpc::status);
+        self.span.end(Outcome::Response { status: self.status, grpc: code }, trailers);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B: Default> Default for TraceBody<B> {
-    /// The inner body's default, without a span: tonic's clients with an interceptor ask for one.
-    fn default() -> Self {
-        Self { inner: B::default(), status: StatusCode::OK, span: Recording(None) }
-    }
-}
-
-impl<B> fmt::Debug for TraceBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TraceBody")
+    fn broken(mut self, error: &(dyn StdError + 'static)) {
+        self.span.fail(error);
     }
 }

@@ -50,16 +50,10 @@ impl Account {
         **self.policy.load()
     }
 
-    /// Returns whether there may be more connections now.
-    pub(super) fn update(&self, config: &model::Backend) -> bool {
-        let new = Policy::of(config);
-        let old = self.policy.swap(Arc::new(new));
-        let grew = new.max.unwrap_or(u32::MAX) > old.max.unwrap_or(u32::MAX);
-        if grew {
-            self.told.store(false, Ordering::Relaxed);
-            self.freed.notify_waiters();
-        }
-        grew
+    pub(super) fn update(&self, config: &model::Backend) {
+        self.policy.store(Arc::new(Policy::of(config)));
+        self.told.store(false, Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     fn max(&self) -> u32 {

@@ -1,4 +1,4 @@
-//! RL-02, RL-04, RL-05: answers made to exhaust the client. The request fails, what is taken in is bounded, the endpoint
+//! RL-02, RL-04, RL-05, CL-13: answers, and frames that answer nothing, made to exhaust the client. The request fails, what is taken in is bounded, the endpoint
 //! recovers.
 
 use std::sync::Arc;
@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use mesh_tower::core::model::RoutePolicy;
 use mesh_tower::{Error, ErrorKind};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 
-use mesh_tower::testing::{Seen, watched};
+use mesh_tower::testing::{MemoryNetwork, Seen, TestBackend, watched};
 
-use crate::support::{Server, URI, Wire, backend, config, config_with, finish, get, kind, mesh};
+use crate::support::{Peer, Server, URI, Wire, backend, config, config_with, finish, get, kind, mesh, mesh_over};
 
 /// What the first connection does once it has read a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -216,6 +218,146 @@ async fn data_beyond_the_window_ends_its_stream() {
         assert_eq!(get(&mesh).await.unwrap(), "");
         assert_eq!(server.accepted(), 1);
         finish(mesh).await;
+    })
+    .await;
+}
+
+/// What a peer may send at any time, each of it sound.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Control {
+    Ping,
+    /// SETTINGS without a setting.
+    Settings,
+    /// SETTINGS that turn the window of every stream up and down.
+    Windows,
+    Priority,
+    /// The connection's window grows by a byte.
+    WindowUpdate,
+    /// Of a type that nobody knows.
+    Unknown,
+}
+
+impl Control {
+    const ALL: [Self; 6] =
+        [Self::Ping, Self::Settings, Self::Windows, Self::Priority, Self::WindowUpdate, Self::Unknown];
+
+    /// The bytes of each, of those that are to be acknowledged.
+    fn acknowledged(self) -> Option<usize> {
+        match self {
+            Self::Ping => Some(17),
+            Self::Settings => Some(9),
+            Self::Windows => Some(15),
+            Self::Priority | Self::WindowUpdate | Self::Unknown => None,
+        }
+    }
+
+    async fn send(self, wire: &mut Wire<impl AsyncRead + AsyncWrite + Unpin>, number: u32) -> bool {
+        const INITIAL_WINDOW_SIZE: u16 = 4;
+        match self {
+            Self::Ping => wire.send(kind::PING, 0, 0, &u64::from(number).to_be_bytes()).await,
+            Self::Settings => wire.send(kind::SETTINGS, 0, 0, &[]).await,
+            Self::Windows => {
+                let size = 65_535 + number % 2;
+                let setting = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &size.to_be_bytes()[..]].concat();
+                wire.send(kind::SETTINGS, 0, 0, &setting).await
+            }
+            Self::Priority => wire.send(2, 0, 1 + 2 * number, &[0, 0, 0, 0, 16]).await,
+            Self::WindowUpdate => wire.send(kind::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()).await,
+            Self::Unknown => wire.send(0xf0, 0, 0, b"nonsense").await,
+        }
+    }
+}
+
+/// CL-13: a peer that wants acknowledgements and takes none is read no further: what it costs is bounded, and the
+/// request on it ends with its deadline.
+#[tokio::test(start_paused = true)]
+async fn cl_13_who_takes_no_acknowledgement_is_not_read() {
+    // What fits into the pipe in both directions, with what h2 keeps, and as much again.
+    const BOUND: usize = 4 * 64 * 1024;
+    watched(async {
+        for control in Control::ALL {
+            let Some(size) = control.acknowledged() else { continue };
+            let network = MemoryNetwork::new();
+            let (told, mut taken) = mpsc::channel(1);
+            let peer = Peer::start(&network, move |_, stream| {
+                let told = told.clone();
+                async move {
+                    let mut wire = Wire::greet(stream, None).await.unwrap();
+                    wire.request().await.unwrap();
+                    let mut bytes = 0;
+                    // The clock goes on only once the pipe is full.
+                    while tokio::time::timeout(Duration::from_secs(1), control.send(&mut wire, 0)).await == Ok(true) {
+                        bytes += size;
+                        assert!(bytes < 10 * BOUND, "{control:?}: nothing holds it up");
+                    }
+                    told.send(bytes).await.unwrap();
+                    while wire.next().await.is_some() {}
+                }
+            });
+            let mut policy = RoutePolicy::default();
+            policy.timeout = Some(Duration::from_secs(5));
+            let config = config_with(backend("b", &[peer.address]), policy);
+            let (mesh, _, _configs) = mesh_over(&network, config).await;
+            assert_eq!(get(&mesh).await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+            let taken = taken.recv().await.unwrap();
+            assert!(taken < BOUND, "{control:?}: {taken} bytes were taken");
+            finish(mesh).await;
+        }
+    })
+    .await;
+}
+
+/// CL-13: a flood takes no more than its turn; requests go on, on this connection and beside it.
+#[tokio::test]
+async fn cl_13_floods_of_control_frames_leave_the_others_their_turn() {
+    const FRAMES: u32 = 20_000;
+    watched(async {
+        for control in Control::ALL {
+            let (flooding, mut floods) = watch::channel(0_u32);
+            let server = Server::start(move |_, stream| {
+                let flooding = flooding.clone();
+                async move {
+                    let Some(mut wire) = Wire::greet(stream, None).await else { return };
+                    let Some((stream, _)) = wire.request().await else { return };
+                    let (mut read, write) = tokio::io::split(wire.io);
+                    let mut wire = Wire { io: tokio::io::join(tokio::io::empty(), write) };
+                    let reads = async { while read.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+                    let writes = async {
+                        for number in 0..FRAMES {
+                            if !control.send(&mut wire, number).await {
+                                break;
+                            }
+                            flooding.send_replace(number + 1);
+                        }
+                        wire.answer(stream, b"").await;
+                    };
+                    tokio::join!(reads, writes);
+                }
+            })
+            .await;
+            let neighbour = TestBackend::named("neighbour").start();
+            let (flooded, _) = mesh(config(&[server.address])).await;
+            let (beside, _) = mesh(config(&[neighbour.address()])).await;
+            let waiting = get(&flooded);
+            let others = async {
+                // One request at least for each tenth of the flood.
+                for tenth in 1..=10 {
+                    floods.wait_for(|sent| *sent >= FRAMES / 10 * (tenth - 1)).await.unwrap();
+                    assert_eq!(get(&beside).await.unwrap(), "neighbour");
+                    let sent = *floods.borrow();
+                    if tenth == 1 {
+                        assert!(sent < FRAMES, "{control:?}: the flood was over before anybody else had a turn");
+                    }
+                }
+            };
+            let (answer, ()) = tokio::join!(waiting, others);
+            // It is answered behind the flood, or its connection was given up for it.
+            if let Err(error) = answer {
+                assert!([ErrorKind::Reset, ErrorKind::Protocol].contains(&error.kind()), "{control:?}: {error:?}");
+            }
+            finish(flooded).await;
+            finish(beside).await;
+        }
     })
     .await;
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_tower::core::balance::State;
-use mesh_tower::core::model::{Backend, Protocol};
-use mesh_tower::testing::{MemoryNetwork, Seen, TestBackend, watched};
+use mesh_tower::core::model::{Backend, ConnectBackoff, Protocol};
+use mesh_tower::testing::{Fault, MemoryNetwork, Seen, TestBackend, watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Peer, URI, Wire, backend, config_of, finish, get, kind, mesh_over};
+use crate::support::{Peer, URI, Wire, backend, config_of, finish, get, kind, mesh_over, reason};
 
 const HALF_AN_HOUR: Duration = Duration::from_secs(30 * 60);
 
@@ -175,7 +175,7 @@ async fn an_old_connection_is_replaced_before_it_goes() {
                 changes.push(began.elapsed().as_secs());
                 last = now;
             }
-            sleep(Duration::from_millis(300)).await;
+            sleep(Duration::from_millis(500)).await;
         }
         // then each of them lasts that long, more or less, and the endpoint was ready all the time.
         let mut before = 0;
@@ -273,6 +273,35 @@ async fn a_connection_serves_no_more_requests_than_it_may() {
             events.assert_none("more than one attempt", |seen| matches!(seen, Seen::Attempt { number: 2.., .. }));
             finish(mesh).await;
         }
+    })
+    .await;
+}
+
+/// That a connection is young when its last request is on it is no reason to pause before the next one.
+#[tokio::test(start_paused = true)]
+async fn connections_for_one_request_each_follow_at_once() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let peer = Peer::start(&network, |_, stream| async move {
+            let Some(mut wire) = Wire::greet(stream, None).await else { return };
+            while let Some((stream, _)) = wire.request().await {
+                sleep(Duration::from_millis(100)).await;
+                wire.answer(stream, b"").await;
+            }
+        });
+        let mut backend = backend("b", &[peer.address]);
+        backend.connect_backoff = ConnectBackoff::default();
+        backend.connections.max_requests = Some(1);
+        let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+        let began = Instant::now();
+        let mut calls = JoinSet::new();
+        for _ in 0..20 {
+            let mesh = mesh.clone();
+            calls.spawn(async move { get(&mesh).await.unwrap() });
+        }
+        calls.join_all().await;
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        finish(mesh).await;
     })
     .await;
 }
@@ -437,6 +466,151 @@ async fn max_connections_over_http1_lets_requests_take_turns() {
         calls.join_all().await;
         assert!(most.load(Ordering::SeqCst) <= 3, "{} connections", most.load(Ordering::SeqCst));
         assert!(overflows(&events) >= 1);
+        finish(mesh).await;
+    })
+    .await;
+}
+
+/// An endpoint whose connections come and go is never kept from its only one.
+#[tokio::test(start_paused = true)]
+async fn max_connections_over_http1_leaves_each_endpoint_one() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let servers = ["leaves", "stays"].map(|name| TestBackend::named(name).start_in(&network));
+        servers[0].set(Fault::CloseAfter(1));
+        let mut backend = http1(&servers.each_ref().map(TestBackend::address));
+        backend.circuit_breaker.max_connections = Some(1);
+        let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+        for _ in 0..20 {
+            let asked = Instant::now();
+            get(&mesh).await.unwrap();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        }
+        assert!(servers[0].connections() >= 9, "{}", servers[0].connections());
+        finish(mesh).await;
+    })
+    .await;
+}
+
+/// A server of HTTP/1.1 that answers with its name, and `/1` and `/2` once their semaphores let it; then it closes.
+fn held(network: &MemoryNetwork, gates: &[Arc<Semaphore>; 2], name: &'static str) -> TestBackend {
+    let gates = gates.clone();
+    TestBackend::handling(move |request: http::Request<mesh_tower::testing::RequestBody>| {
+        let gates = gates.clone();
+        async move {
+            let mut response = http::Response::new(mesh_tower::testing::full(name));
+            if let Some(gate) = match request.uri().path() {
+                "/1" => Some(&gates[0]),
+                "/2" => Some(&gates[1]),
+                _ => None,
+            } {
+                gate.acquire().await?.forget();
+                response.headers_mut().insert("connection", http::HeaderValue::from_static("close"));
+            }
+            Ok::<_, mesh_tower::BoxError>(response)
+        }
+    })
+    .start_in(network)
+}
+
+/// Whoever waits for a connection learns that there may be one more: because one has ended, here or elsewhere, or
+/// because the limit was raised.
+#[tokio::test(start_paused = true)]
+async fn max_connections_over_http1_keeps_nobody_who_could_go_on() {
+    watched(async {
+        for same in [false, true] {
+            // Given two endpoints, a connection each, both in use,
+            let network = MemoryNetwork::new();
+            let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+            let servers = [held(&network, &gates, "a"), held(&network, &gates, "b")];
+            let mut backend = http1(&servers.each_ref().map(TestBackend::address));
+            backend.circuit_breaker.max_connections = Some(2);
+            let (mesh, _, configs) = mesh_over(&network, config_of(backend.clone())).await;
+            let call = |path: &str| {
+                let (client, uri) = (mesh.http_client(), format!("{URI}{path}"));
+                tokio::spawn(async move { client.get(uri).await.unwrap().into_body().string().await.unwrap() })
+            };
+            let turn = || sleep(Duration::from_millis(10));
+            for _ in 0..4 {
+                call("").await.unwrap();
+            }
+            assert_eq!(servers.each_ref().map(TestBackend::connections), [1, 1]);
+            let first = call("1");
+            turn().await;
+            let second = call("2");
+            turn().await;
+            // and a request that waits for the first one, in turn.
+            let third = call("");
+            turn().await;
+            let fourth = same.then(|| call(""));
+            turn().await;
+            // When the second connection ends,
+            gates[1].add_permits(1);
+            let ended = second.await.unwrap();
+            turn().await;
+            if let Some(fourth) = fourth {
+                // then whoever waited for it is served by its successor, though another one waited for longer;
+                assert!(fourth.is_finished());
+                assert_eq!(fourth.await.unwrap(), ended);
+                assert!(!third.is_finished());
+                // and that one once the limit is raised.
+                backend.circuit_breaker.max_connections = Some(3);
+                configs.send_replace(Arc::new(config_of(backend)));
+                turn().await;
+            }
+            // then there may be one more where a request waits.
+            assert!(third.is_finished());
+            assert_ne!(third.await.unwrap(), ended);
+            assert!(!first.is_finished());
+            gates[0].add_permits(1);
+            first.await.unwrap();
+            finish(mesh).await;
+        }
+    })
+    .await;
+}
+
+/// A connection that drains counts until its last stream has ended; then who waits may have another.
+#[tokio::test(start_paused = true)]
+async fn max_connections_counts_those_that_drain() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let ends = Arc::new(Semaphore::new(0));
+        let end = Arc::clone(&ends);
+        let peer = Peer::start(&network, move |number, stream| {
+            let end = Arc::clone(&end);
+            async move {
+                let Some(mut wire) = Wire::greet(stream, Some(1)).await else { return };
+                let Some((stream, _)) = wire.request().await else { return };
+                match number {
+                    0 => {
+                        wire.head(stream).await;
+                        wire.go_away(stream, reason::NO_ERROR).await;
+                        end.acquire().await.unwrap().forget();
+                        wire.data(stream, b"", true).await;
+                    }
+                    1 => std::future::pending().await,
+                    _ => wire.answer(stream, b"").await,
+                }
+                while wire.next().await.is_some() {}
+            }
+        });
+        let mut backend = backend("b", &[peer.address]);
+        backend.circuit_breaker.max_connections = Some(2);
+        let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+        let draining = mesh.http_client().get(URI).await.unwrap();
+        let mut calls = JoinSet::new();
+        for _ in 0..2 {
+            let mesh = mesh.clone();
+            calls.spawn(async move { get(&mesh).await.unwrap() });
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(peer.accepted(), 2);
+        ends.add_permits(1);
+        draining.into_body().bytes().await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(1), calls.join_next()).await;
+        answered.expect("the place is free").unwrap().unwrap();
+        calls.abort_all();
         finish(mesh).await;
     })
     .await;

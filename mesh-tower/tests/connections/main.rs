@@ -18,4 +18,5 @@ mod pick_first;
 mod shutdown;
 mod support;
 mod update;
+mod wan;
 mod weights;

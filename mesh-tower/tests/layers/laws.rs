@@ -17,9 +17,13 @@ use http::{Request, Response};
 use http_body_util::Full;
 use mesh_tower::BoxError;
 use mesh_tower::core::model::{
-    Backend, BackendId, Config, Forward, HostPattern, RetryOn, RetryPolicy, Route, VirtualHost,
+    AdmissionControl, Backend, BackendId, Config, Consecutive, Forward, HostPattern, OutlierDetection, Recovery,
+    RetryOn, RetryPolicy, Route, VirtualHost,
 };
-use mesh_tower::layer::{DeadlineLayer, RetryLayer, RouteLayer, SplitService, TimeoutLayer, TraceLayer};
+use mesh_tower::layer::{
+    AdmissionLayer, CircuitBreakerLayer, DeadlineLayer, OutlierLayer, RetryLayer, RouteLayer, SplitService,
+    TimeoutLayer, TraceLayer,
+};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -236,6 +240,46 @@ async fn rl_13_route() {
     obeys_all("route", routed).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn rl_13_circuit_breaker() {
+    let breaker = CircuitBreakerLayer::new(PERMITS as u32 - 1);
+    obeys_all("circuit breaker", |mock| breaker.layer(mock)).await;
+    assert_eq!(breaker.under_way(), 0, "CB-04, CB-05");
+}
+
+/// Refuses as soon as something failed.
+fn admission() -> AdmissionLayer {
+    let mut policy = AdmissionControl::default();
+    policy.min_requests_per_second = 0;
+    AdmissionLayer::new(policy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn rl_13_admission() {
+    obeys_all("admission", |mock| admission().layer(mock)).await;
+}
+
+/// Endpoints that are ejected and probed all the time.
+fn outliers(recovery: Recovery) -> OutlierLayer {
+    let mut policy = OutlierDetection::default();
+    policy.interval = Duration::from_millis(50);
+    policy.base_ejection_time = Duration::from_millis(100);
+    policy.max_ejection_time = Duration::from_millis(200);
+    policy.max_ejection_percent = 100;
+    policy.consecutive_5xx = Some(Consecutive::new(2));
+    policy.recovery = recovery;
+    OutlierLayer::new(policy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn rl_13_outlier() {
+    for recovery in [Recovery::Time, Recovery::Probe] {
+        let layer = outliers(recovery);
+        obeys_all("outlier", |mock| layer.layer(mock)).await;
+        assert_eq!(layer.ejected(), 0, "the endpoints are gone");
+    }
+}
+
 /// A provider that records everything, and what it recorded.
 fn tracing() -> (SdkTracerProvider, InMemorySpanExporter) {
     let exporter = InMemorySpanExporter::default();
@@ -261,12 +305,16 @@ async fn rl_13_all_of_them() {
     let stack = |mock: Mock| {
         let attempts = TraceLayer::attempts(&provider);
         let maker = service_fn(move |_: Arc<Backend>| {
-            let split = SplitService::new([(mock.clone(), 1), (mock.clone(), 2)]).unwrap();
+            let backend = outliers(Recovery::Probe);
+            let endpoint =
+                |mock: &Mock| backend.layer(TimeoutLayer::new(Duration::from_millis(100)).layer(mock.clone()));
+            let split = SplitService::new([(endpoint(&mock), 1), (endpoint(&mock), 2)]).unwrap();
             let service = ServiceBuilder::new()
+                .layer(admission())
                 .layer(DeadlineLayer::new(Duration::from_millis(500)))
                 .layer(RetryLayer::new(policy()))
                 .layer(attempts.clone())
-                .layer(TimeoutLayer::new(Duration::from_millis(100)))
+                .layer(CircuitBreakerLayer::new(PERMITS as u32))
                 .service(split);
             ready(Ok::<_, BoxError>(service))
         });
@@ -279,6 +327,9 @@ async fn rl_13_all_of_them() {
 #[test]
 fn rl_13_layers_are_shared_freely() {
     fn is_a_layer<L: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
+    is_a_layer::<AdmissionLayer>();
+    is_a_layer::<CircuitBreakerLayer>();
+    is_a_layer::<OutlierLayer>();
     is_a_layer::<RouteLayer>();
     is_a_layer::<DeadlineLayer>();
     is_a_layer::<RetryLayer>();

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
 
+mod admission;
+mod circuit_breaker;
 mod deadline;
 mod errors;
 mod laws;
+mod outlier;
 mod retry;
 mod route;
 mod split;

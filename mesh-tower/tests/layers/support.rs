@@ -251,6 +251,14 @@ pub(crate) fn call(timeout: Option<&str>) -> Request<Full<Bytes>> {
     request
 }
 
+/// Asks `service` whether it is ready for a request of [`get`].
+pub(crate) fn poll_ready<S>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+where
+    S: Service<Request<Full<Bytes>>>,
+{
+    service.poll_ready(cx)
+}
+
 /// One poll of `future`.
 pub(crate) async fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     let mut future = Some(future);

@@ -161,6 +161,46 @@ telemetry:
     assert_eq!(shown.len(), expected.len());
 }
 
+/// CF-07: what a section that is switched on implies is shown with it, and what hedging takes the place of is not.
+#[test]
+fn cf_07_what_protects_a_backend_is_shown_with_its_defaults() {
+    let text = r#"defaults: { retry: { on: [reset] }, circuit_breaker: { max_requests: 5 } }
+locality: eu/a
+services:
+  s:
+    routes: [{ backends: [{ name: b }], hedging: { delay: 1s } }]
+    backends:
+      b:
+        endpoints: [{ address: "10.0.0.1:80" }]
+        load_balancer: { policy: ring_hash, max_size: 512 }
+        outlier_detection: { base_ejection_time: 10m, failure_percentage: {} }
+        keepalive: none
+"#;
+    let settings = parsed(&Reader::new(), text).effective.settings();
+    let shown = |path: &str| {
+        let setting = settings.iter().find(|setting| setting.path == path);
+        setting.map(|setting| (setting.value.as_str(), setting.origin.to_string()))
+    };
+    let default = |value| Some((value, "default".to_owned()));
+    let file = |value, place: &str| Some((value, format!("mesh.yaml:{place}")));
+    let b = |field: &str| shown(&format!("services.s.backends.b.{field}"));
+    assert_eq!(shown("services.s.routes[0].hedging.max_attempts"), default("2"));
+    assert_eq!(shown("services.s.routes[0].retry.num_retries"), None);
+    assert_eq!(b("endpoints[0].weight"), default("1"));
+    assert_eq!(b("load_balancer.max_size"), file("512", "9:55"));
+    assert_eq!(b("load_balancer.min_size"), default("512"));
+    assert_eq!(b("load_balancer.table_size"), None);
+    assert_eq!(b("outlier_detection.base_ejection_time"), file("10m", "10:50"));
+    assert_eq!(b("outlier_detection.max_ejection_time"), default("10m"));
+    assert_eq!(b("outlier_detection.consecutive_5xx"), default("5"));
+    assert_eq!(b("outlier_detection.failure_percentage.threshold"), default("85"));
+    assert_eq!(b("outlier_detection.success_rate.stdev_factor"), None);
+    assert_eq!(b("circuit_breaker.max_requests"), file("5", "1:70"));
+    assert_eq!(b("keepalive"), file("none", "11:20"));
+    assert_eq!(b("idle_timeout"), default("30m"));
+    assert_eq!(shown("locality"), file("eu/a", "2:11"));
+}
+
 #[test]
 fn what_is_shown_is_the_same_configuration() {
     for reader in [Reader::new(), reader()] {

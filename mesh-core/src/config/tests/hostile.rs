@@ -83,6 +83,21 @@ fn problems_are_bounded() {
     assert_eq!(error.problems().len() + error.omitted(), 5000);
 }
 
+/// Very many subsets that no one of very many endpoints is in: a warning each, and no comparison of each with each.
+#[test]
+fn subsets_are_compared_within_bounds() {
+    let mut text = String::from("services:\n  a:\n    backends:\n      b:\n        endpoints:\n");
+    (0..20_000).for_each(|index| {
+        let address = format!("10.{}.{}.{}:80", index >> 16, index >> 8 & 255, index & 255);
+        text.push_str(&format!("        - {{ address: '{address}', metadata: {{ a: b }} }}\n"));
+    });
+    text.push_str("    routes:\n");
+    (0..20_000).for_each(|_| text.push_str("    - backends: [{ name: b, subset: { a: c } }]\n      timeout: 1s\n"));
+    let file = File { text: text.as_bytes(), name: "any", directory: Path::new("/") };
+    let warnings = Reader::new().read(Some(file)).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.code == "unmatched-subset"));
+}
+
 /// Regular expressions that are small to write and large to compile.
 #[test]
 fn patterns_are_bounded() {

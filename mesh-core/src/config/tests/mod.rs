@@ -6,6 +6,7 @@ mod lint;
 mod many;
 mod overrides;
 mod reference;
+mod resilience;
 mod sections;
 mod yaml;
 

@@ -226,7 +226,6 @@ impl Detector {
     pub(super) fn bring_back(&self, record: &Record, when: impl Fn(Word) -> bool) -> bool {
         let back = record.change(|word| when(word).then_some(Word { state: State::In, until: 0, ..word })).is_some();
         if back {
-            record.clear();
             self.give_place();
         }
         back

@@ -58,7 +58,7 @@ impl Backend {
         let backend = Arc::clone(self);
         let thread = thread::spawn(move || one(&backend));
         let other = other(self);
-        (thread.join().unwrap(), other)
+        (thread.join().expect("it does not panic"), other)
     }
 }
 

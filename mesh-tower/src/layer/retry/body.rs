@@ -1,17 +1,18 @@
+use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::grpc::{self, Code};
 use mesh_core::resilience::throttle::Throttle;
-use pin_project::pin_project;
 
 use super::limits::InFlight;
 use crate::error::BoxError;
+use crate::layer::watch::{Watch, Watched, watched_body};
 use crate::net::h1::Attempt;
 
 /// The body of one attempt: the caller's, read from its first byte each time.
@@ -57,12 +58,9 @@ impl<B> fmt::Debug for ReplayBody<B> {
     }
 }
 
-/// A response body that counts its request until it is read to its end or dropped.
-#[pin_project]
-pub struct RetryBody<B> {
-    #[pin]
-    inner: B,
-    guard: Option<Guard>,
+watched_body! {
+    /// A response body that counts its request until it is read to its end or dropped.
+    RetryBody, Guard
 }
 
 /// What a response holds on to.
@@ -73,67 +71,23 @@ pub(super) struct Guard {
     pub(super) grpc: bool,
 }
 
-impl Guard {
-    /// The response was received whole.
-    fn complete(self, code: Option<Code>) {
+impl Watch for Guard {
+    fn complete(self, trailers: Option<&HeaderMap>) {
+        let code = trailers.and_then(grpc::status);
         let succeeded = if self.grpc { code == Some(Code::Ok) } else { !self.status.is_server_error() };
         if let Some(throttle) = self.throttle.filter(|_| succeeded) {
             throttle.succeeded();
         }
         drop(self.in_flight);
     }
+
+    /// No success, and no longer under way.
+    fn broken(self, _: &(dyn StdError + 'static)) {}
 }
 
 impl<B: Body> RetryBody<B> {
-    /// `code`: gRPC's, if the head settled it.
-    pub(super) fn new(inner: B, guard: Guard, code: Option<Code>) -> Self {
-        if inner.is_end_stream() {
-            guard.complete(code);
-            return Self { inner, guard: None };
-        }
-        Self { inner, guard: Some(guard) }
-    }
-}
-
-impl<B: Body> Body for RetryBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        let guard = match &frame {
-            Some(Ok(frame)) if frame.is_trailers() || this.inner.is_end_stream() => this.guard.take(),
-            Some(Ok(_)) => None,
-            None | Some(Err(_)) => this.guard.take(),
-        };
-        match (guard, &frame) {
-            (Some(guard), Some(Ok(frame))) => guard.complete(frame.trailers_ref().and_then(grpc::status)),
-            (Some(guard), None) => guard.complete(None),
-            // Broken: no success, and no longer under way.
-            (guard, _) => drop(guard),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B: Default> Default for RetryBody<B> {
-    /// The inner body's default: tonic's clients with an interceptor ask for one.
-    fn default() -> Self {
-        Self { inner: B::default(), guard: None }
-    }
-}
-
-impl<B> fmt::Debug for RetryBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBody").finish_non_exhaustive()
+    /// `response`, which holds on to `guard`.
+    pub(super) fn response(response: Response<B>, guard: Guard) -> Response<Self> {
+        Watched::response(response, Some(guard)).map(Self)
     }
 }

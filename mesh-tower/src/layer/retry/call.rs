@@ -209,10 +209,9 @@ where
         }
         let in_flight = self.in_flight.take();
         let response = outcome.map_err(|error| self.describe(error))?;
-        let code = grpc::status(response.headers());
         let throttle = self.limits.throttle.take();
         let guard = Guard { in_flight, throttle, status: response.status(), grpc: self.grpc };
-        Ok(response.map(|body| RetryBody::new(body, guard, code)))
+        Ok(RetryBody::response(response, guard))
     }
 
     /// A per-try timeout that left no time for a whole further attempt is the deadline's (RE-11).

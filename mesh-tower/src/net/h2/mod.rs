@@ -6,16 +6,17 @@
 //! means that it was refused, everything else may have been processed. And the peer's stream limit is known, so
 //! that a stream is only opened where it can be opened now (RFC 9113 5.1.2).
 
+mod driver;
 mod life;
 mod upload;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use ::h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,11 +24,14 @@ use http_body::Body;
 use mesh_core::model::Address;
 use tokio::time::Instant;
 
-use self::life::{Life, Verdict, calmed};
+pub(crate) use self::driver::Driver;
+pub(super) use self::driver::Leaving;
+use self::driver::limit_of;
+use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
 use super::io::Stream;
 use super::pulse::{Pulse, Watched};
-use super::{Cluster, ConnectError};
+use super::{Cluster, ConnectError, Room};
 
 /// Flow-control window of a stream, in bytes: enough for 2 MiB in flight, hyper's value.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
@@ -42,6 +46,7 @@ pub(crate) struct Conn {
     send: SendRequest<Bytes>,
     status: Arc<Status>,
     cluster: Arc<Cluster>,
+    room: Arc<Room>,
     /// When it became usable.
     pub(super) since: Instant,
     max_requests: Option<u32>,
@@ -64,36 +69,15 @@ struct Status {
     served: AtomicBool,
 }
 
-/// The task side of a connection: must be polled for the connection to live.
-pub(crate) struct Driver {
-    connection: Connection<Watched, Bytes>,
-    status: Arc<Status>,
-    cluster: Arc<Cluster>,
-    life: Life,
-}
-
-/// Why a connection leaves its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaving {
-    /// It broke, or its peer wants no more requests.
-    Refused {
-        /// Because of too many pings (gRFC A8).
-        pings: bool,
-    },
-    /// Nobody uses it.
-    Idle,
-    /// It is old: once there is another one.
-    Aged,
-}
-
 /// Speaks the preface on `stream` and waits for the peer's SETTINGS: only then is it an HTTP/2 peer (CL-04).
-/// `complaints`: how often the peer has had too many pings.
+/// `complaints`: how often the peer has had too many pings. `room`: where requests wait for its streams.
 pub(super) async fn handshake(
     stream: Stream,
     cluster: &Arc<Cluster>,
     address: &Address,
     deadline: Instant,
     complaints: u32,
+    room: &Arc<Room>,
 ) -> Result<(Conn, Driver), ConnectError> {
     let policy = cluster.account.policy().kept;
     let pulse = policy.keepalive.map(|_| Arc::new(Pulse::default()));
@@ -145,76 +129,11 @@ pub(super) async fn handshake(
         send,
         status: Arc::clone(&status),
         cluster: Arc::clone(cluster),
+        room: Arc::clone(room),
         since: Instant::now(),
         max_requests: policy.max_requests,
     };
     Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster), life }))
-}
-
-fn limit_of(connection: &Connection<Watched, Bytes>) -> u32 {
-    connection.max_concurrent_send_streams().try_into().unwrap_or(u32::MAX)
-}
-
-impl Driver {
-    /// Drives the connection to its end. Calls `leave` once the peer takes no more requests: streams may go on for
-    /// long after a GOAWAY, and a connection that is full of them is asked by no request that could find out; and when
-    /// it is idle or old.
-    ///
-    /// Under load it lets the tasks that are ready go first, once each time it is woken: what they put on the connection
-    /// then leaves in one write, where each would have cost a system call, here and at the peer.
-    pub(super) async fn run(
-        mut self,
-        conn: Weak<Conn>,
-        leave: impl Fn(&Arc<Conn>, Leaving),
-    ) -> Result<(), ::h2::Error> {
-        let mut let_others_go = true;
-        let result = poll_fn(|cx| {
-            if std::mem::take(&mut let_others_go) && self.status.in_flight.load(Ordering::Relaxed) > 1 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let_others_go = true;
-            let mut result = Pin::new(&mut self.connection).poll(cx);
-            let verdict = if result.is_pending() { self.life.poll(cx, &self.status) } else { None };
-            if verdict == Some(Verdict::Dead) {
-                // Its stream fails now, and tells all requests on it why.
-                result = Pin::new(&mut self.connection).poll(cx);
-                if result.is_pending() {
-                    result = Poll::Ready(Ok(()));
-                }
-            }
-            if !self.status.draining.load(Ordering::Acquire)
-                && let Some(conn) = conn.upgrade()
-            {
-                let refusal = conn.refusal(cx);
-                let leaving = match (&refusal, verdict) {
-                    (Some(error), _) => Some(Leaving::Refused { pings: complains_of_pings(error) }),
-                    (None, Some(Verdict::Idle)) => Some(Leaving::Idle),
-                    (None, Some(Verdict::Aged)) => Some(Leaving::Aged),
-                    (None, Some(Verdict::Dead) | None) => None,
-                };
-                if let Some(leaving) = leaving {
-                    leave(&conn, leaving);
-                }
-            }
-            let limit = limit_of(&self.connection);
-            if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
-                self.cluster.queue.wake();
-            }
-            result
-        })
-        .await;
-        self.status.draining.store(true, Ordering::Release);
-        result
-    }
-}
-
-/// Whether the peer left because it was asked too often whether it lives (gRFC A8). `h2` gives the debug data of a
-/// GOAWAY in the text alone.
-fn complains_of_pings(error: &::h2::Error) -> bool {
-    error.is_go_away()
-        && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
-        && error.to_string().contains("too_many_pings")
 }
 
 impl Conn {
@@ -324,6 +243,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.0.status.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.cluster.queue.wake();
+        self.0.room.freed();
     }
 }
 

@@ -14,6 +14,7 @@ mod connecting;
 mod driving;
 mod in_order;
 mod leasing;
+mod leaving;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -29,8 +30,10 @@ pub(crate) use self::connecting::{allow_http1, has_left, refuses_http2};
 pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease};
+pub(crate) use self::leaving::retire;
+use self::leaving::{Loss, give_up};
 use super::account::Claim;
-use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
+use super::{Cluster, ConnectError, Endpoint, Room, Wanted, h1, h2};
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
@@ -50,6 +53,7 @@ struct Used {
     h2: ArcSwap<Vec<Arc<h2::Conn>>>,
     inner: Mutex<Inner>,
     closed: Notify,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -188,6 +192,11 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
+/// Where requests wait for a stream of `endpoint`, and of no other.
+pub(crate) fn room(endpoint: &Endpoint) -> &Arc<Room> {
+    &endpoint.transport().used().room
+}
+
 /// Connects one endpoint, unless it is connected or on its way.
 pub(crate) fn wake(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     if endpoint.state() == State::Idle {
@@ -203,7 +212,7 @@ pub(crate) fn close(endpoint: &Endpoint) {
     let_go(endpoint, inner);
     pool.used().closed.notify_one();
     pool.cluster.changed.notify_waiters();
-    pool.cluster.queue.wake();
+    pool.cluster.queue.wake_all();
 }
 
 /// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
@@ -236,97 +245,6 @@ fn let_go(endpoint: &Endpoint, mut inner: MutexGuard<'_, Inner>) -> State {
     before
 }
 
-/// Who ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
-    /// The peer, or the network.
-    Theirs,
-    /// We did, and go on with another one.
-    Ours,
-    /// We did, because nobody needs it.
-    Idle,
-}
-
-/// A connection of the endpoint said that it takes no more requests.
-pub(crate) fn retire(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
-    give_up(endpoint, conn, Loss::Theirs);
-}
-
-fn give_up(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, loss: Loss) {
-    if conn.drain() {
-        remove_h2(endpoint, conn, loss);
-    }
-}
-
-/// The driver of a connection wants it to leave.
-fn leave(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, leaving: h2::Leaving) {
-    match leaving {
-        h2::Leaving::Refused { pings } => {
-            if pings {
-                let mut inner = endpoint.transport().lock();
-                inner.complaints = inner.complaints.saturating_add(1);
-            }
-            give_up(endpoint, conn, Loss::Theirs);
-        }
-        h2::Leaving::Idle => give_up(endpoint, conn, Loss::Idle),
-        h2::Leaving::Aged => renew(endpoint, conn),
-    }
-}
-
-/// Replaces an old connection: it goes once another one is there. Where none can be made it is asked for again later.
-fn renew(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>) {
-    conn.age();
-    let pool = endpoint.transport();
-    let connections = pool.h2().load();
-    if connections.len() >= MAX_H2_CONNECTIONS || connections.iter().any(|conn| !conn.is_aged()) {
-        drop(connections);
-        give_up(endpoint, conn, Loss::Ours);
-    } else {
-        run(endpoint, pool.cluster.reconnects_by(), Pause::No);
-    }
-}
-
-fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, loss: Loss) {
-    let pool = endpoint.transport();
-    let mut removed = false;
-    pool.h2().rcu(|connections| {
-        let rest: Vec<_> = connections.iter().filter(|other| !Arc::ptr_eq(other, conn)).cloned().collect();
-        removed = rest.len() < connections.len();
-        rest
-    });
-    if removed && pool.h2().load().is_empty() {
-        match loss {
-            Loss::Idle => rest(endpoint),
-            Loss::Theirs | Loss::Ours if !pool.lock().closed => {
-                set_state(endpoint, State::Connecting);
-                let wanted = pool.cluster.reconnects_by();
-                let young = loss == Loss::Theirs && conn.since.elapsed() < pool.cluster.connect_backoff.base;
-                run(endpoint, wanted, if young { Pause::UnlessServed(Arc::clone(conn)) } else { Pause::No });
-                in_order::resume(&pool.cluster, wanted);
-            }
-            Loss::Theirs | Loss::Ours => {}
-        }
-    }
-    pool.cluster.queue.wake();
-}
-
-/// The last HTTP/2 connection is gone, and nobody misses it: the endpoint waits for the next request.
-fn rest(endpoint: &Endpoint) {
-    let pool = endpoint.transport();
-    let changed = {
-        let inner = pool.lock();
-        // A newcomer may be here already, or on its way; and HTTP/1.1 needs no connection to be ready.
-        let needed = inner.connecting.is_some() || inner.live_h1 > 0 || pool.cluster.serves_http1();
-        !inner.closed
-            && !needed
-            && pool.h2().load().is_empty()
-            && endpoint.set_state(State::Idle, Instant::now().into_std()) != State::Idle
-    };
-    if changed {
-        announce(endpoint, State::Idle);
-    }
-}
-
 fn set_state(endpoint: &Endpoint, state: State) {
     if endpoint.set_state(state, Instant::now().into_std()) != state {
         announce(endpoint, state);
@@ -338,7 +256,7 @@ fn announce(endpoint: &Endpoint, state: State) {
     let cluster = &endpoint.transport().cluster;
     cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
     cluster.changed.notify_waiters();
-    cluster.queue.wake();
+    cluster.queue.wake_all();
 }
 
 /// Starts the connect loop unless it runs.

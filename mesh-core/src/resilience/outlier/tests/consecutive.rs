@@ -27,20 +27,22 @@ fn od_07_a_row_of_errors_ejects_at_once() {
 #[test]
 fn od_07_each_row_counts_its_own_failures() {
     let causes = [Cause::Consecutive5xx, Cause::ConsecutiveGatewayErrors, Cause::ConsecutiveLocalOriginFailures];
-    for (split, cause, between, expected) in [
-        // Whatever comes between two gateway errors in a row of two.
-        (false, causes[0], Some(ERROR), true),
-        (false, causes[0], Some(Outcome::NoAnswer), true),
-        (false, causes[0], Some(Outcome::Success), false),
-        (true, causes[0], Some(Outcome::NoAnswer), false),
-        (false, causes[1], None, true),
-        (false, causes[1], Some(ERROR), false),
-        (false, causes[1], Some(Outcome::NoAnswer), true),
-        (true, causes[1], Some(Outcome::NoAnswer), false),
-        (true, causes[1], Some(Outcome::Ignored), false),
+    for (split, cause, count, between, expected) in [
+        // Whatever comes between two gateway errors.
+        (false, causes[0], 3, Some(ERROR), true),
+        (false, causes[0], 3, Some(Outcome::NoAnswer), true),
+        (false, causes[0], 2, Some(Outcome::Success), false),
+        (true, causes[0], 3, Some(Outcome::NoAnswer), false),
+        (true, causes[0], 2, Some(Outcome::NoAnswer), true),
+        (false, causes[1], 2, None, true),
+        (false, causes[1], 2, Some(ERROR), false),
+        (false, causes[1], 2, Some(Outcome::Success), false),
+        (false, causes[1], 3, Some(Outcome::NoAnswer), true),
+        (true, causes[1], 3, Some(Outcome::NoAnswer), false),
+        (true, causes[1], 2, Some(Outcome::Ignored), true),
     ] {
         let mut backend = Backend::new(1, |policy| {
-            let row = Some(Consecutive::new(if between.is_some() { 3 } else { 2 }));
+            let row = Some(Consecutive::new(count));
             policy.split_local_origin = split;
             match cause {
                 Cause::Consecutive5xx => policy.consecutive_5xx = row,
@@ -52,7 +54,8 @@ fn od_07_each_row_counts_its_own_failures() {
             assert_eq!(last, None);
             last = backend.record(0, outcome);
         }
-        assert_eq!(last, expected.then(|| ejected(cause, 30)).flatten(), "split: {split}, {cause:?}, {between:?}");
+        let expected = expected.then(|| ejected(cause, 30)).flatten();
+        assert_eq!(last, expected, "split: {split}, {cause:?} of {count}, {between:?}");
     }
     // Answers missing: a row of their own, which an answer ends, be it an error.
     let local = |policy: &mut OutlierDetection| {
