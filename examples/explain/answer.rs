@@ -148,6 +148,7 @@ services:
             ("hash_policy", json!([])),
             ("timeout_ms", json!(2000)),
             ("hash", Value::Null),
+            ("session", Value::Null),
         ] {
             assert_eq!(answer[field], expected, "{field}");
         }

@@ -14,6 +14,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod balance;
+mod base64;
 pub mod classify;
 pub mod config;
 pub mod error;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use examples::greeter::HelloRequest;
 use examples::greeter::greeter_client::GreeterClient;
 use mesh_tonic::prelude::*;
-use mesh_tonic::testing::TestMesh;
+use mesh_tonic::testing::{ServiceConfig, TestMesh};
 use mesh_tonic::{Channel, mesh_tower};
 use mesh_tower::ErrorKind;
 use support::{BOMB, Server, mesh_to, named, requests};
@@ -354,5 +354,28 @@ async fn grpc_and_http_share_a_connection() {
         assert_eq!(response.headers()["grpc-status"], "12");
     }
     assert_eq!(server.accepts(), 1);
+    mesh.end().await;
+}
+
+/// gRFC A55: the cookie is metadata like any other.
+#[tokio::test]
+async fn a_session_comes_back_to_its_server() {
+    let servers = [Server::start().await, Server::start().await, Server::start().await];
+    let config = ServiceConfig::new("greeter", servers.iter().map(|server| server.address))
+        .route("session_affinity: { cookie: { name: sid } }")
+        .backend("load_balancer: random");
+    let mesh = config.mesh().await;
+    let client = GreeterClient::new(mesh.channel("greeter").unwrap());
+    let first = client.clone().say_hello(named("ada")).await.unwrap();
+    let set = first.metadata().get("set-cookie").unwrap().to_str().unwrap();
+    let cookie: MetadataValue<_> = set.split(';').next().unwrap().parse().unwrap();
+    for _ in 0..15 {
+        let mut request = Request::new(named("ada"));
+        request.metadata_mut().insert("cookie", cookie.clone());
+        let response = client.clone().say_hello(request).await.unwrap();
+        assert!(!response.metadata().contains_key("set-cookie"), "it is known");
+    }
+    let served: Vec<_> = servers.iter().map(|server| server.calls().len()).filter(|calls| *calls > 0).collect();
+    assert_eq!(served, [16]);
     mesh.end().await;
 }

@@ -214,7 +214,7 @@ impl Core {
         for backend in self.snapshot.load().backends() {
             backend.picker().endpoints().iter().for_each(|endpoint| pool::close(endpoint));
             // Also of those who wait where there is no endpoint.
-            backend.transport().queue.wake();
+            backend.transport().queue.wake_all();
         }
     }
 
@@ -238,7 +238,7 @@ impl Core {
             if let Some(wanted) = backend.transport().used() {
                 pool::connect(backend.picker(), wanted);
             }
-            backend.transport().queue.wake();
+            backend.transport().queue.wake_all();
         }
         if let Some(source) = source {
             self.shared.observers.config(version, source, None);

@@ -1,5 +1,6 @@
 //! What a caller may ask for one request.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mesh_core::matching::hash_of;
@@ -28,6 +29,7 @@ pub struct RequestOptions {
     pub(crate) no_retry: bool,
     pub(crate) wait_for_ready: bool,
     pub(crate) hash: Option<u64>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl RequestOptions {
@@ -56,6 +58,17 @@ impl RequestOptions {
     #[must_use]
     pub fn hash_key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.hash = Some(hash_of(key.as_ref()));
+        self
+    }
+
+    /// Says whom the request came from, for gateways and services that forward: what a hash policy of the route by
+    /// source address looks at (`hash_policy: [{ source_ip: true }]`). Without it such a policy finds nothing.
+    ///
+    /// The port does not count. Take the address from the connection; a header such as `x-forwarded-for` says what its
+    /// sender likes, unless the sender is a proxy of yours.
+    #[must_use]
+    pub fn source_address(mut self, address: IpAddr) -> Self {
+        self.source = Some(address);
         self
     }
 

@@ -13,6 +13,7 @@
 //! change. So a pick costs the same whatever the number of endpoints.
 
 mod alias;
+mod bound;
 mod choosing;
 mod custom;
 mod endpoint;

@@ -5,6 +5,7 @@
 mod wire;
 
 use self::wire::{Fields, Value};
+use crate::base64;
 use crate::model::WeightedRoundRobin;
 
 /// A load report: a serialized `xds.data.orca.v3.OrcaLoadReport`.
@@ -89,7 +90,7 @@ impl<'a> LoadReport<'a> {
                 &mut long[..]
             }
         };
-        let length = wire::decode_base64(value, decoded)?;
+        let length = base64::decode(value, decoded)?;
         LoadReport::parse(&decoded[..length]).map(|report| read(&report))
     }
 

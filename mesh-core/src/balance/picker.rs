@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use rand::{Rng, RngExt};
 
+use super::bound;
 use super::custom::Custom;
 use super::hashing::Table;
 use super::maglev::Maglev;
@@ -60,6 +61,8 @@ pub struct Picker<T> {
     unhealthy: Option<Box<[bool]>>,
     /// How many have a weight of 0 or are draining.
     out_of_use: u32,
+    /// Those that not even a session reaches: of a weight of 0, or unhealthy by their source.
+    pub(super) barred: Box<[u32]>,
     pub(super) tiers: Tiers,
     pub(super) policy: Policy,
     pub(super) localities: LocalityPolicy,
@@ -133,6 +136,8 @@ impl<T> Picker<T> {
             .any(|(config, _)| unhealthy(config))
             .then(|| endpoints.iter().map(|(config, _)| unhealthy(config)).collect());
         let used: usize = tiers.groups.iter().map(|group| group.all().count()).sum();
+        let barred =
+            (0..).zip(&endpoints).filter(|(_, (config, _))| bound::is_barred(config)).map(|(at, _)| at).collect();
         let endpoints: Box<[_]> = endpoints.into_iter().map(|(_, endpoint)| endpoint).collect();
         let out_of_use = u32::try_from(endpoints.len() - used).unwrap_or(u32::MAX);
         let mut picker = Self {
@@ -142,6 +147,7 @@ impl<T> Picker<T> {
             weight,
             unhealthy,
             out_of_use,
+            barred,
             tiers,
             policy: Policy::Random,
             localities,
@@ -233,13 +239,17 @@ impl<T> Picker<T> {
 
     /// The endpoint at `address`, whether or not it may be picked.
     pub fn find(&self, address: &Address) -> Option<&Arc<Endpoint<T>>> {
+        self.place_of(address).map(|at| self.at(at))
+    }
+
+    pub(super) fn place_of(&self, address: &Address) -> Option<u32> {
         let sorted = self.by_address.get_or_init(|| {
             let mut sorted: Box<[u32]> = (0..).take(self.endpoints.len()).collect();
             sorted.sort_unstable_by_key(|at| self.at(*at).address());
             sorted
         });
         let found = sorted.binary_search_by_key(&address, |at| self.at(*at).address()).ok()?;
-        Some(self.at(sorted[found]))
+        Some(sorted[found])
     }
 
     /// What there is to hope for.

@@ -3,20 +3,25 @@
 //! Pure functions over [`http`] types and the [model](crate::model). [`HostTable`] and [`RouteTable`] are compiled once
 //! per configuration; a look-up allocates nothing unless a header comes in several values or a query is encoded.
 
+mod cookie;
 mod hash;
 mod header;
 mod host;
 mod query;
+mod session;
 mod table;
 mod text;
 mod trie;
 
 use http::{HeaderMap, Method, Uri};
 
-pub use hash::{hash_of, request_hash};
+pub use cookie::cookie;
+pub(crate) use hash::stated_hash;
+pub use hash::{Origin, RequestHash, hash_of, request_hash};
 pub use header::header_matches;
 pub use host::{HostConflict, HostTable};
 pub use query::query_matches;
+pub use session::Session;
 pub use table::RouteTable;
 pub use text::string_matches;
 

@@ -290,7 +290,7 @@ pub enum HashSource {
         /// Its path. `None`: that of the request's directory, as always without one (RFC 6265 5.1.4).
         path: Option<Arc<str>>,
     },
-    /// The address of whom the request came from, where the caller said so.
+    /// The address of whom the request came from, without a port, where the caller said so.
     SourceAddress,
     /// A random number that one channel keeps for its life (xDS `filter_state` with key `io.grpc.channel_id`).
     ChannelId,
@@ -337,7 +337,9 @@ impl HedgePolicy {
 /// How the requests of a session find the endpoint of its first one again, whatever becomes of the others
 /// (gRFC A55, Envoy's stateful session): the endpoint's address travels with the session.
 ///
-/// Where that endpoint is gone or not available, the balancer chooses another one, and the session moves there.
+/// Where that endpoint is gone or not available, the balancer chooses another one, and the session moves there. An
+/// endpoint that drains keeps its sessions. The address counts within the backend that the request goes to: where a
+/// route splits its requests among several, a session may find itself in another one each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionAffinity {

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Snapshot, Target, Transport, describe};
-use crate::matching::{RequestHead, request_hash};
+use crate::matching::{Origin, RequestHead, Session, stated_hash};
 use crate::model::{Fraction, RetryMethods, RetryPolicy, RouteAction, WeightedBackend};
 
 /// A request to be explained.
@@ -26,6 +27,9 @@ pub struct RequestDescription {
     /// What every fraction draws, `0..1_000_000`. Default 0.
     #[serde(default)]
     pub draw: u32,
+    /// The address of whom it comes from.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
 }
 
 fn get() -> String {
@@ -60,8 +64,10 @@ pub struct Explanation {
     pub session_affinity: Option<String>,
     /// What the request's hash is made of, in a line each.
     pub hash_policy: Vec<String>,
-    /// The request's hash, in hexadecimal.
+    /// The request's hash, in hexadecimal. `None`: it has none, or is to be hashed by a cookie that is made up.
     pub hash: Option<String>,
+    /// The endpoint that its session names, whether or not the backend has it.
+    pub session: Option<String>,
     /// The rule that decided, or why nothing matched.
     pub reason: String,
 }
@@ -177,6 +183,7 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         session_affinity: None,
         hash_policy: Vec::new(),
         hash: None,
+        session: None,
         reason: String::new(),
     };
 
@@ -228,7 +235,15 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
                 explanation.retry = retry.map(RetryExplanation::from);
                 explanation.session_affinity = target.policy.session.as_deref().map(describe::session);
                 explanation.hash_policy = describe::hash_sources(&target.policy.hash);
-                explanation.hash = request_hash(&target.policy.hash, &head, 0).map(|hash| format!("{hash:016x}"));
+                let origin = Origin { source: request.source, channel_id: 0 };
+                match stated_hash(&target.policy.hash, &head, &origin) {
+                    Ok(hash) => explanation.hash = hash.map(|hash| format!("{hash:016x}")),
+                    Err(cookie) => {
+                        explanation.reason.push_str(&format!("; the cookie {cookie} is made up for its hash"));
+                    }
+                }
+                let session = target.policy.session.as_ref().and_then(|session| Session::of(session, &head));
+                explanation.session = session.and_then(|session| session.endpoint).map(|address| address.to_string());
             }
             if split.targets.iter().any(|target| target.index.is_none()) {
                 explanation.reason.push_str("; a backend it names does not exist");

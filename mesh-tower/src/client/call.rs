@@ -113,8 +113,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn into_response(self, context: Context, head: &Head) -> Response<Body> {
-        let Received { parts, body, .. } = self.received;
+    fn into_response(self, mut context: Context, head: &Head) -> Response<Body> {
+        let Received { mut parts, body, .. } = self.received;
+        context.tell_affinity(self.place.serving.endpoint(), &mut parts.headers);
         let ended = body.is_end_stream();
         let guard = Guard {
             context,

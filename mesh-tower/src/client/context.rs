@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use mesh_core::classify::Attempt;
-use mesh_core::matching::request_hash;
-use mesh_core::model::{GrpcFailures, Metadata, RetryPolicy, RoutePolicy, Settings, UnknownServices};
+use mesh_core::model::{Address, GrpcFailures, Metadata, RetryPolicy, RoutePolicy, Settings, UnknownServices};
 use mesh_core::observe::{self, Next, Outcome};
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier;
@@ -15,6 +14,7 @@ use mesh_core::resilience::retry::Attempted;
 use mesh_core::snapshot::{RouteError, Routed, VirtualHost};
 use tokio::time::Instant;
 
+use super::affinity::{self, Affinity};
 use super::head::Head;
 use crate::error::{Error, ErrorKind};
 use crate::mesh::{Core, Handle};
@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(super) subset: Option<Arc<Metadata>>,
     /// What balancers know of the request.
     pub(super) hash: Option<u64>,
+    /// What its response tells the caller, so that further requests find the same endpoint.
+    affinity: Option<Box<Affinity>>,
     pub(super) wait_for_ready: bool,
     /// When it is over.
     pub(super) deadline: Option<Instant>,
@@ -103,12 +105,7 @@ impl Context {
         let snapshot = core.snapshot.load();
         let (routed, backend) = draw(&snapshot, head)?;
         let policy = routed.target.policy();
-        let hash = match head.options().hash {
-            None if backend.picker().uses_hash() => {
-                request_hash(&policy.hash, &head.request_head(), core.shared.channel_id)
-            }
-            hash => hash,
-        };
+        let (hash, affinity) = affinity::of(head, policy, backend, &core.shared);
         let series = core.shared.telemetry.metrics.as_ref().map(|metrics| {
             let call = if head.is_grpc() { Call::Grpc(head.generated_path()) } else { Call::Http(head.method()) };
             metrics.series(routed.virtual_host, routed.route_index, call)
@@ -123,6 +120,7 @@ impl Context {
             settings: Arc::clone(snapshot.settings()),
             subset: routed.target.subset().cloned(),
             hash,
+            affinity,
             wait_for_ready: head.options().wait_for_ready,
             deadline: None,
             max_wait: MAX_WAIT,
@@ -178,6 +176,18 @@ impl Context {
     /// The route's retry policy; a hedging policy takes its place.
     pub(super) fn retry(&self) -> Option<&Arc<RetryPolicy>> {
         self.policy.retry.as_ref().filter(|_| self.policy.hedge.is_none())
+    }
+
+    /// The endpoint that the request's session is bound to.
+    pub(super) fn bound_to(&self) -> Option<&Address> {
+        self.affinity.as_ref()?.endpoint()
+    }
+
+    /// Tells the caller what leads further requests to the endpoint that `served` this one.
+    pub(super) fn tell_affinity(&mut self, served: &Endpoint, headers: &mut HeaderMap) {
+        if let Some(affinity) = self.affinity.take() {
+            affinity.tell(served.address(), headers);
+        }
     }
 
     /// How many attempts went out.

@@ -9,6 +9,7 @@
 //! never held over an await; the route and the backend are drawn once and kept for every retry, the endpoints are
 //! looked up anew. A request that its route hedges takes a path of its own ([`hedge`]) through the same steps.
 
+mod affinity;
 mod attempt;
 mod body;
 mod call;

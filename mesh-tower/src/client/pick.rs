@@ -13,7 +13,7 @@ use super::serving::Serving;
 use crate::apply::is_pending;
 use crate::error::{Error, ErrorKind};
 use crate::net::pool::{self, NoLease, Offer, Slot};
-use crate::net::{Backend, ConnectError, Endpoint, Pool, Snapshot, Wanted};
+use crate::net::{Aside, Backend, ConnectError, Endpoint, Pool, Room, Snapshot, Wanted};
 
 /// A place for one request.
 pub(crate) struct Place {
@@ -39,6 +39,8 @@ enum Look {
     Lease(Serving),
     /// The request is for one endpoint alone, which must be connected first.
     Await,
+    /// The request is for one endpoint alone, whose streams are used up.
+    Crowded(Arc<Room>),
     /// Something must change first.
     Wait,
 }
@@ -56,12 +58,14 @@ pub(crate) struct Search<'a> {
 /// Finds a place, and says whether it had to wait.
 pub(crate) async fn find(context: &Context, search: Search<'_>) -> Result<(Place, bool), NoPlace> {
     let cluster = context.backend.transport();
-    let mut look = if cluster.queue.is_empty() { look_patiently(context, search, Instant::now())? } else { Look::Wait };
-    let waits = matches!(look, Look::Wait | Look::Await);
+    // A session's endpoint may be free while others wait for theirs.
+    let at_once = cluster.queue.is_empty() || context.bound_to().is_some();
+    let mut look = if at_once { look_patiently(context, search, Instant::now())? } else { Look::Wait };
+    let waits = matches!(look, Look::Wait | Look::Await | Look::Crowded(_));
     if waits {
         let waiting = async {
             match look {
-                Look::Await => wait_aside(context, search).await,
+                Look::Await | Look::Crowded(_) => wait_aside(context, search).await,
                 _ => wait(context, search).await,
             }
         };
@@ -69,7 +73,7 @@ pub(crate) async fn find(context: &Context, search: Search<'_>) -> Result<(Place
             Ok(look) => look?,
             // Whoever did not mind that all are failing is told so now.
             Err(_) => match look_now(context, search, Instant::now())? {
-                Look::Wait | Look::Await => {
+                Look::Wait | Look::Await | Look::Crowded(_) => {
                     return Err(unanswered(context).unwrap_or_else(|| NoPlace::Refused(stuck(context))));
                 }
                 found => found,
@@ -88,7 +92,7 @@ pub(crate) async fn find(context: &Context, search: Search<'_>) -> Result<(Place
                 })?;
             Ok((Place { serving, slot: Slot::H1(lease) }, waits))
         }
-        Look::Await | Look::Wait => Err(NoPlace::Refused(stuck(context))),
+        Look::Await | Look::Crowded(_) | Look::Wait => Err(NoPlace::Refused(stuck(context))),
     }
 }
 
@@ -107,7 +111,7 @@ async fn wait(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
         }
         match look_patiently(context, search, Instant::now())? {
             Look::Wait => {}
-            Look::Await => {
+            Look::Await | Look::Crowded(_) => {
                 drop(waiting);
                 return wait_aside(context, search).await;
             }
@@ -120,13 +124,17 @@ async fn wait(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
 async fn wait_aside(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
     let cluster = context.backend.transport();
     let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
-    let _waiting = cluster.queue.step_aside(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
+    let aside = cluster.queue.step_aside(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
     loop {
-        let changed = cluster.changed.notified();
+        let changed = aside.changed();
         tokio::pin!(changed);
         changed.as_mut().enable();
         match look_patiently(context, search, Instant::now())? {
             Look::Await | Look::Wait => {}
+            Look::Crowded(room) => match wait_in(room, &aside, context, search).await? {
+                Some(found) => return Ok(found),
+                None => continue,
+            },
             found => return Ok(found),
         }
         match ask_again(context) {
@@ -134,6 +142,31 @@ async fn wait_aside(context: &Context, search: Search<'_>) -> Result<Look, NoPla
                 let _ = tokio::time::timeout_at(at, changed).await;
             }
             None => changed.await,
+        }
+    }
+}
+
+/// Waits for a stream of the endpoint of `room`; `None` once that is not what the request needs.
+async fn wait_in(
+    room: Arc<Room>,
+    aside: &Aside<'_>,
+    context: &Context,
+    search: Search<'_>,
+) -> Result<Option<Look>, NoPlace> {
+    let entered = room.enter();
+    loop {
+        let (changed, freed) = (aside.changed(), entered.freed());
+        tokio::pin!(changed, freed);
+        changed.as_mut().enable();
+        freed.as_mut().enable();
+        match look_patiently(context, search, Instant::now())? {
+            Look::Crowded(crowded) if Arc::ptr_eq(&crowded, &room) => {}
+            Look::Crowded(_) | Look::Await | Look::Wait => return Ok(None),
+            found => return Ok(Some(found)),
+        }
+        tokio::select! {
+            () = changed => {}
+            () = freed => {}
         }
     }
 }
@@ -188,7 +221,9 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
     let Search { wanted, tried, .. } = search;
     let mut rng = rand::rng();
     let request = PickRequest::new(context.hash, now.into_std());
-    let pick = match picker.pick(&request, tried, &mut rng) {
+    let bound = context.bound_to().and_then(|address| picker.pick_bound(address, tried));
+    let is_bound = bound.is_some();
+    let pick = match bound.unwrap_or_else(|| picker.pick(&request, tried, &mut rng)) {
         Pick::Failing if wanted == Wanted::Http1 && pool::allow_http1(picker.endpoints()) => {
             picker.pick(&request, tried, &mut rng)
         }
@@ -206,6 +241,10 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
             }
             match looker.take(&chosen)? {
                 Some(look) => Ok(look),
+                // A session stays where it is, unless its endpoint never has a stream.
+                None if is_bound && !(wanted == Wanted::Http2 && pool::refuses_http2(chosen.endpoint)) => {
+                    Ok(Look::Crowded(Arc::clone(pool::room(chosen.endpoint))))
+                }
                 None => match looker.look_further(&request, chosen.endpoint, tried)? {
                     Look::Wait if wanted == Wanted::Http2 && nobody_speaks_http2(picker) => {
                         Err(NoPlace::Failing(without_http2(context, picker)))

@@ -17,6 +17,7 @@ mod io;
 pub(crate) mod pool;
 mod pulse;
 mod queue;
+mod room;
 mod tasks;
 pub(crate) mod tls;
 
@@ -37,7 +38,8 @@ use account::Account;
 pub use connect::{Connect, ConnectError, Connecting};
 pub use io::Io;
 pub(crate) use pool::Pool;
-pub(crate) use queue::Queue;
+pub(crate) use queue::{Aside, Queue};
+pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
 use crate::observe::Observers;
@@ -168,7 +170,7 @@ impl Cluster {
             series.ejection(change);
         }
         self.changed.notify_waiters();
-        self.queue.wake();
+        self.queue.wake_all();
     }
 
     /// Whether requests for HTTP/1.1 use it.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mesh_core::resilience::limits::Limit;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// First in, first out: only the head of the queue looks for an endpoint, each time something changed; whoever comes
@@ -16,6 +17,7 @@ pub(crate) struct Queue {
     aside: AtomicU32,
     head: Semaphore,
     changed: Notify,
+    beside: Notify,
 }
 
 impl Queue {
@@ -23,7 +25,13 @@ impl Queue {
     pub(crate) const CAPACITY: u32 = 10_000;
 
     pub(crate) fn new() -> Self {
-        Self { waiting: AtomicU32::new(0), aside: AtomicU32::new(0), head: Semaphore::new(1), changed: Notify::new() }
+        Self {
+            waiting: AtomicU32::new(0),
+            aside: AtomicU32::new(0),
+            head: Semaphore::new(1),
+            changed: Notify::new(),
+            beside: Notify::new(),
+        }
     }
 
     /// Whether someone waits; a newcomer then has to queue up.
@@ -36,11 +44,17 @@ impl Queue {
         self.waiting.load(Ordering::Relaxed).saturating_add(self.aside.load(Ordering::Relaxed))
     }
 
-    /// An endpoint, a stream or the configuration changed: the head looks again.
+    /// A stream or a connection became free: the head looks again.
     pub(crate) fn wake(&self) {
         if !self.is_empty() {
             self.changed.notify_one();
         }
+    }
+
+    /// An endpoint, a connection's limit or the configuration changed: those who wait aside look again, too.
+    pub(crate) fn wake_all(&self) {
+        self.wake();
+        self.beside.notify_waiters();
     }
 
     /// Joins the queue; `max` is how many may wait, if the configuration says.
@@ -67,6 +81,13 @@ impl Queue {
 
 /// A place beside the queue; dropping it gives it up.
 pub(crate) struct Aside<'a>(&'a Queue);
+
+impl<'a> Aside<'a> {
+    /// Resolves at the next change. Whoever looks between [`Notified::enable`] and the wait misses none.
+    pub(crate) fn changed(&self) -> Notified<'a> {
+        self.0.beside.notified()
+    }
+}
 
 impl Drop for Aside<'_> {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! As much of Protobuf's wire format and of base64 as a load report takes.
+//! As much of Protobuf's wire format as a load report takes.
 
 /// The fields of a message in their order. `None` is the place where it is malformed, and the end.
 pub(super) struct Fields<'a> {
@@ -83,42 +83,6 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Writes what `text` encodes (RFC 4648, 4) to the front of `decoded`, which has at least three bytes for each four of
-/// `text` and two more, and says how many bytes that are. `None` if it is not base64.
-///
-/// Padding may be left out, but must be right if it is there. Bits behind the last byte are not looked at.
-pub(super) fn decode_base64(text: &[u8], decoded: &mut [u8]) -> Option<usize> {
-    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
-    if padding > 2 || (padding > 0 && !text.len().is_multiple_of(4)) {
-        return None;
-    }
-    let text = &text[..text.len() - padding];
-    let mut length = 0;
-    for group in text.chunks(4) {
-        // One character alone has too few bits for a byte.
-        let size = group.len().checked_sub(2)? + 1;
-        let mut bits = 0;
-        for (place, byte) in (0..).zip(group) {
-            bits |= sextet(*byte)? << (18 - 6 * place);
-        }
-        decoded.get_mut(length..length + size)?.copy_from_slice(&bits.to_be_bytes()[1..1 + size]);
-        length += size;
-    }
-    Some(length)
-}
-
-fn sextet(byte: u8) -> Option<u32> {
-    let sextet = match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(u32::from(sextet))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,40 +124,6 @@ mod tests {
         ];
         for message in cases {
             assert_eq!(Fields::of(message).collect::<Vec<_>>(), [None], "{message:x?}");
-        }
-    }
-
-    /// RFC 4648, 10, and what is not base64.
-    #[test]
-    fn base64_is_decoded_with_and_without_padding() {
-        let cases: [(&str, Option<&[u8]>); 22] = [
-            ("", Some(b"")),
-            ("Zg==", Some(b"f")),
-            ("Zg", Some(b"f")),
-            ("Zm8=", Some(b"fo")),
-            ("Zm8", Some(b"fo")),
-            ("Zm9v", Some(b"foo")),
-            ("Zm9vYg==", Some(b"foob")),
-            ("Zm9vYmE", Some(b"fooba")),
-            ("Zm9vYmFy", Some(b"foobar")),
-            ("+/+/", Some(&[0xfb, 0xff, 0xbf])),
-            ("Zh==", Some(b"f")),
-            ("Z", None),
-            ("Zm9vY", None),
-            ("Zg=", None),
-            ("Zg===", None),
-            ("Z===", None),
-            ("====", None),
-            ("=", None),
-            ("Zg==Zg==", None),
-            ("Zm9v,Zm9v", None),
-            ("Zm-_", None),
-            (" Zm9v", None),
-        ];
-        for (text, wanted) in cases {
-            let mut decoded = vec![0; text.len() / 4 * 3 + 2];
-            let length = decode_base64(text.as_bytes(), &mut decoded);
-            assert_eq!(length.map(|length| &decoded[..length]), wanted, "{text}");
         }
     }
 }

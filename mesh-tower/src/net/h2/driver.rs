@@ -85,7 +85,7 @@ impl Driver {
             }
             let limit = limit_of(&self.connection);
             if self.status.limit.swap(limit, Ordering::AcqRel) < limit {
-                self.cluster.queue.wake();
+                self.cluster.queue.wake_all();
             }
             result
         })

@@ -31,7 +31,7 @@ use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
 use super::io::Stream;
 use super::pulse::{Pulse, Watched};
-use super::{Cluster, ConnectError};
+use super::{Cluster, ConnectError, Room};
 
 /// Flow-control window of a stream, in bytes: enough for 2 MiB in flight, hyper's value.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
@@ -46,6 +46,7 @@ pub(crate) struct Conn {
     send: SendRequest<Bytes>,
     status: Arc<Status>,
     cluster: Arc<Cluster>,
+    room: Arc<Room>,
     /// When it became usable.
     pub(super) since: Instant,
     max_requests: Option<u32>,
@@ -69,13 +70,14 @@ struct Status {
 }
 
 /// Speaks the preface on `stream` and waits for the peer's SETTINGS: only then is it an HTTP/2 peer (CL-04).
-/// `complaints`: how often the peer has had too many pings.
+/// `complaints`: how often the peer has had too many pings. `room`: where requests wait for its streams.
 pub(super) async fn handshake(
     stream: Stream,
     cluster: &Arc<Cluster>,
     address: &Address,
     deadline: Instant,
     complaints: u32,
+    room: &Arc<Room>,
 ) -> Result<(Conn, Driver), ConnectError> {
     let policy = cluster.account.policy().kept;
     let pulse = policy.keepalive.map(|_| Arc::new(Pulse::default()));
@@ -127,6 +129,7 @@ pub(super) async fn handshake(
         send,
         status: Arc::clone(&status),
         cluster: Arc::clone(cluster),
+        room: Arc::clone(room),
         since: Instant::now(),
         max_requests: policy.max_requests,
     };
@@ -240,6 +243,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.0.status.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.cluster.queue.wake();
+        self.0.room.freed();
     }
 }
 

@@ -129,7 +129,7 @@ fn fail_http2(endpoint: &Endpoint, error: ConnectError, token: &CancellationToke
     if changed {
         announce(endpoint, state);
     }
-    pool.cluster.queue.wake();
+    pool.cluster.queue.wake_all();
 }
 
 /// Whether requests that need HTTP/2 have nothing to wait for at this endpoint.
@@ -180,7 +180,7 @@ pub(super) enum Opened {
 /// One connection attempt, TCP to HTTP, within the connect timeout.
 pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted, claim: Claim) -> Result<Opened, ConnectError> {
     let cluster = &endpoint.transport().cluster;
-    let complaints = endpoint.transport().lock().complaints;
+    let (complaints, room) = (endpoint.transport().lock().complaints, super::room(endpoint));
     let address = endpoint.address();
     let began = Instant::now();
     let deadline = after(began, cluster.connect_timeout);
@@ -192,7 +192,7 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted, claim: Claim) -> R
             (Wanted::Negotiated, alpn) => alpn.unwrap_or(false),
         };
         if h2 {
-            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline, complaints).await?;
+            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline, complaints, room).await?;
             Ok(Opened::H2(conn, Box::new(driver), claim))
         } else {
             let (conn, driver) = h1::handshake(connected.stream, cluster, address).await?;
@@ -260,7 +260,7 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
             if changed {
                 announce(endpoint, State::Ready);
             }
-            pool.cluster.queue.wake();
+            pool.cluster.queue.wake_all();
         }
         Opened::H1(conn, driver, claim) => {
             if looped.is_some_and(|token| !pool.lock().end_loop(token)) {

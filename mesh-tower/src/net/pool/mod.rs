@@ -33,7 +33,7 @@ pub(crate) use self::leasing::{NoLease, lease};
 pub(crate) use self::leaving::retire;
 use self::leaving::{Loss, give_up};
 use super::account::Claim;
-use super::{Cluster, ConnectError, Endpoint, Wanted, h1, h2};
+use super::{Cluster, ConnectError, Endpoint, Room, Wanted, h1, h2};
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
@@ -53,6 +53,7 @@ struct Used {
     h2: ArcSwap<Vec<Arc<h2::Conn>>>,
     inner: Mutex<Inner>,
     closed: Notify,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -191,6 +192,11 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
     permit.map_or(Offer::Busy, Offer::H2)
 }
 
+/// Where requests wait for a stream of `endpoint`, and of no other.
+pub(crate) fn room(endpoint: &Endpoint) -> &Arc<Room> {
+    &endpoint.transport().used().room
+}
+
 /// Connects one endpoint, unless it is connected or on its way.
 pub(crate) fn wake(endpoint: &Arc<Endpoint>, wanted: Wanted) {
     if endpoint.state() == State::Idle {
@@ -206,7 +212,7 @@ pub(crate) fn close(endpoint: &Endpoint) {
     let_go(endpoint, inner);
     pool.used().closed.notify_one();
     pool.cluster.changed.notify_waiters();
-    pool.cluster.queue.wake();
+    pool.cluster.queue.wake_all();
 }
 
 /// Ends connections, and attempts to make one, of an endpoint that is not needed while another one is there.
@@ -250,7 +256,7 @@ fn announce(endpoint: &Endpoint, state: State) {
     let cluster = &endpoint.transport().cluster;
     cluster.shared.observers.endpoint(&cluster.id, endpoint.address(), state);
     cluster.changed.notify_waiters();
-    cluster.queue.wake();
+    cluster.queue.wake_all();
 }
 
 /// Starts the connect loop unless it runs.
