@@ -16,6 +16,8 @@ pub enum Contender {
     MeshMeasured,
     /// gRPC by the mesh, with metrics and with traces none of which is sampled.
     MeshUnsampled,
+    /// gRPC by the mesh, with outlier detection, limits and localities.
+    MeshProtected,
     /// gRPC by a bare tonic `Channel`, to the first endpoint.
     Channel,
     /// gRPC by tonic's `Channel::balance_list`, to all endpoints.
@@ -48,6 +50,7 @@ impl Contender {
             Self::Mesh => "mesh",
             Self::MeshMeasured => "mesh, metrics and traces",
             Self::MeshUnsampled => "mesh, metrics, no trace sampled",
+            Self::MeshProtected => "mesh, protected",
             Self::Channel => "tonic Channel",
             Self::BalanceList => "tonic balance_list",
             Self::Hyper => "bare hyper h2, generated client",
@@ -75,6 +78,7 @@ impl Contender {
                 Self::Mesh => candidate(name, mesh::grpc(endpoints).await?),
                 Self::MeshMeasured => candidate(name, mesh::measured_grpc(endpoints, 0.01).await?),
                 Self::MeshUnsampled => candidate(name, mesh::measured_grpc(endpoints, 0.0).await?),
+                Self::MeshProtected => candidate(name, mesh::protected_grpc(endpoints).await?),
                 Self::Channel => {
                     candidate(name, tonic::channel(*endpoints.first().ok_or("the server has no endpoint")?).await?)
                 }

@@ -41,6 +41,42 @@ pub fn config_text(endpoints: &[SocketAddr], protocol: &str) -> String {
     )
 }
 
+/// The same with all that protects a backend: outlier detection by every rule, limits, and localities with priorities.
+fn protected_text(endpoints: &[SocketAddr]) -> String {
+    let (near, far) = endpoints.split_at(endpoints.len().div_ceil(2));
+    let place = |name: &str, weight: u32, endpoints: &[SocketAddr]| match endpoints {
+        [] => String::new(),
+        _ => format!(
+            "
+          - {{ region: eu, zone: {name}, weight: {weight}, endpoints: {endpoints:?} }}"
+        ),
+    };
+    let text = config_text(endpoints, "http2");
+    let one_list = format!("        endpoints: {endpoints:?}\n");
+    let protection = format!(
+        "        localities:{}{}
+        locality_policy: {{ panic_threshold: 50 }}
+        outlier_detection:
+          consecutive_5xx: 5
+          consecutive_gateway_errors: 5
+          success_rate: {{}}
+          failure_percentage: {{}}
+        circuit_breaker: {{ max_requests: 1024, max_pending_requests: 1024, max_connections: 1024, max_retries: 3 }}
+",
+        place("a", 1, near),
+        place("b", 3, far)
+    );
+    text.replace(&one_list, &protection)
+}
+
+/// The mesh's gRPC channel with outlier detection, limits and localities.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn protected_grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
+    Ok(Greeter::new(Mesh::builder().text(protected_text(endpoints)).build().await?.channel(SERVICE)?))
+}
+
 async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
     Ok(Mesh::builder().text(config_text(endpoints, protocol)).build().await?)
 }

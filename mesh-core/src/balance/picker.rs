@@ -287,7 +287,7 @@ impl<T> Picker<T> {
     pub fn to_connect<R: Rng>(&self, now: Instant, rng: &mut R) -> Vec<&Arc<Endpoint<T>>> {
         let view = self.view(now);
         let mut chosen = Vec::new();
-        for Asleep { idle, connecting } in [&view.asleep, &view.missed] {
+        for Asleep { idle, connecting, .. } in [&view.asleep, &view.missed] {
             let count = if self.lazy { AT_ONCE.saturating_sub(*connecting) as usize } else { idle.len() };
             let start = if count < idle.len() { rng.random_range(0..idle.len()) } else { 0 };
             let (before, after) = idle.split_at(start);
@@ -350,13 +350,14 @@ impl<T> Picker<T> {
 
     /// An idle endpoint whose turn to be connected has come.
     fn sleeper<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
-        let has_room = |asleep: &&Asleep| !asleep.idle.is_empty() && asleep.connecting < AT_ONCE;
-        let Asleep { idle, .. } = [&view.missed, &view.asleep].into_iter().find(has_room)?;
-        if self.connects_in_order() {
+        let has_room = |asleep: &&Asleep| !asleep.idle.is_empty() && asleep.room(AT_ONCE) > 0;
+        let asleep = [&view.missed, &view.asleep].into_iter().find(has_room)?;
+        let endpoint = self.at(asleep.idle[rng.random_range(0..asleep.idle.len())]);
+        if self.connects_in_order() || endpoint.state() != State::Idle {
             return None;
         }
-        let at = idle[rng.random_range(0..idle.len())];
-        Some(self.at(at)).filter(|endpoint| endpoint.state() == State::Idle)
+        asleep.wake();
+        Some(endpoint)
     }
 
     pub(super) fn at(&self, at: u32) -> &Arc<Endpoint<T>> {

@@ -1,6 +1,6 @@
 //! Which endpoints serve right now, and what each gets: made anew whenever an endpoint changes.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::alias::Alias;
@@ -44,6 +44,20 @@ pub(super) struct Asleep {
     pub(super) idle: Box<[u32]>,
     /// How many are just being connected.
     pub(super) connecting: u32,
+    /// How many requests that went elsewhere woke since.
+    woken: AtomicU32,
+}
+
+impl Asleep {
+    /// How many more may be connected so that it is `most` at once.
+    pub(super) fn room(&self, most: u32) -> u32 {
+        most.saturating_sub(self.connecting).saturating_sub(self.woken.load(Ordering::Relaxed))
+    }
+
+    /// One is woken.
+    pub(super) fn wake(&self) {
+        self.woken.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl View {
@@ -325,7 +339,7 @@ fn asleep(sights: &[Sight], which: impl Fn(&usize) -> bool, others: Vec<u32>) ->
         idle.extend_from_slice(&sight.idle);
         connecting += sight.connecting;
     }
-    Asleep { idle: idle.into(), connecting }
+    Asleep { idle: idle.into(), connecting, woken: AtomicU32::new(0) }
 }
 
 /// A tier, as it is seen.
