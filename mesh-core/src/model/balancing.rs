@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// How a backend chooses among its ready endpoints.
 ///
-/// Every policy but `PickFirst`, and `Custom` as it likes, gives an endpoint a share by its
-/// [weight](super::Endpoint::weight).
+/// Every policy gives an endpoint a share by its [weight](super::Endpoint::weight), but `PickFirst` and
+/// `WeightedRoundRobin`, which has the reported ones; `Custom` does as it likes.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum LoadBalancer {
