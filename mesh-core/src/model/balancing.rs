@@ -15,14 +15,17 @@ pub enum LoadBalancer {
     RoundRobin,
     /// At random.
     Random,
-    /// `choice_count` endpoints at random (with replacement), then the one with the fewest requests in flight for its
-    /// weight (gRFC A48). Range 2..=10.
+    /// `choice_count` endpoints at random, then the one with the fewest requests in flight for its weight (gRFC A48).
+    /// Range 2..=10.
+    ///
+    /// Endpoints of equal weight are drawn without replacement, unlike in gRFC A48, so that none is compared with itself
+    /// only; if the best two have equally many, one more is drawn.
     LeastRequest {
         /// How many endpoints are compared.
         choice_count: u32,
     },
-    /// Two endpoints at random, then the one with the smaller product of latency and requests in flight (Finagle's and
-    /// Linkerd's peak EWMA).
+    /// Two endpoints at random, of equal weight two different ones, then the one with the smaller product of latency and
+    /// requests in flight (Finagle's and Linkerd's peak EWMA).
     PeakEwma(PeakEwma),
     /// In turn by weights that the endpoints report (gRFC A58). Until two of them have, it is round robin.
     WeightedRoundRobin(WeightedRoundRobin),

@@ -12,6 +12,7 @@ mod concurrency;
 mod connecting;
 mod hashes;
 mod health;
+mod least_cost;
 mod localities;
 mod news;
 mod policies;
