@@ -127,7 +127,7 @@ impl<T> Endpoint<T> {
     }
 
     /// When it came into its state.
-    pub(super) fn since(&self) -> Instant {
+    pub fn since(&self) -> Instant {
         self.fleet.at(self.since.load(Ordering::Acquire))
     }
 
