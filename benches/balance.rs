@@ -29,6 +29,12 @@ struct Row {
     timing: Timing,
 }
 
+fn ring(size: u32) -> RingHash {
+    let mut ring = RingHash::default();
+    (ring.min_size, ring.max_size) = (size, size);
+    ring
+}
+
 fn policies() -> [(&'static str, LoadBalancer); 9] {
     [
         ("round_robin", LoadBalancer::RoundRobin),
@@ -36,8 +42,8 @@ fn policies() -> [(&'static str, LoadBalancer); 9] {
         ("least_request", LoadBalancer::LeastRequest { choice_count: 2 }),
         ("peak_ewma", LoadBalancer::PeakEwma(PeakEwma::default())),
         ("weighted_round_robin", LoadBalancer::WeightedRoundRobin(WeightedRoundRobin::default())),
-        ("ring_hash", LoadBalancer::RingHash(RingHash { min_size: 1024, max_size: 4096 })),
-        ("ring_hash, 100 entries each", LoadBalancer::RingHash(RingHash { min_size: 1_000_000, max_size: 1_000_000 })),
+        ("ring_hash of 4,096", LoadBalancer::RingHash(ring(4_096))),
+        ("ring_hash of 1,000,000", LoadBalancer::RingHash(ring(1_000_000))),
         ("maglev", LoadBalancer::Maglev(Maglev::default())),
         ("pick_first", LoadBalancer::PickFirst { shuffle: false }),
     ]

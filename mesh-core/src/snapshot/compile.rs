@@ -227,7 +227,7 @@ impl<T: Transport> Compiler<T> {
             let slot = self.transport.endpoint(&transport, address);
             Arc::new(Endpoint::new(address.clone(), &state.fleet, slot))
         };
-        let (endpoints, gone) = again(&chosen, old_endpoints, make);
+        let Again { endpoints, gone } = again(&chosen, old_endpoints, make);
         match (reusable, old) {
             (None, Some(old)) => removed.extend_from_slice(old.picker.endpoints()),
             _ => removed.extend(gone),
@@ -325,7 +325,7 @@ fn again<T>(
     configs: &[&model::Endpoint],
     old: &[Arc<Endpoint<T>>],
     make: impl Fn(&Address) -> Arc<Endpoint<T>>,
-) -> (Vec<Arc<Endpoint<T>>>, Vec<Arc<Endpoint<T>>>) {
+) -> Again<T> {
     let mut stay = vec![false; old.len()];
     // Where it was, counted from the beginning or from the end: one that is put in or taken out moves half of them.
     let in_place = |(place, config): (usize, &&model::Endpoint)| {
@@ -345,7 +345,13 @@ fn again<T>(
     };
     let endpoints = configs.iter().zip(found).map(endpoint).collect();
     let gone = old.iter().zip(stay).filter(|(_, stays)| !stays).map(|(old, _)| Arc::clone(old)).collect();
-    (endpoints, gone)
+    Again { endpoints, gone }
+}
+
+/// The endpoints of a list, and those of the list before that are not among them.
+struct Again<T> {
+    endpoints: Vec<Arc<Endpoint<T>>>,
+    gone: Vec<Arc<Endpoint<T>>>,
 }
 
 /// Where each backend lives: where it lived before, or in a place that is free.

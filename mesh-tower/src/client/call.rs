@@ -96,7 +96,10 @@ async fn until<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Opt
 
 fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
     let state = match context.attempts() {
-        0 => "while waiting for an endpoint".to_owned(),
+        0 => match pick::census(context) {
+            Some(census) => format!("while waiting for an endpoint: {census}"),
+            None => "while waiting for an endpoint".to_owned(),
+        },
         1 => "in the first attempt".to_owned(),
         n => format!("in attempt {n}"),
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::balance::{Chosen, Pick, PickRequest, Picker, State};
+use mesh_core::balance::{Census, Chosen, Pick, PickRequest, Picker, State};
 use mesh_core::model::{Discovered, Discovery};
 use mesh_core::resilience::limits::Limit;
 use tokio::time::Instant;
@@ -324,6 +324,13 @@ fn nobody_speaks_http2(picker: &Picker<Pool>) -> bool {
         && endpoints
             .iter()
             .all(|endpoint| !pool::has_left(endpoint) && (pool::refuses_http2(endpoint) || stands_by(endpoint)))
+}
+
+/// What the endpoints are at that the request may go to.
+pub(super) fn census(context: &Context) -> Option<Census> {
+    let snapshot = context.handle.core.snapshot.load();
+    let picker = newest(&snapshot, &context.backend)?.picker_of(context.subset.as_ref())?;
+    Some(picker.census())
 }
 
 /// The backend as it is now.

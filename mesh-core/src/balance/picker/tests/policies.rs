@@ -167,7 +167,7 @@ struct Fixed(usize);
 
 impl Balance for Fixed {
     fn pick(&self, endpoints: &dyn crate::balance::Candidates, _: &PickRequest, _: &mut dyn Rng) -> Option<usize> {
-        assert!(endpoints.len() > 0);
+        assert!(!endpoints.is_empty());
         Some(self.0)
     }
 }
