@@ -3,6 +3,8 @@
 //! A test binary of its own, since it replaces the allocator. Counts are of the client alone: the server is another
 //! process, and the counter sees only the thread that runs the client with its connections.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use benches::Result;

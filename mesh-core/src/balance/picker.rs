@@ -127,7 +127,12 @@ impl<T> Picker<T> {
         now: Instant,
     ) -> Self {
         let localities = backend.localities;
-        let tiers = Tiers::new(endpoints.iter().map(|(config, _)| *config), localities.prefer, here, start);
+        let configs = endpoints.iter().map(|(config, _)| *config);
+        let tiers = match backend.load_balancer {
+            // It stays with the one it has; priorities say in which order it tries.
+            LoadBalancer::PickFirst { .. } => Tiers::one(configs),
+            _ => Tiers::new(configs, localities.prefer, here, start),
+        };
         let weights = weights(&endpoints);
         let weight = endpoints.first().map_or(1, |(config, _)| config.weight);
         let unhealthy = |config: &model::Endpoint| config.health == Health::Unhealthy;

@@ -179,6 +179,8 @@ impl<T> Picker<T> {
 
     /// How much of `group` is available, and who is ready.
     fn look_at(&self, group: &Group, sight: &mut Sight, seen: &mut Seen) -> (Part, Vec<u32>) {
+        // Pick first has one endpoint and nobody to turn to (gRFC A50, A61).
+        let heeds = !matches!(self.policy, Policy::PickFirst);
         let total = group.members.len() + group.unhealthy.len();
         let mut part = Part { available: 0, total: total.try_into().unwrap_or(u32::MAX) };
         let mut ready = Vec::with_capacity(group.members.len());
@@ -193,11 +195,12 @@ impl<T> Picker<T> {
                 }
                 State::Idle | State::Ready => {}
             }
-            if !endpoint.is_healthy() {
+            if heeds && !endpoint.is_healthy() {
                 continue;
             }
             match endpoint.standing() {
                 Standing::Active => {}
+                _ if !heeds => {}
                 Standing::HalfOpen => {
                     match state {
                         State::Ready => seen.probing.push(*at),

@@ -35,7 +35,8 @@ pub enum LoadBalancer {
     /// and somewhat more requests move than with a ring.
     Maglev(Maglev),
     /// The first that can be connected, and no other one while it lasts (gRFC A62). Address families take turns, and
-    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305).
+    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305). Priorities are
+    /// tried one after the other; outlier detection and health checks do not move it (gRFC A50, A61).
     PickFirst {
         /// Whether the order is drawn anew for each list of endpoints, which spreads clients.
         shuffle: bool,

@@ -33,7 +33,15 @@ impl Lint<'_> {
         }
         self.keepalive(&section.keepalive, path);
         self.outlier_detection(&section.outlier_detection, path);
+        let of_pick_first =
+            section.load_balancer.value().and_then(|balancer| balancer.policy.value()) == Some(&Balancer::PickFirst);
         if let Some(Spanned { value: Some(_), at }) = section.outlier_detection.given()
+            && of_pick_first
+        {
+            let message = "`pick_first` stays with its endpoint, whatever that answers".to_owned();
+            let help = "choose another `load_balancer`, or remove this";
+            self.warn("idle-outlier-detection", *at, path.key("outlier_detection"), message, help);
+        } else if let Some(Spanned { value: Some(_), at }) = section.outlier_detection.given()
             && all_endpoints(section)
                 .is_some_and(|mut endpoints| endpoints.next().is_some() && endpoints.next().is_none())
         {

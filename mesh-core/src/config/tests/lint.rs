@@ -257,6 +257,11 @@ fn says_what_is_probably_wrong() {
             t,
             &["idle-outlier-detection f:2:49 services.s.backends.b.outlier_detection"],
         ),
+        (
+            &backend("dns: b:80, load_balancer: pick_first, outlier_detection: {}"),
+            t,
+            &["idle-outlier-detection f:2:76 services.s.backends.b.outlier_detection"],
+        ),
         (&backend("dns: b:80, outlier_detection: { consecutive_5xx: none, success_rate: {} }"), t, &[]),
         (
             b,
