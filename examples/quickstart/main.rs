@@ -99,7 +99,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     let mut screen = Screen::new(servers.rows(), Arc::clone(&tally), Arc::clone(traffic.results()));
     let (stage, stages) = watch::channel(Stage::default());
     let mut story = Story { servers, file, tally, stage, mesh, applied: Vec::new() };
-    let (killed, answered_before) = tokio::select! {
+    let killed = tokio::select! {
         told = story.tell() => told?,
         never = screen.follow(stages) => match never {},
     };
@@ -108,7 +108,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     screen.draw(&story.stage.borrow());
     drop(screen);
     // Before the call below is counted, which is none of the callers'.
-    let good = story.summary(&results, killed, answered_before);
+    let good = story.summary(&results, &killed);
     let trace = traces.of_one_call(&story.mesh).await?;
     story.mesh.shutdown().await;
     print(&format!("\n  One more call, as an OpenTelemetry trace:\n\n{trace}"));
@@ -159,6 +159,15 @@ impl Servers {
     }
 }
 
+/// The endpoint that was killed.
+struct Killed {
+    address: SocketAddr,
+    /// How many requests it had answered when it was started again.
+    answers: u64,
+    /// How many attempts were followed by another until then, by the retry policy and because nobody had processed them.
+    retries: (u64, u64),
+}
+
 /// What happens, one thing after the other.
 struct Story {
     servers: Servers,
@@ -171,8 +180,7 @@ struct Story {
 }
 
 impl Story {
-    /// Returns the endpoint that was killed, and how many requests it had answered when it was started again.
-    async fn tell(&mut self) -> Result<(SocketAddr, u64), Box<dyn Error>> {
+    async fn tell(&mut self) -> Result<Killed, Box<dyn Error>> {
         self.in_force(self.tally.version(), WEIGHTS);
         self.say("A canary: v1 gets 90 % of the requests, v2 gets 10 %.");
         sleep(Duration::from_secs(4)).await;
@@ -188,8 +196,8 @@ impl Story {
         self.say(".. and is killed. What it was busy with is tried again elsewhere: no caller sees a failure.");
         sleep(Duration::from_millis(3500)).await;
 
-        let killed = self.servers.dying().address();
-        let answered_before = self.tally.answers(killed);
+        let address = self.servers.dying().address();
+        let killed = Killed { address, answers: self.tally.answers(address), retries: self.tally.retries() };
         self.servers.dying().set_delay(Duration::ZERO);
         self.servers.dying().restart()?;
         self.say("v1-c was started again. The mesh finds it by itself.");
@@ -200,7 +208,7 @@ impl Story {
         sleep(Duration::from_millis(3500)).await;
 
         self.eject().await?;
-        Ok((killed, answered_before))
+        Ok(killed)
     }
 
     /// Has an endpoint answer with errors until outlier detection takes it out, and waits for its return.
@@ -260,12 +268,12 @@ impl Story {
     }
 
     /// Says what was to be seen. Returns whether everything was as it should be.
-    fn summary(&self, results: &Results, killed: SocketAddr, answered_before: u64) -> bool {
+    fn summary(&self, results: &Results, killed: &Killed) -> bool {
         let applied = self.applied.iter();
         let splits: Vec<_> = applied.map(|(version, weights)| Split::of(&self.tally, *version, *weights)).collect();
         let ((tonic, http), failures) = (results.requests(), results.failures());
-        let (retries, resends) = self.tally.retries();
-        let answered_after = self.tally.answers(killed) - answered_before;
+        let (retries, resends) = killed.retries;
+        let answered_after = self.tally.answers(killed.address) - killed.answers;
 
         let mut text = format!(
             "\nWhat you saw\n\
@@ -284,8 +292,9 @@ impl Story {
         let ejections = self.tally.ejections(self.servers.faulty().address());
         let Ejections { lasts, meanwhile, others, .. } = ejections;
         text.push_str(&format!(
-            "\n  v2-b answered with errors until it was ejected for {lasts:?}. Meanwhile {others} requests were sent to others and\
-             \n  {meanwhile} to v2-b. Then it was back.\n",
+            "\n  v2-b answered with errors, {} of which were tried again, until it was ejected for {lasts:?}. Meanwhile {others}\
+             \n  requests were sent to others and {meanwhile} to v2-b. Then it was back.\n",
+            self.tally.retries().0 - retries,
         ));
         for failure in results.first_failures() {
             text.push_str(&format!("\n  failed: {failure}"));

@@ -50,7 +50,7 @@ pub enum LoadBalancer {
 pub struct PeakEwma {
     /// How fast a peak is forgotten: after this time 1/e of it is left. Default 10 s (Linkerd's). More than 0.
     pub decay: Duration,
-    /// The latency of an endpoint that nobody has asked. Default 30 ms (Linkerd's).
+    /// The latency that is assumed of an endpoint while its first answer is under way. Default 30 ms (Linkerd's).
     pub default_latency: Duration,
 }
 

@@ -82,6 +82,19 @@ fn lb_06_more_choices_find_the_least() {
     }
 }
 
+/// However few are compared, none is compared only with itself.
+#[test]
+fn lb_06_the_one_with_the_most_is_passed_over() {
+    for choice_count in [2, 3, 10] {
+        let mut kit = Kit::new(LoadBalancer::LeastRequest { choice_count }, &[State::Ready; 4]);
+        let _busy = kit.endpoints[0].enter(None).unwrap();
+        let picker = kit.picker();
+        let counts = kit.count(&picker, 20_000);
+        assert_eq!(counts[0], 0);
+        (1..4).for_each(|index| assert_share(counts[index], 20_000, 1.0 / 3.0));
+    }
+}
+
 #[test]
 fn peak_ewma_leaves_the_slow_one_and_comes_back() {
     let policy = PeakEwma::default();
