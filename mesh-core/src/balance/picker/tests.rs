@@ -17,6 +17,7 @@ mod localities;
 mod news;
 mod policies;
 mod properties;
+mod sessions;
 mod weights;
 
 /// A backend of endpoints at ports from 1000 on.
@@ -34,7 +35,7 @@ impl Kit {
     fn new(policy: LoadBalancer, states: &[State]) -> Self {
         let now = Instant::now();
         let address = |index: usize| {
-            let [.., high, low] = (index / 10_000).to_be_bytes();
+            let [.., high, low] = (1 + index / 10_000).to_be_bytes();
             Address::from(std::net::SocketAddr::from(([127, 0, high, low], 1000 + (index % 10_000) as u16)))
         };
         let addresses = (0..states.len()).map(address);
@@ -188,39 +189,4 @@ fn policies() -> [LoadBalancer; 7] {
         LoadBalancer::RingHash(model::RingHash::default()),
         LoadBalancer::Maglev(model::Maglev { table_size: 1009 }),
     ]
-}
-
-/// gRFC A55, A75
-#[test]
-fn a_session_keeps_its_endpoint_as_long_as_that_can_serve() {
-    use State::{Connecting, Failing, Idle, Ready};
-    let said = |pick: Option<Pick<'_, ()>>| match pick {
-        Some(Pick::Ready(chosen)) => format!("ready {}", chosen.endpoint.address()),
-        Some(Pick::Await(endpoint)) => format!("await {}", endpoint.address()),
-        None => "-".to_owned(),
-        Some(other) => format!("{other:?}"),
-    };
-    let mut kit = Kit::new(LoadBalancer::RoundRobin, &[Ready, Idle, Connecting, Failing, Ready, Ready, Ready, Ready]);
-    kit.config.endpoints[4].health = model::Health::Draining;
-    kit.config.endpoints[5].health = model::Health::Unhealthy;
-    kit.config.endpoints[6].weight = 0;
-    kit.endpoints[7].set_healthy(false);
-    let wanted = ["ready", "await", "await", "-", "ready", "-", "-", "-"];
-    let picker = kit.picker();
-    for (endpoint, wanted) in kit.endpoints.iter().zip(wanted) {
-        let address = endpoint.address();
-        let wanted = if wanted == "-" { wanted.to_owned() } else { format!("{wanted} {address}") };
-        assert_eq!(said(picker.pick_bound(address, &[])), wanted, "{address}");
-        assert_eq!(said(picker.pick_bound(address, &kit.endpoints)), "-", "it was tried");
-    }
-    assert_eq!(said(picker.pick_bound(&std::net::SocketAddr::from(([192, 0, 2, 1], 999)).into(), &[])), "-");
-    // What drains, is unhealthy or weighs nothing is not chosen for anybody else.
-    assert_eq!(kit.count(&picker, 100)[0], 100);
-
-    // Pick first connects one after the other.
-    kit.config.load_balancer = LoadBalancer::PickFirst { shuffle: false };
-    let picker = kit.picker();
-    let first = kit.endpoints[0].address();
-    assert_eq!(said(picker.pick_bound(first, &[])), format!("ready {first}"));
-    assert_eq!(said(picker.pick_bound(kit.endpoints[1].address(), &[])), "-");
 }

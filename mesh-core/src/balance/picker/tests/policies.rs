@@ -67,6 +67,21 @@ fn lb_06_a_slow_endpoint_gets_less_than_half_of_its_fair_share() {
     assert!(kit.endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
 }
 
+/// The more are compared, the more often one of the two that are idle is among them. Where all cost the same, it is one
+/// more than `choice_count`.
+#[test]
+fn lb_06_more_choices_find_the_least() {
+    let missed =
+        |drawn: u32| (0..drawn).map(|n| f64::from(8_u32.saturating_sub(n)) / f64::from(10 - n)).product::<f64>();
+    for (choice_count, drawn) in [(2, 3), (3, 4), (5, 6), (10, 10)] {
+        let mut kit = Kit::new(LoadBalancer::LeastRequest { choice_count }, &[State::Ready; 10]);
+        let _busy: Vec<_> = kit.endpoints[2..].iter().map(|endpoint| endpoint.enter(None).unwrap()).collect();
+        let counts = kit.count(&kit.picker(), 20_000);
+        assert_share(counts[2..].iter().sum(), 20_000, missed(drawn));
+        assert_share(counts[0], 20_000, (1.0 - missed(drawn)) / 2.0);
+    }
+}
+
 /// However few are compared, none is compared only with itself.
 #[test]
 fn lb_06_the_one_with_the_most_is_passed_over() {
@@ -88,8 +103,7 @@ fn peak_ewma_leaves_the_slow_one_and_comes_back() {
     for (endpoint, millis) in kit.endpoints.iter().zip([5, 5, 100]) {
         endpoint.observe_latency(Duration::from_millis(millis), kit.now, &policy);
     }
-    let counts = kit.count(&picker, 9_000);
-    assert_eq!(counts[2], 0);
+    assert_eq!(kit.count(&picker, 9_000)[2], 0);
     // Its 100 ms are forgotten, those of the others are confirmed.
     kit.pass(Duration::from_secs(60));
     for endpoint in &kit.endpoints[..2] {
