@@ -43,6 +43,8 @@ pub enum Event<'a> {
     Endpoint(Endpoint<'a>),
     /// An endpoint was taken out for what it answered, or came back.
     Ejection(Ejection<'a>),
+    /// An endpoint became unhealthy by its answers to health checks, or healthy again.
+    Health(Health<'a>),
     /// A request was refused by a limit of ours.
     Overflow(Overflow<'a>),
     /// Requests of a backend go to another priority than before, or go to all endpoints in a panic.
@@ -225,6 +227,25 @@ impl<'a> Ejection<'a> {
     /// `change` happened to `endpoint`.
     pub fn new(backend: &'a BackendId, endpoint: &'a Address, change: EjectionChange) -> Self {
         Self { backend, endpoint, change }
+    }
+}
+
+/// An endpoint became unhealthy by its answers to health checks, or healthy again.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Health<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint.
+    pub endpoint: &'a Address,
+    /// What it is now.
+    pub healthy: bool,
+}
+
+impl<'a> Health<'a> {
+    /// `endpoint` is `healthy` now, or not.
+    pub fn new(backend: &'a BackendId, endpoint: &'a Address, healthy: bool) -> Self {
+        Self { backend, endpoint, healthy }
     }
 }
 

@@ -1,9 +1,8 @@
 //! Watching a mesh: the [`Observer`] and its [`Event`]s.
 //!
 //! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
-//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections and priorities, `WARN` for a refused
-//! configuration). With neither
-//! installed an event costs a branch and an atomic load.
+//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections, health and priorities, `WARN` for a
+//! refused configuration). With neither installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::EjectionChange;
 
 pub use mesh_core::observe::{
-    Attempt, Config, Connect, Ejection, Endpoint, Event, Lookup, Next, Observer, Outcome, Overflow, Pick, Priority,
-    Request,
+    Attempt, Config, Connect, Ejection, Endpoint, Event, Health, Lookup, Next, Observer, Outcome, Overflow, Pick,
+    Priority, Request,
 };
 
 use crate::contain::contained;
@@ -126,6 +125,11 @@ impl Observers {
             change => tracing::debug!(target: TARGET, %backend, %endpoint, ?change, "ejection"),
         }
         self.tell(&Event::Ejection(Ejection::new(backend, endpoint, change)));
+    }
+
+    pub(crate) fn health(&self, backend: &BackendId, endpoint: &Address, healthy: bool) {
+        tracing::info!(target: TARGET, %backend, %endpoint, healthy, "endpoint health changed");
+        self.tell(&Event::Health(Health::new(backend, endpoint, healthy)));
     }
 
     /// A limit of ours was reached.

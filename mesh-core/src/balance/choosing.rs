@@ -9,6 +9,11 @@ use super::view::{Members, Shares, View};
 use super::{Candidates, PickRequest};
 use crate::model::Address;
 
+/// The most endpoints that a policy compares: of what [`LoadBalancer::LeastRequest`] is told.
+///
+/// [`LoadBalancer::LeastRequest`]: crate::model::LoadBalancer::LeastRequest
+const MAX_CHOICES: usize = 10;
+
 impl<T> Picker<T> {
     /// An endpoint that is usable, as the policy likes.
     pub(super) fn choose<R: Rng>(
@@ -103,8 +108,13 @@ impl<T> Picker<T> {
         list.iter().copied().find(|at| usable(*at))
     }
 
-    /// Some usable endpoints at random, and of them the one that costs the least. They are drawn by weight, so that of
-    /// those that cost the same each has its share.
+    /// Some usable endpoints at random, and of them the one that costs the least; if that is more than nothing and another
+    /// costs the same, one more has a chance to cost less.
+    ///
+    /// Of equal shares they are different ones. gRFC A48 draws with replacement, and then one of three endpoints is
+    /// compared with itself for a ninth of the requests and gets them however slow it is, so that the p99 of the backend
+    /// is the latency of its slowest endpoint, whatever the policy. Of unequal shares they are drawn by weight, so that of
+    /// those that cost the same each has its share, and a small one is not compared with all that is drawn.
     fn best<R: Rng>(
         &self,
         members: &Members,
@@ -113,13 +123,24 @@ impl<T> Picker<T> {
         rng: &mut R,
         cost: impl Fn(u32) -> f64,
     ) -> Option<u32> {
+        let choices = (choices as usize).min(MAX_CHOICES);
         let mut best = self.draw(members, usable, rng)?;
-        let mut least = cost(best);
-        for _ in 1..choices {
-            if let Some(other) = self.draw(members, usable, rng)
-                && other != best
-            {
+        let (mut least, mut tied) = (cost(best), false);
+        let mut drawn = [best; MAX_CHOICES + 1];
+        for count in 1..=choices {
+            if count == choices && !(tied && least > 0.0) {
+                break;
+            }
+            let others = |at: u32| !drawn[..count].contains(&at) && usable(at);
+            let other = match members.shares {
+                Shares::Equal => self.draw(members, &others, rng),
+                _ => self.draw(members, usable, rng),
+            };
+            let Some(other) = other else { break };
+            drawn[count] = other;
+            if other != best {
                 let costs = cost(other);
+                tied = costs == least || tied && costs > least;
                 if costs < least {
                     (best, least) = (other, costs);
                 }

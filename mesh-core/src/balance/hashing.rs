@@ -77,6 +77,8 @@ impl<T> Picker<T> {
                     (State::Ready, _) => {
                         // gRFC A76: one that was passed over is woken, one at a time.
                         let sleeper = asleep.filter(|_| view.asleep.room(1) > 0).inspect(|_| view.asleep.wake());
+                        // One that is to be probed comes up on nobody's way.
+                        let sleeper = sleeper.or_else(|| self.missed(view, rng));
                         return Pick::Ready(Chosen { endpoint, probes: false, sleeper });
                     }
                     (_, Some(_)) => return Pick::Await(endpoint),

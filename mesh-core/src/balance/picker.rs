@@ -350,14 +350,20 @@ impl<T> Picker<T> {
 
     /// An idle endpoint whose turn to be connected has come.
     fn sleeper<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
-        let has_room = |asleep: &&Asleep| !asleep.idle.is_empty() && asleep.room(AT_ONCE) > 0;
-        let asleep = [&view.missed, &view.asleep].into_iter().find(has_room)?;
-        let endpoint = self.at(asleep.idle[rng.random_range(0..asleep.idle.len())]);
-        if self.connects_in_order() || endpoint.state() != State::Idle {
+        self.missed(view, rng).or_else(|| self.woken(&view.asleep, rng))
+    }
+
+    /// An idle endpoint that gets nothing and should be there.
+    pub(super) fn missed<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
+        self.woken(&view.missed, rng)
+    }
+
+    fn woken<R: Rng>(&self, asleep: &Asleep, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
+        if asleep.idle.is_empty() || asleep.room(AT_ONCE) == 0 || self.connects_in_order() {
             return None;
         }
-        asleep.wake();
-        Some(endpoint)
+        let endpoint = self.at(asleep.idle[rng.random_range(0..asleep.idle.len())]);
+        (endpoint.state() == State::Idle).then(|| asleep.wake()).map(|()| endpoint)
     }
 
     pub(super) fn at(&self, at: u32) -> &Arc<Endpoint<T>> {

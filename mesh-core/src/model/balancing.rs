@@ -15,14 +15,17 @@ pub enum LoadBalancer {
     RoundRobin,
     /// At random.
     Random,
-    /// `choice_count` endpoints at random (with replacement), then the one with the fewest requests in flight for its
-    /// weight (gRFC A48). Range 2..=10.
+    /// `choice_count` endpoints at random, then the one with the fewest requests in flight for its weight (gRFC A48).
+    /// Range 2..=10.
+    ///
+    /// Endpoints of equal weight are drawn without replacement, unlike in gRFC A48, so that none is compared with itself
+    /// only; if the best two have equally many, one more is drawn.
     LeastRequest {
         /// How many endpoints are compared.
         choice_count: u32,
     },
-    /// Two endpoints at random, then the one with the smaller product of latency and requests in flight (Finagle's and
-    /// Linkerd's peak EWMA).
+    /// Two endpoints at random, of equal weight two different ones, then the one with the smaller product of latency and
+    /// requests in flight (Finagle's and Linkerd's peak EWMA).
     PeakEwma(PeakEwma),
     /// In turn by weights that the endpoints report (gRFC A58). Until two of them have, it is round robin.
     WeightedRoundRobin(WeightedRoundRobin),
@@ -47,7 +50,7 @@ pub enum LoadBalancer {
 pub struct PeakEwma {
     /// How fast a peak is forgotten: after this time 1/e of it is left. Default 10 s (Linkerd's). More than 0.
     pub decay: Duration,
-    /// The latency of an endpoint that nobody has asked. Default 30 ms (Linkerd's).
+    /// The latency that is assumed of an endpoint while its first answer is under way. Default 30 ms (Linkerd's).
     pub default_latency: Duration,
 }
 

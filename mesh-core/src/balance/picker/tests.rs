@@ -12,6 +12,7 @@ mod concurrency;
 mod connecting;
 mod hashes;
 mod health;
+mod least_cost;
 mod localities;
 mod news;
 mod policies;
@@ -204,28 +205,22 @@ fn a_session_keeps_its_endpoint_as_long_as_that_can_serve() {
     kit.config.endpoints[5].health = model::Health::Unhealthy;
     kit.config.endpoints[6].weight = 0;
     kit.endpoints[7].set_healthy(false);
-    let wanted = [
-        "ready 127.0.0.1:1000",
-        "await 127.0.0.1:1001",
-        "await 127.0.0.1:1002",
-        "-",
-        "ready 127.0.0.1:1004",
-        "-",
-        "-",
-        "-",
-    ];
+    let wanted = ["ready", "await", "await", "-", "ready", "-", "-", "-"];
     let picker = kit.picker();
     for (endpoint, wanted) in kit.endpoints.iter().zip(wanted) {
-        assert_eq!(said(picker.pick_bound(endpoint.address(), &[])), wanted, "{}", endpoint.address());
-        assert_eq!(said(picker.pick_bound(endpoint.address(), &kit.endpoints)), "-", "it was tried");
+        let address = endpoint.address();
+        let wanted = if wanted == "-" { wanted.to_owned() } else { format!("{wanted} {address}") };
+        assert_eq!(said(picker.pick_bound(address, &[])), wanted, "{address}");
+        assert_eq!(said(picker.pick_bound(address, &kit.endpoints)), "-", "it was tried");
     }
-    assert_eq!(said(picker.pick_bound(&std::net::SocketAddr::from(([127, 0, 0, 1], 999)).into(), &[])), "-");
+    assert_eq!(said(picker.pick_bound(&std::net::SocketAddr::from(([192, 0, 2, 1], 999)).into(), &[])), "-");
     // What drains, is unhealthy or weighs nothing is not chosen for anybody else.
-    assert_eq!(kit.count(&picker, 100).len(), 1);
+    assert_eq!(kit.count(&picker, 100)[0], 100);
 
     // Pick first connects one after the other.
     kit.config.load_balancer = LoadBalancer::PickFirst { shuffle: false };
     let picker = kit.picker();
-    assert_eq!(said(picker.pick_bound(kit.endpoints[0].address(), &[])), "ready 127.0.0.1:1000");
+    let first = kit.endpoints[0].address();
+    assert_eq!(said(picker.pick_bound(first, &[])), format!("ready {first}"));
     assert_eq!(said(picker.pick_bound(kit.endpoints[1].address(), &[])), "-");
 }

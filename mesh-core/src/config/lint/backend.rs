@@ -78,6 +78,13 @@ impl Lint<'_> {
             let help = "set `shuffle: true`, or use another balancer";
             self.warn("pick-first-of-many", balancer.at, path.key("load_balancer"), message, help);
         }
+        if let Some(Spanned { at, .. }) = section.health_check.given()
+            && is_policy(balancer, Balancer::PickFirst)
+        {
+            let message = "`pick_first` leaves its endpoint when the connection is lost, and asks nobody".to_owned();
+            let help = "use another balancer, or remove it";
+            self.warn("unused-health-check", *at, path.key("health_check"), message, help);
+        }
         let weighs = balancer.policy.value().is_none_or(|policy| {
             !matches!(policy, Balancer::PickFirst | Balancer::RingHash | Balancer::Maglev | Balancer::Custom)
         });

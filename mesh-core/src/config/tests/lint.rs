@@ -226,6 +226,12 @@ fn says_what_is_probably_wrong() {
             "defaults: { timeout: 1s, load_balancer: pick_first }",
             &["unused-slow-start f:2:42 services.s.backends.b.slow_start"],
         ),
+        (&backend("dns: b:80, health_check: { grpc: '' }"), t, &[]),
+        (
+            &backend("dns: b:80, health_check: { grpc: '' }"),
+            "defaults: { timeout: 1s, load_balancer: pick_first }",
+            &["unused-health-check f:2:44 services.s.backends.b.health_check"],
+        ),
         (
             &backend("dns: b:80, locality_policy: { prefer: zone }"),
             t,

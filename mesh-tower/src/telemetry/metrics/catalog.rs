@@ -274,6 +274,26 @@ pub(crate) const CATALOG: &[Metric] = &[
         }),
     },
     Metric {
+        name: "mesh.backend.health_checks",
+        unit: "{check}",
+        help: "Health checks of endpoints that ended, by result.",
+        kind: Kind::Counter(|reading, sink| {
+            let counts = |series: &BackendSeries| series.health_checks.each_ref().map(load);
+            reading.by_kind("mesh.health_check.result", ["bad", "good"], counts, sink);
+        }),
+    },
+    Metric {
+        name: "mesh.backend.unhealthy_endpoints",
+        unit: "{endpoint}",
+        help: "Endpoints that are kept out by their answers to health checks.",
+        kind: Kind::UpDownCounter(|reading, sink| {
+            let unhealthy = |backend: &Backend| {
+                backend.picker().endpoints().iter().filter(|endpoint| !endpoint.is_healthy()).count() as u64
+            };
+            reading.live(unhealthy, sink);
+        }),
+    },
+    Metric {
         name: "grpc.lb.outlier_detection.ejections_enforced",
         unit: "{ejection}",
         help: "Endpoints that outlier detection took out.",
