@@ -216,7 +216,7 @@ impl Story {
         let address = self.servers.faulty().address();
         self.say("v2-b answers every request with an error ..");
         self.servers.faulty().set_broken(true);
-        self.wait("be ejected", |tally| tally.ejections(address).out).await?;
+        self.wait("was not ejected", |tally| tally.ejections(address).out).await?;
         let lasts = self.tally.ejections(address).lasts;
         self.say(&format!(
             ".. three times in a row, so it is ejected for {lasts:?} and gets none. Its errors were tried again: no caller \
@@ -227,15 +227,15 @@ impl Story {
         let before = self.tally.answers(address);
         self.servers.faulty().set_broken(false);
         self.say("v2-b is well again. It returns when its time is up ..");
-        self.wait("return", |tally| !tally.ejections(address).out).await?;
+        self.wait("did not return", |tally| !tally.ejections(address).out).await?;
         self.say(".. and is back.");
-        self.wait("answer again", |tally| tally.answers(address) >= before + ANSWERS).await
+        self.wait("did not answer again", |tally| tally.answers(address) >= before + ANSWERS).await
     }
 
-    /// Waits until what was counted of v2-b is as `wanted`.
-    async fn wait(&self, what: &str, wanted: impl Fn(&Tally) -> bool) -> Result<(), Box<dyn Error>> {
+    /// Waits until what was counted of v2-b is as `wanted`; otherwise `failure` says what it did not do.
+    async fn wait(&self, failure: &str, wanted: impl Fn(&Tally) -> bool) -> Result<(), Box<dyn Error>> {
         let waited = timeout(EJECTION, self.tally.until(wanted)).await;
-        waited.map_err(|_| format!("v2-b did not {what} within {EJECTION:?}").into())
+        waited.map_err(|_| format!("v2-b {failure} within {EJECTION:?}").into())
     }
 
     fn say(&self, text: &str) {
