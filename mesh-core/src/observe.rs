@@ -274,6 +274,9 @@ pub struct Priority<'a> {
     pub backend: &'a BackendId,
     /// The first priority that gets requests; `None` if no endpoint of any is available.
     pub priority: Option<u32>,
+    /// How many steps that is away, where endpoints nearby come first
+    /// ([`LocalityPolicy::prefer`](crate::model::LocalityPolicy::prefer)); 0 elsewhere.
+    pub distance: u32,
     /// Whether requests go to endpoints whatever their health.
     pub panic: bool,
 }
@@ -281,7 +284,7 @@ pub struct Priority<'a> {
 impl<'a> Priority<'a> {
     /// Requests of `backend` go to `priority` now.
     pub fn new(backend: &'a BackendId, priority: Option<u32>, panic: bool) -> Self {
-        Self { backend, priority, panic }
+        Self { backend, priority, distance: 0, panic }
     }
 }
 

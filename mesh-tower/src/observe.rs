@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::balance::State;
+use mesh_core::balance::{News, State};
 use mesh_core::model::{Address, BackendId, Finder};
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::EjectionChange;
@@ -138,9 +138,12 @@ impl Observers {
         self.tell(&Event::Overflow(Overflow::new(backend, limit)));
     }
 
-    pub(crate) fn priority(&self, backend: &BackendId, priority: Option<u32>, panics: bool) {
-        tracing::info!(target: TARGET, %backend, priority, panics, "priority in use changed");
-        self.tell(&Event::Priority(Priority::new(backend, priority, panics)));
+    pub(crate) fn priority(&self, backend: &BackendId, news: &News) {
+        let News { priority, distance, panics, .. } = *news;
+        tracing::info!(target: TARGET, %backend, priority, distance, panics, "priority in use changed");
+        let mut event = Priority::new(backend, priority, panics);
+        event.distance = distance;
+        self.tell(&Event::Priority(event));
     }
 
     pub(crate) fn config(&self, version: u64, source: &str, error: Option<&(dyn std::error::Error + 'static)>) {

@@ -166,7 +166,7 @@ impl<T> Picker<T> {
         };
         picker.policy = picker.policy_of(&backend.load_balancer);
         // That the first priority gets requests is no news.
-        picker.told = Arc::new(AtomicU64::new(telling(picker.tiers.tiers.first().map(Tier::priority), false)));
+        picker.told = Arc::new(AtomicU64::new(telling(picker.tiers.tiers.first().map(|tier| tier.key), false)));
         picker.show(Arc::new(picker.look(fleet.changes(), now)));
         picker
     }
@@ -277,14 +277,14 @@ impl<T> Picker<T> {
         census
     }
 
-    /// The first priority that gets requests and whether there is a panic, if that is not what was told last.
-    pub fn take_news(&self) -> Option<(Option<u32>, bool)> {
+    /// Where requests go, if that is not what was told last.
+    pub fn take_news(&self) -> Option<News> {
         if !self.news.load(Ordering::Relaxed) || !self.news.swap(false, Ordering::AcqRel) {
             return None;
         }
         let view = self.view.load();
         let telling = view.telling();
-        (self.told.swap(telling, Ordering::AcqRel) != telling).then(|| (view.first, view.panics()))
+        (self.told.swap(telling, Ordering::AcqRel) != telling).then(|| view.news())
     }
 
     /// The idle endpoints that are to be connected now: all of the priorities in use and of better ones or, of many, a
@@ -455,8 +455,22 @@ fn weights<T>(endpoints: &[(&model::Endpoint, Arc<Endpoint<T>>)]) -> Option<Weig
 }
 
 /// What is told of the priority in use, in a word.
-pub(super) fn telling(first: Option<u32>, panics: bool) -> u64 {
-    first.map_or(0, |priority| (u64::from(priority) + 1) << 1) | u64::from(panics)
+/// Where the requests of a backend go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct News {
+    /// The first priority that gets requests; `None` if no endpoint of any is available.
+    pub priority: Option<u32>,
+    /// How many steps that is away, where endpoints nearby come first.
+    pub distance: u32,
+    /// Whether requests go to endpoints whatever their health.
+    pub panics: bool,
+}
+
+pub(super) fn telling(first: Option<(u32, u32)>, panics: bool) -> u64 {
+    // There are at most three steps.
+    first.map_or(0, |(priority, distance)| ((u64::from(priority) + 1) << 3) | (u64::from(distance) << 1))
+        | u64::from(panics)
 }
 
 pub(super) fn is_in<T>(tried: &[Arc<Endpoint<T>>], endpoint: &Arc<Endpoint<T>>) -> bool {

@@ -41,13 +41,6 @@ pub(super) struct Group {
     pub(super) next: AtomicU32,
 }
 
-impl Tier {
-    /// As configured.
-    pub(super) fn priority(&self) -> u32 {
-        self.key.0
-    }
-}
-
 impl Group {
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
@@ -167,7 +160,7 @@ mod tests {
     fn members(tiers: &Tiers) -> Vec<(u32, Vec<Vec<u32>>)> {
         let groups =
             |tier: &Tier| tiers.groups[tier.groups.clone()].iter().map(|group| group.members.to_vec()).collect();
-        tiers.tiers.iter().map(|tier| (tier.priority(), groups(tier))).collect()
+        tiers.tiers.iter().map(|tier| (tier.key.0, groups(tier))).collect()
     }
 
     #[test]

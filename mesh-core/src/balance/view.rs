@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::alias::Alias;
-use super::picker::{Picker, Policy, telling};
+use super::picker::{News, Picker, Policy, telling};
 use super::shares::{self, ALL, Part};
 use super::stride::{self, Stride};
 use super::tiers::{Group, Tier};
@@ -34,7 +34,8 @@ pub(super) struct View {
     pub(super) outlook: Outlook,
     /// Priorities that are served whatever the health of their endpoints.
     pub(super) panicking: Box<[bool]>,
-    pub(super) first: Option<u32>,
+    /// The priority and the distance of the first that get something.
+    pub(super) first: Option<(u32, u32)>,
 }
 
 /// Endpoints that are not connected.
@@ -63,6 +64,11 @@ impl Asleep {
 impl View {
     pub(super) fn panics(&self) -> bool {
         self.panicking.iter().any(|panics| *panics)
+    }
+
+    pub(super) fn news(&self) -> News {
+        let (priority, distance) = self.first.unzip();
+        News { priority, distance: distance.unwrap_or_default(), panics: self.panics() }
     }
 
     pub(super) fn telling(&self) -> u64 {
@@ -165,7 +171,7 @@ impl<T> Picker<T> {
             version,
             built: Some(now),
             until: seen.until,
-            first: loads.iter().position(|load| *load > 0).map(|tier| tiers[tier].priority()),
+            first: loads.iter().position(|load| *load > 0).map(|tier| tiers[tier].key),
             loads: loads.into(),
             shares,
             ready,

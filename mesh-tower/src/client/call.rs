@@ -404,7 +404,10 @@ where
             Attempted::Answer(received, place)
         }
         Err(mut failed) => {
-            place.serving.judge(&Attempt::Failed(failed.failure));
+            // A server that goes away is not to blame for what it leaves to others.
+            let graceful = failed.failure == Failure::Refused && failed.is_going_away();
+            let failure = if graceful { Failure::NotSent } else { failed.failure };
+            place.serving.judge(&Attempt::Failed(failure));
             let endpoint = Arc::clone(place.serving.endpoint());
             failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
             Attempted::Failed(failed, Some(endpoint))

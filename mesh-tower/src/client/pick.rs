@@ -229,8 +229,8 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
         }
         pick => pick,
     };
-    if let Some((priority, panics)) = picker.take_news() {
-        core.shared.observers.priority(backend.id(), priority, panics);
+    if let Some(news) = picker.take_news() {
+        core.shared.observers.priority(backend.id(), &news);
     }
     let looker = Looker { context, backend, picker, wanted };
     match pick {
@@ -342,6 +342,11 @@ fn empty(context: &Context, backend: &Backend) -> NoPlace {
     let place = context.place();
     let none = |text| NoPlace::Refused(Error::new(ErrorKind::NoEndpoint, text));
     match &backend.config().discovery {
+        _ if !backend.config().endpoints.is_empty() => {
+            let text =
+                format!("no endpoint of {place} may be picked: each drains, or has a weight of 0, or its locality has");
+            none(text)
+        }
         None => none(format!("{place} has no endpoints; add one to its `endpoints`")),
         Some(Discovery { of, found: Discovered::Failed(why), .. }) => {
             let text = format!("no endpoint of {place} is known: {of}: {why}");

@@ -146,6 +146,10 @@ impl Kit {
     }
 }
 
+fn news(priority: Option<u32>, panics: bool) -> Option<News> {
+    Some(News { priority, distance: 0, panics })
+}
+
 fn outliers() -> OutlierDetection {
     OutlierDetection {
         max_ejection_percent: 100,

@@ -462,8 +462,14 @@ impl Reading<'_> {
     }
 
     fn spared(&self, sink: Sink<'_, u64>) {
-        let counts = |series: &BackendSeries| series.spared.each_ref().map(|reasons| reasons.iter().map(load).sum());
-        self.by_kind("mesh.ejection.cause", Cause::ALL.map(Cause::as_str), counts, sink);
+        for series in self.backends.iter() {
+            for (cause, counts) in Cause::ALL.into_iter().zip(&series.spared) {
+                for (reason, count) in Unenforced::ALL.into_iter().zip(counts).filter(|(_, count)| load(count) > 0) {
+                    let attributes = and(series.attributes(), "mesh.ejection.cause", cause.as_str());
+                    sink(load(count), &and(attributes, "mesh.ejection.reason", reason.as_str()));
+                }
+            }
+        }
     }
 
     /// In gRPC's words, of the two algorithms that it has.

@@ -79,7 +79,7 @@ fn lb_09_envoy_mode_balances_over_all_in_a_panic() {
         let picker = kit.picker();
         let counts = kit.count(&picker, 4_000);
         assert!(counts.iter().all(|count| *count > 500), "{policy:?}: {counts:?}");
-        assert_eq!(picker.take_news(), Some((Some(0), true)));
+        assert_eq!(picker.take_news(), news(Some(0), true));
         // 25 % are well: still a panic.
         kit.endpoints[2].set_healthy(true);
         let counts = kit.count(&picker, 4_000);
@@ -94,7 +94,7 @@ fn lb_09_envoy_mode_balances_over_all_in_a_panic() {
         chosen.endpoint.judge(&outliers(), Outcome::ServerError { gateway: false }, 4, true, kit.now, &mut kit.rng);
         let counts = kit.count(&picker, 1_000);
         assert_eq!(counts[2] + counts[probed], 1_000, "{policy:?}: {counts:?}");
-        assert_eq!(picker.take_news(), Some((Some(0), false)));
+        assert_eq!(picker.take_news(), news(Some(0), false));
     }
 }
 
@@ -109,7 +109,7 @@ fn lb_09_no_panic_while_another_priority_can_carry_all() {
     let picker = kit.picker();
     let counts = kit.count(&picker, 100);
     assert_eq!(counts[..2], [0, 0]);
-    assert_eq!(picker.take_news(), Some((Some(1), false)));
+    assert_eq!(picker.take_news(), news(Some(1), false));
 }
 
 /// An unlikely success is better than a sure failure: those that are connected serve, of whatever priority.

@@ -228,3 +228,20 @@ fn zones_nearby_come_first_and_the_others_stand_by() {
         assert_eq!(counts[1] + counts[3], 100, "{policy:?}");
     }
 }
+
+/// Each step away from here is told, although the configured priority stays the same.
+#[test]
+fn steps_away_from_here_are_news() {
+    let mut kit = Kit::new(LoadBalancer::RoundRobin, &[State::Ready; 2]);
+    for (endpoint, zone) in kit.config.endpoints.iter_mut().zip(["a", "b"]) {
+        endpoint.locality = Some(Arc::new(model::Locality::new(Place::new("eu", zone, ""))));
+    }
+    kit.config.localities.prefer = Some(model::Proximity::Zone);
+    kit.here = Place::new("eu", "a", "");
+    let picker = kit.picker();
+    for (state, distance) in [(State::Failing, 1), (State::Ready, 0)] {
+        kit.set_one(0, state);
+        let _ = kit.pick(&picker);
+        assert_eq!(picker.take_news(), Some(News { priority: Some(0), distance, panics: false }));
+    }
+}

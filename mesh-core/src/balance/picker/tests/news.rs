@@ -4,7 +4,7 @@ use super::*;
 use State::{Failing, Idle, Ready};
 
 /// The first priority in use, and whether there is a panic.
-type News = Option<(Option<u32>, bool)>;
+type News = Option<News>;
 
 fn kit(states: &[State; 2]) -> Kit {
     Kit::new(LoadBalancer::RoundRobin, states).zoned(|index| ("a", [3, 7][index], 1))
@@ -16,11 +16,11 @@ fn each_change_is_told_once() {
     let picker = kit.picker();
     let steps: [(&[State; 2], News); 6] = [
         (&[Ready, Ready], None),
-        (&[Failing, Ready], Some((Some(7), false))),
+        (&[Failing, Ready], news(Some(7), false)),
         (&[Failing, Idle], None),
-        (&[Failing, Failing], Some((None, false))),
+        (&[Failing, Failing], news(None, false)),
         (&[Failing, Failing], None),
-        (&[Ready, Failing], Some((Some(3), false))),
+        (&[Ready, Failing], news(Some(3), false)),
     ];
     for (states, news) in steps {
         kit.set(states);
@@ -47,18 +47,18 @@ fn a_change_that_is_undone_is_not_told() {
 fn an_update_tells_only_what_differs() {
     let mut kit = kit(&[Failing, Ready]);
     let first = kit.picker();
-    assert_eq!(first.take_news(), Some((Some(7), false)), "not the first priority from the beginning");
+    assert_eq!(first.take_news(), news(Some(7), false), "not the first priority from the beginning");
     let second = kit.picker().following(&first, kit.now);
     assert_eq!(second.take_news(), None);
     kit.set_one(0, Ready);
     let _ = kit.pick(&first);
-    assert_eq!(first.take_news(), Some((Some(3), false)), "the old one is in use until the new one is published");
+    assert_eq!(first.take_news(), news(Some(3), false), "the old one is in use until the new one is published");
     let _ = kit.pick(&second);
     assert_eq!(second.take_news(), None);
     kit.config.localities.panic_threshold = 100;
     kit.eject(0);
     kit.eject(1);
     let third = kit.picker().following(&second, kit.now);
-    assert_eq!(third.take_news(), Some((Some(3), true)));
-    assert_eq!(kit.picker().take_news(), Some((Some(3), true)), "a panic from the beginning");
+    assert_eq!(third.take_news(), news(Some(3), true));
+    assert_eq!(kit.picker().take_news(), news(Some(3), true), "a panic from the beginning");
 }
