@@ -4,7 +4,6 @@ use super::*;
 use State::{Failing, Idle, Ready};
 
 /// The first priority in use, and whether there is a panic.
-type News = Option<News>;
 
 fn kit(states: &[State; 2]) -> Kit {
     Kit::new(LoadBalancer::RoundRobin, states).zoned(|index| ("a", [3, 7][index], 1))
@@ -14,7 +13,7 @@ fn kit(states: &[State; 2]) -> Kit {
 fn each_change_is_told_once() {
     let mut kit = kit(&[Ready, Ready]);
     let picker = kit.picker();
-    let steps: [(&[State; 2], News); 6] = [
+    let steps: [(&[State; 2], Option<News>); 6] = [
         (&[Ready, Ready], None),
         (&[Failing, Ready], news(Some(7), false)),
         (&[Failing, Idle], None),
