@@ -277,6 +277,11 @@ impl<T> Picker<T> {
         census
     }
 
+    /// Where requests go.
+    pub fn serving(&self) -> News {
+        self.view.load().news()
+    }
+
     /// Where requests go, if that is not what was told last.
     pub fn take_news(&self) -> Option<News> {
         if !self.news.load(Ordering::Relaxed) || !self.news.swap(false, Ordering::AcqRel) {

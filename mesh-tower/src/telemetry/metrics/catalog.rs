@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mesh_core::balance::State;
+use mesh_core::balance::{News, State};
 use mesh_core::error::ErrorKind;
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::{Cause, Unenforced};
@@ -294,6 +294,22 @@ pub(crate) const CATALOG: &[Metric] = &[
         }),
     },
     Metric {
+        name: "mesh.backend.priority",
+        unit: "",
+        help: "The first priority that gets requests; nothing if no endpoint of any is available.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.serving(|news| news.priority.map(f64::from), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.backend.panic",
+        unit: "",
+        help: "1 while requests go to endpoints whatever their health, else 0.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.serving(|news| Some(f64::from(u8::from(news.panics))), sink);
+        }),
+    },
+    Metric {
         name: "grpc.lb.outlier_detection.ejections_enforced",
         unit: "{ejection}",
         help: "Endpoints that outlier detection took out.",
@@ -538,6 +554,14 @@ impl Reading<'_> {
         for backend in self.snapshot.iter().flat_map(|snapshot| snapshot.backends()) {
             if let Some(series) = &backend.transport().series {
                 sink(value(backend), &series.attributes());
+            }
+        }
+    }
+
+    fn serving(&self, value: impl Fn(&News) -> Option<f64>, sink: Sink<'_, f64>) {
+        for backend in self.snapshot.iter().flat_map(|snapshot| snapshot.backends()) {
+            if let (Some(series), Some(value)) = (&backend.transport().series, value(&backend.picker().serving())) {
+                sink(value, &series.attributes());
             }
         }
     }

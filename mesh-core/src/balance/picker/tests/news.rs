@@ -3,8 +3,6 @@
 use super::*;
 use State::{Failing, Idle, Ready};
 
-/// The first priority in use, and whether there is a panic.
-
 fn kit(states: &[State; 2]) -> Kit {
     Kit::new(LoadBalancer::RoundRobin, states).zoned(|index| ("a", [3, 7][index], 1))
 }
