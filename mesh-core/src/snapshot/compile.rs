@@ -221,7 +221,7 @@ impl<T: Transport> Compiler<T> {
             None => Arc::new(self.transport.backend(config, old.map(|old| &old.transport))?),
         };
         let state = old.map_or_else(|| Arc::new(BackendState::new(now, rng.next_u64())), |old| Arc::clone(&old.state));
-        let chosen = chosen(config, state.seed);
+        let chosen = chosen(config, making.subsets, state.seed);
         let old_endpoints = reusable.map_or(&[][..], |old| old.picker.endpoints());
         let make = |address: &Address| {
             let slot = self.transport.endpoint(&transport, address);

@@ -1,10 +1,10 @@
 //! Which endpoints a backend has, and which of them were there before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::balance::{Endpoint, subset};
-use crate::model::{self, Address, BackendId, Metadata, RouteAction};
+use crate::model::{self, Address, BackendId, Health, LoadBalancer, Metadata, RouteAction};
 
 /// The parts of backends that routes name.
 pub(super) fn subsets(config: &model::Config) -> HashMap<&BackendId, Vec<Arc<Metadata>>> {
@@ -30,16 +30,38 @@ pub(super) fn holds(endpoint: &model::Endpoint, subset: &Metadata) -> bool {
     subset.iter().all(has)
 }
 
-/// The endpoints that are used.
-pub(super) fn chosen(config: &model::Backend, seed: u64) -> Vec<&model::Endpoint> {
-    match config.subset_size {
-        Some(size) if size.get() as usize >= config.endpoints.len() => config.endpoints.iter().collect(),
-        Some(size) => {
-            let places = subset(&config.endpoints, size.get() as usize, seed);
-            places.into_iter().map(|place| &config.endpoints[place as usize]).collect()
-        }
-        None => config.endpoints.iter().collect(),
+/// The endpoints that are used. Where `subset_size` bounds them: so many of those that may be picked, of each priority and
+/// of each part that routes name. Pick first uses none that it may not pick.
+pub(super) fn chosen<'a>(config: &'a model::Backend, parts: &[Arc<Metadata>], seed: u64) -> Vec<&'a model::Endpoint> {
+    let may_be_picked = |endpoint: &&model::Endpoint| {
+        let weighs = endpoint.locality.as_ref().is_none_or(|locality| locality.weight > 0) && endpoint.weight > 0;
+        weighs && endpoint.health == Health::Healthy
+    };
+    let all = config.endpoints.iter();
+    let Some(size) = config.subset_size else {
+        return match config.load_balancer {
+            LoadBalancer::PickFirst { .. } => all.filter(may_be_picked).collect(),
+            _ => all.collect(),
+        };
+    };
+    let mut priorities = BTreeMap::<u32, Vec<&model::Endpoint>>::new();
+    for endpoint in all.filter(may_be_picked) {
+        let priority = endpoint.locality.as_ref().map_or(0, |locality| locality.priority);
+        priorities.entry(priority).or_default().push(endpoint);
     }
+    let mut used = HashSet::new();
+    let mut choose = |endpoints: &[&'a model::Endpoint]| {
+        let places = subset(endpoints, size.get() as usize, seed);
+        used.extend(places.into_iter().map(|place| &endpoints[place as usize].address));
+    };
+    for endpoints in priorities.values() {
+        choose(endpoints);
+        for part in parts {
+            let part: Vec<_> = endpoints.iter().copied().filter(|endpoint| holds(endpoint, part)).collect();
+            choose(&part);
+        }
+    }
+    config.endpoints.iter().filter(|endpoint| used.contains(&endpoint.address)).collect()
 }
 
 /// The endpoints for `configs`, those of `old` that have their addresses and new ones, and what is left of `old`. Mostly
