@@ -234,6 +234,7 @@ impl Core {
             pool::close(endpoint);
         }
         for backend in touched(&update) {
+            backend.fleet().set_size(backend.picker().endpoints().len());
             upkeep::forgive(backend);
             if let Some(wanted) = backend.transport().used() {
                 pool::connect(backend.picker(), wanted);

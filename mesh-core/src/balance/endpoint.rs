@@ -218,13 +218,11 @@ impl<T> Endpoint<T> {
         Some(InFlight(Arc::clone(self)))
     }
 
-    /// Tells outlier detection how an attempt went. `total` is how many endpoints the backend has; `probe`: the attempt
-    /// was to show whether the endpoint is back.
+    /// Tells outlier detection how an attempt went. `probe`: the attempt was to show whether the endpoint is back.
     pub fn judge<R: Rng + ?Sized>(
         &self,
         policy: &OutlierDetection,
         outcome: Outcome,
-        total: usize,
         probe: bool,
         now: Instant,
         rng: &mut R,
@@ -233,7 +231,7 @@ impl<T> Endpoint<T> {
         let change = if probe {
             detector.conclude_probe(policy, record, outcome, now, rng)
         } else {
-            detector.record(policy, record, total, outcome, now, rng)
+            detector.record(policy, record, self.fleet.size(), outcome, now, rng)
         };
         if matches!(change, Some(EjectionChange::Ejected { .. } | EjectionChange::Returned)) || probe {
             self.fleet.bump();

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::resilience::limits::Limits;
@@ -12,12 +12,20 @@ pub struct Fleet {
     epoch: Instant,
     detector: Detector,
     limits: Apart<Limits>,
+    /// How many endpoints there are.
+    size: AtomicUsize,
 }
 
 impl Fleet {
     /// No endpoint has changed so far. `now` is where their time begins.
     pub fn new(now: Instant) -> Self {
-        Self { changes: AtomicU64::new(0), epoch: now, detector: Detector::new(now), limits: Apart(Limits::new()) }
+        Self {
+            changes: AtomicU64::new(0),
+            epoch: now,
+            detector: Detector::new(now),
+            limits: Apart(Limits::new()),
+            size: AtomicUsize::new(0),
+        }
     }
 
     /// Something changed that pickers go by.
@@ -28,6 +36,15 @@ impl Fleet {
     /// Who takes endpoints out.
     pub fn detector(&self) -> &Detector {
         &self.detector
+    }
+
+    /// How many endpoints there are in the snapshot in force.
+    pub fn set_size(&self, size: usize) {
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
     }
 
     /// What is under way.
@@ -57,7 +74,7 @@ impl Fleet {
 
     /// The instant of `nanos`.
     pub(super) fn at_nanos(&self, nanos: u64) -> Instant {
-        self.epoch + Duration::from_nanos(nanos)
+        self.epoch.checked_add(Duration::from_nanos(nanos)).unwrap_or(self.epoch)
     }
 }
 

@@ -194,7 +194,10 @@ impl<T> Picker<T> {
     /// connect does not begin anew.
     #[must_use]
     pub fn following(mut self, before: &Self, now: Instant) -> Self {
-        self.told = Arc::clone(&before.told);
+        // That there are endpoints at last is no news either.
+        if !before.tiers.tiers.is_empty() {
+            self.told = Arc::clone(&before.told);
+        }
         for tier in &self.tiers.tiers {
             let since = |before: &&Tier| before.key == tier.key;
             let since = before.tiers.tiers.iter().find(since).map_or(0, |before| before.trying.load(Ordering::Relaxed));
@@ -264,7 +267,10 @@ impl<T> Picker<T> {
 
     /// When it is worth asking again although no endpoint changed.
     pub fn ask_again(&self) -> Option<Instant> {
-        self.view.load().until
+        let view = self.view.load();
+        // A view of many endpoints may be older than their last change.
+        let stale = (view.version != self.fleet.changes()).then(|| view.built.and_then(|at| at.checked_add(SETTLE)));
+        [view.until, stale.flatten()].into_iter().flatten().min()
     }
 
     /// What the endpoints are at.

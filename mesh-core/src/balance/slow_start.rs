@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use crate::model::SlowStart;
 
+/// No clock gets further; a policy made in code may say more.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// By how much a scale must grow to be worth new tables, of 1.
 const STEP: f64 = 0.05;
 
@@ -23,8 +25,9 @@ pub(crate) fn next_change(policy: &SlowStart, ready_for: Duration) -> Option<Dur
     if ready_for >= policy.window || now >= 1.0 {
         return None;
     }
-    let next = policy.window.mul_f64((now + STEP).min(1.0).powf(policy.aggression).min(1.0));
-    Some(next.max(ready_for + policy.window / 100).min(policy.window))
+    let window = policy.window.min(LONGEST);
+    let next = window.mul_f64((now + STEP).min(1.0).powf(policy.aggression).min(1.0));
+    Some(next.max(ready_for + window / 100).min(window))
 }
 
 #[cfg(test)]

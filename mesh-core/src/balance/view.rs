@@ -1,7 +1,7 @@
 //! Which endpoints serve right now, and what each gets: made anew whenever an endpoint changes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::alias::Alias;
 use super::picker::{News, Picker, Policy, telling};
@@ -161,6 +161,9 @@ impl<T> Picker<T> {
         let is_missed = |tier: &usize| loads[*tier] == 0 && (*tier < last || (nobody_ready && sights[*tier].overdue));
         let asleep = asleep(&sights, |tier| loads[*tier] > 0, Vec::new());
         let missed = self::asleep(&sights, is_missed, seen.to_probe);
+        // An endpoint of a worse priority has time: its turn is not now.
+        let near = if last < tiers.len() { &sights[..=last] } else { &sights[..] };
+        let probing = near.iter().flat_map(|sight| sight.probing.iter().copied()).collect();
         let outlook = match () {
             () if shares.iter().any(|(_, group)| !ready[*group as usize].is_empty()) => Outlook::Ready,
             () if tiers.is_empty() => Outlook::Empty,
@@ -177,7 +180,7 @@ impl<T> Picker<T> {
             loads: loads.into(),
             shares,
             ready,
-            probing: seen.probing.into(),
+            probing,
             asleep,
             missed,
             outlook,
@@ -211,7 +214,7 @@ impl<T> Picker<T> {
                 _ if !heeds => {}
                 Standing::HalfOpen => {
                     match state {
-                        State::Ready => seen.probing.push(*at),
+                        State::Ready => sight.probing.push(*at),
                         State::Idle => seen.to_probe.push(*at),
                         _ => {}
                     }
@@ -247,7 +250,7 @@ impl<T> Picker<T> {
             }
             since => since,
         };
-        let over = self.fleet.at_nanos(since - 1) + self.localities.failover_timeout;
+        let over = after(self.fleet.at_nanos(since - 1), self.localities.failover_timeout);
         if now < over {
             again(&mut seen.until, over);
         }
@@ -294,7 +297,7 @@ impl<T> Picker<T> {
         match &self.policy {
             Policy::PickFirst | Policy::Ring(_) | Policy::Maglev(_) | Policy::Custom(_) => Shares::Equal,
             Policy::Reported(policy) => {
-                again(until, now + policy.weight_update_period);
+                again(until, after(now, policy.weight_update_period));
                 let reported = |at: &u32| self.reported(self.at(*at).reported()?, now, policy);
                 let mut weights: Vec<f64> = list.iter().map(|at| reported(at).unwrap_or(0.0)).collect();
                 if !stride::fill(&mut weights) {
@@ -324,7 +327,7 @@ impl<T> Picker<T> {
     fn warm_up(&self, list: &[u32], weights: &mut [f64], until: &mut Option<Instant>, now: Instant) -> bool {
         let Some(policy) = &self.slow_start else { return false };
         // However many come up one after the other.
-        let soonest = now + policy.window / 100;
+        let soonest = after(now, policy.window / 100);
         let mut warms_up = false;
         for (at, weight) in list.iter().zip(weights) {
             let (_, since) = self.at(*at).state_since();
@@ -332,7 +335,7 @@ impl<T> Picker<T> {
             if let Some(next) = slow_start::next_change(policy, ready_for) {
                 warms_up = true;
                 *weight *= slow_start::scale(policy, ready_for);
-                again(until, (since + next).max(soonest));
+                again(until, after(since, next).max(soonest));
             }
         }
         warms_up
@@ -363,17 +366,24 @@ struct Sight {
     ready: bool,
     failing: bool,
     overdue: bool,
+    /// Those that wait for a request to show that they are well.
+    probing: Vec<u32>,
 }
 
 /// What comes up on the way.
 #[derive(Default)]
 struct Seen {
     until: Option<Instant>,
-    probing: Vec<u32>,
     /// Those that have to be connected to be probed.
     to_probe: Vec<u32>,
     /// Whether an endpoint may become ready.
     open: bool,
+}
+
+/// `at` and `time` added; what no clock reaches counts as 30 years.
+fn after(at: Instant, time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    at + time.min(FAR)
 }
 
 fn again(until: &mut Option<Instant>, at: Instant) {

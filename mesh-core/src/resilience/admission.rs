@@ -75,10 +75,13 @@ impl Admission {
             return 0.0;
         }
         let (requests, successes) = (f64::from(requests), f64::from(successes));
-        let excess = (requests - successes * 100.0 / policy.success_threshold) / (requests + 1.0);
-        // Not a number, for a threshold of 0, is no reason either.
-        let share = if excess > 0.0 { excess.powf(1.0 / policy.aggression) } else { 0.0 };
-        share.min(policy.max_rejection_percent / 100.0)
+        // A policy made in code may hold anything; what is no number is no reason to refuse.
+        let threshold = policy.success_threshold.min(100.0);
+        let excess = (requests - successes * 100.0 / threshold) / (requests + 1.0);
+        let aggression = if policy.aggression > 0.0 { policy.aggression } else { 1.0 };
+        let share = if excess > 0.0 { excess.powf(1.0 / aggression) } else { 0.0 };
+        let most = policy.max_rejection_percent / 100.0;
+        if most > 0.0 { share.min(most.min(1.0)) } else { 0.0 }
     }
 
     /// Counts a request that was sent, once it is known whether it succeeded.

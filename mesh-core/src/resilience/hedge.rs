@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::retry::{Resends, condition, pushback};
+use super::retry::{Resends, Retry, condition, pushback};
 use super::throttle::Throttle;
 use crate::classify::{Attempt, Failure};
 use crate::grpc::Pushback;
@@ -171,7 +171,8 @@ impl Hedge {
                 self.next = now.checked_add(pause);
                 self.not_before = self.next;
                 // Nobody would be left to see it.
-                self.stopped |= self.next.is_none() || remaining.is_some_and(|time| pause >= time);
+                let too_long = pause > Retry::MAX_RETRY_AFTER;
+                self.stopped |= too_long || self.next.is_none() || remaining.is_some_and(|time| pause >= time);
             }
             Pushback::Absent => self.next = Some(self.not_before.map_or(now, |until| until.max(now))),
         }

@@ -1,6 +1,7 @@
 //! What leads a request to its endpoint, and what its response tells of it: hash, made-up cookies, session.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderValue, header};
 use mesh_core::matching::{Origin, RequestHash, Session, request_hash};
@@ -14,6 +15,8 @@ pub(super) struct Affinity {
     /// Cookies that were made up.
     cookies: Vec<HeaderValue>,
     session: Option<(Arc<SessionAffinity>, Session)>,
+    /// Whether the session's endpoint had no room for too long.
+    given_up: AtomicBool,
 }
 
 /// The hash of a request to `backend`, and its affinity.
@@ -41,18 +44,26 @@ pub(super) fn of(
     });
     let cookies = hash.cookies;
     let any = session.is_some() || !cookies.is_empty();
-    (hash.value, any.then(|| Box::new(Affinity { cookies, session })))
+    (hash.value, any.then(|| Box::new(Affinity { cookies, session, given_up: AtomicBool::new(false) })))
 }
 
 impl Affinity {
     /// The endpoint that the request's session is bound to.
     pub(super) fn endpoint(&self) -> Option<&Address> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return None;
+        }
         self.session.as_ref()?.1.endpoint.as_ref()
+    }
+
+    /// The request goes wherever it is taken.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Tells the caller, in the head of the response that `served` gave.
     pub(super) fn tell(self, served: &Address, headers: &mut HeaderMap) {
-        let Self { cookies, session } = self;
+        let Self { cookies, session, .. } = self;
         // A head that is full of headers takes no more, which is no reason to fail.
         for cookie in cookies {
             let _ = headers.try_append(header::SET_COOKIE, cookie);

@@ -189,6 +189,13 @@ impl Context {
         self.affinity.as_ref()?.endpoint()
     }
 
+    /// That endpoint had no room for too long: any other one serves.
+    pub(super) fn unbind(&self) {
+        if let Some(affinity) = &self.affinity {
+            affinity.give_up();
+        }
+    }
+
     /// Tells the caller what leads further requests to the endpoint that `served` this one.
     pub(super) fn tell_affinity(&mut self, served: &Endpoint, headers: &mut HeaderMap) {
         if let Some(affinity) = self.affinity.take() {

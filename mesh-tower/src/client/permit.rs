@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use super::context::Context;
 use crate::net::{Backend, after};
 
+/// Whoever is to pause for longer than this does not ask for a place twice.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
 /// One retry under way, counted against the budget of its backend.
 pub(super) struct RetryPermit {
     backend: Arc<Backend>,
@@ -24,7 +27,8 @@ impl RetryPermit {
         let in_time =
             |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
         let mut place = Self::take(backend);
-        if place.is_err() && in_time(2) {
+        // What was answered is kept meanwhile, with its place on a connection.
+        if place.is_err() && delay <= MAX_PAUSE && in_time(2) {
             // Who waits here is no load, and must not make room for more retries by being counted as one.
             let outside = Outside::step(backend);
             tokio::time::sleep(delay).await;

@@ -55,8 +55,24 @@ pub(crate) struct Search<'a> {
     pub(crate) fresh: bool,
 }
 
+/// How long a request waits for the endpoint of its session to have room: a server that holds its streams must not keep
+/// its sessions for good.
+const FAITHFUL: Duration = Duration::from_secs(5);
+
 /// Finds a place, and says whether it had to wait.
 pub(crate) async fn find(context: &Context, search: Search<'_>) -> Result<(Place, bool), NoPlace> {
+    if context.bound_to().is_some() {
+        // In a box: few requests have a session, and all would carry its state.
+        let bound = Box::pin(find_any(context, search));
+        match tokio::time::timeout(FAITHFUL.min(context.max_wait), bound).await {
+            Ok(found) => return found,
+            Err(_) => context.unbind(),
+        }
+    }
+    find_any(context, search).await
+}
+
+async fn find_any(context: &Context, search: Search<'_>) -> Result<(Place, bool), NoPlace> {
     let cluster = context.backend.transport();
     // A session's endpoint may be free while others wait for theirs.
     let at_once = cluster.queue.is_empty() || context.bound_to().is_some();
@@ -102,12 +118,13 @@ async fn wait(context: &Context, search: Search<'_>) -> Result<Look, NoPlace> {
     let max_pending = context.backend.config().circuit_breaker.max_pending_requests;
     let mut waiting = cluster.queue.join(max_pending).map_err(|limit| NoPlace::Refused(context.overflow(limit)))?;
     loop {
-        match ask_again(context) {
-            // Where time itself changes something.
-            Some(at) if waiting.is_first() => {
-                let _ = tokio::time::timeout_at(at, waiting.turn()).await;
-            }
-            _ => waiting.turn().await,
+        if waiting.is_first() {
+            // Time itself may change something.
+            let patrol = Instant::now() + PATROL;
+            let at = ask_again(context).map_or(patrol, |at| at.min(patrol));
+            let _ = tokio::time::timeout_at(at, waiting.turn()).await;
+        } else {
+            waiting.turn().await;
         }
         match look_patiently(context, search, Instant::now())? {
             Look::Wait => {}
@@ -268,6 +285,12 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
     }
 }
 
+/// How many endpoints are asked for room in one look: each further one is compared with all before it. Of those that were
+/// not asked, the next look asks others.
+const FURTHER: usize = 32;
+/// How often the first of those who wait looks although nothing woke it: somewhere else there may have been room.
+const PATROL: Duration = Duration::from_millis(50);
+
 /// One look at the endpoints of a backend.
 struct Looker<'a> {
     context: &'a Context,
@@ -279,16 +302,23 @@ struct Looker<'a> {
 impl Looker<'_> {
     /// A place at the endpoint that was chosen, if it has room.
     fn take(&self, chosen: &Chosen<'_, Pool>) -> Result<Option<Look>, NoPlace> {
+        // Counted once there is room: whoever finds none must not take the place of one who does.
+        let offer = pool::offer(chosen.endpoint, self.wanted);
+        if let Offer::Busy = offer {
+            if chosen.probes {
+                chosen.endpoint.release_probe();
+            }
+            return Ok(None);
+        }
         let serving = Serving::begin(self.backend, chosen, self.context.is_grpc(), self.context.deadline)
             .ok_or_else(|| NoPlace::Refused(self.context.overflow(Limit::Requests)))?;
-        Ok(match pool::offer(serving.endpoint(), self.wanted) {
-            Offer::H2(permit) => Some(Look::Found(Place { serving, slot: Slot::H2(permit) })),
-            Offer::H1 => Some(Look::Lease(serving)),
-            Offer::Busy => None,
-        })
+        Ok(Some(match offer {
+            Offer::H2(permit) => Look::Found(Place { serving, slot: Slot::H2(permit) }),
+            _ => Look::Lease(serving),
+        }))
     }
 
-    /// The endpoint that was picked has no room: looks at the others, each once.
+    /// The endpoint that was picked has no room: looks at some of the others, each once.
     fn look_further(
         &self,
         request: &PickRequest,
@@ -298,7 +328,9 @@ impl Looker<'_> {
         let mut seen: Vec<_> = tried.to_vec();
         seen.push(Arc::clone(first));
         let mut rng = rand::rng();
-        while let Pick::Ready(chosen) = self.picker.pick(request, &seen, &mut rng) {
+        while seen.len() < tried.len() + FURTHER
+            && let Pick::Ready(chosen) = self.picker.pick(request, &seen, &mut rng)
+        {
             if seen.iter().any(|other| Arc::ptr_eq(other, chosen.endpoint)) {
                 if chosen.probes {
                     chosen.endpoint.release_probe();

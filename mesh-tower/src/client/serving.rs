@@ -52,7 +52,7 @@ impl Serving {
         let entered = endpoint.enter(backend.config().circuit_breaker.max_requests);
         let Some(in_flight) = entered else {
             if probes {
-                endpoint.release_probe();
+                release_probe(endpoint);
             }
             return None;
         };
@@ -132,16 +132,24 @@ impl Watch {
     fn tell(&self, endpoint: &Endpoint, outcome: Outcome, probes: bool) {
         let Some(policy) = &self.backend.config().outlier_detection else {
             if probes {
-                endpoint.release_probe();
+                release_probe(endpoint);
             }
             return;
         };
-        let total = self.backend.picker().endpoints().len();
         let now = Instant::now().into_std();
-        if let Some(change) = endpoint.judge(policy, outcome, total, probes, now, &mut rand::rng()) {
+        if probes && outcome == Outcome::Ignored {
+            return release_probe(endpoint);
+        }
+        if let Some(change) = endpoint.judge(policy, outcome, probes, now, &mut rand::rng()) {
             self.backend.transport().ejection(endpoint.address(), change);
         }
     }
+}
+
+/// A probe ended without a verdict: another request may be one.
+pub(super) fn release_probe(endpoint: &Endpoint) {
+    endpoint.release_probe();
+    endpoint.transport().wake_all();
 }
 
 /// The weight that a load report in `headers` makes.
@@ -168,7 +176,7 @@ impl Drop for Serving {
         if watch.sent.is_some() && watch.deadline.is_some_and(|deadline| now >= deadline) {
             watch.judge(endpoint, &Attempt::Failed(Failure::PerTryTimeout));
         } else if watch.probes {
-            endpoint.release_probe();
+            release_probe(endpoint);
         }
     }
 }

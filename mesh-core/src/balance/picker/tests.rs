@@ -43,6 +43,7 @@ impl Kit {
             model::Backend::new(BackendId::new("s", "b"), addresses.clone().map(model::Endpoint::new).collect());
         config.load_balancer = policy;
         let fleet = Arc::new(Fleet::new(now));
+        fleet.set_size(states.len());
         let endpoints: Vec<_> = addresses.map(|address| Arc::new(Endpoint::new(address, &fleet, ()))).collect();
         let rng = StdRng::seed_from_u64(7);
         let kit = Self { fleet, config, endpoints, here: Place::default(), start: now, now, rng };
@@ -87,9 +88,9 @@ impl Kit {
 
     /// Ejects the endpoint at `index` until a probe brings it back.
     fn eject(&mut self, index: usize) {
-        let total = self.endpoints.len();
+        self.fleet.set_size(self.endpoints.len());
         let outcome = Outcome::ServerError { gateway: false };
-        self.endpoints[index].judge(&outliers(), outcome, total, false, self.now, &mut self.rng);
+        self.endpoints[index].judge(&outliers(), outcome, false, self.now, &mut self.rng);
         assert_eq!(self.endpoints[index].standing(), Standing::Ejected);
     }
 

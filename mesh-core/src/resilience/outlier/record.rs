@@ -81,7 +81,8 @@ impl Record {
     /// Claims the one request that decides whether it is back. Whoever gets `true` owes it a verdict
     /// ([`Detector::conclude_probe`](super::Detector::conclude_probe)) or [`release_probe`](Self::release_probe).
     pub fn try_probe(&self) -> bool {
-        self.change(|word| (word.state == State::HalfOpen).then_some(Word { state: State::Probing, ..word })).is_some()
+        self.change(|word| (word.state == State::HalfOpen).then_some(Word { state: State::Probing, until: 0, ..word }))
+            .is_some()
     }
 
     /// The probe ended without a verdict: it was cancelled, or never left the client. Another one may be claimed.

@@ -98,6 +98,16 @@ impl Detector {
             (State::HalfOpen, Recovery::Time) => {
                 self.bring_back(record, |now| now == word).then_some(EjectionChange::Returned)
             }
+            // A probe that takes longer than an ejection is no verdict: another request may be one.
+            (State::Probing, _) if word.until == 0 => {
+                let until = now.saturating_add(millis(policy.base_ejection_time));
+                record.change(|now| (now == word).then_some(Word { until, ..word }));
+                None
+            }
+            (State::Probing, _) if now >= word.until => {
+                let half_open = Word { state: State::HalfOpen, ..word };
+                record.change(|now| (now == word).then_some(half_open)).map(|_| EjectionChange::Probing)
+            }
             _ => None,
         }
     }

@@ -77,7 +77,8 @@ impl Retry {
     /// connection. gRFC A6 sets no bound; an endpoint whose connections all die at birth asks for one.
     pub const MAX_UNSENT_IN_A_ROW: u32 = 8;
 
-    /// The longest `Retry-After` that is waited for; a response that asks for more is handed to the caller.
+    /// The longest `Retry-After`, and the longest pushback of gRPC, that is waited for; a response that asks for more is
+    /// handed to the caller. gRFC A6 sets no bound, and without a deadline a server could keep a caller for ever.
     pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
     /// A request of which nothing has been sent; `grpc` if it is a gRPC call.
@@ -141,7 +142,7 @@ impl Retry {
         };
         let restarts = matches!(pushback, Pushback::After(_));
         let delay = asked.unwrap_or_else(|| retry_delay(&policy.backoff, self.step, rng));
-        let too_long = asked.is_some() && !restarts && delay > Self::MAX_RETRY_AFTER;
+        let too_long = asked.is_some() && delay > Self::MAX_RETRY_AFTER;
         if too_long || remaining.is_some_and(|time| delay >= time) {
             return Decision::Return;
         }

@@ -118,6 +118,11 @@ impl Pool {
         Self { cluster, used: OnceLock::new() }
     }
 
+    /// Something changed that requests of the backend may wait for.
+    pub(crate) fn wake_all(&self) {
+        self.cluster.queue.wake_all();
+    }
+
     /// Why the last connection attempt failed.
     pub(crate) fn last_error(&self) -> Option<ConnectError> {
         let inner = self.looked_at()?;

@@ -48,7 +48,7 @@ fn picks_and_changes_at_the_same_time() {
                     0 => drop(endpoint.set_healthy(rng.random())),
                     1 => {
                         let outcome = Outcome::ServerError { gateway: false };
-                        endpoint.judge(&outliers(), outcome, COUNT, false, at, &mut rng);
+                        endpoint.judge(&outliers(), outcome, false, at, &mut rng);
                     }
                     2 => {
                         let at = at + Duration::from_secs(1_000 + step);

@@ -89,9 +89,9 @@ fn lb_09_envoy_mode_balances_over_all_in_a_panic() {
         let Pick::Ready(chosen) = kit.pick(&picker) else { panic!("it is ready to be probed") };
         assert!(chosen.probes);
         let probed = kit.index(chosen.endpoint);
-        kit.endpoints[probed].judge(&outliers(), Outcome::Success, 4, true, kit.now, &mut kit.rng);
+        kit.endpoints[probed].judge(&outliers(), Outcome::Success, true, kit.now, &mut kit.rng);
         let Pick::Ready(chosen) = kit.pick(&picker) else { panic!("the other one is ready to be probed") };
-        chosen.endpoint.judge(&outliers(), Outcome::ServerError { gateway: false }, 4, true, kit.now, &mut kit.rng);
+        chosen.endpoint.judge(&outliers(), Outcome::ServerError { gateway: false }, true, kit.now, &mut kit.rng);
         let counts = kit.count(&picker, 1_000);
         assert_eq!(counts[2] + counts[probed], 1_000, "{policy:?}: {counts:?}");
         assert_eq!(picker.take_news(), news(Some(0), false));
@@ -148,11 +148,11 @@ fn a_half_open_endpoint_gets_one_request() {
         // No verdict: the next request probes.
         kit.endpoints[1].release_probe();
         assert_eq!(probes(&mut kit, &[]), [1], "{policy:?}");
-        kit.endpoints[1].judge(&outliers(), Outcome::ServerError { gateway: false }, 3, true, kit.now, &mut kit.rng);
+        kit.endpoints[1].judge(&outliers(), Outcome::ServerError { gateway: false }, true, kit.now, &mut kit.rng);
         assert_eq!(probes(&mut kit, &[]), [0; 0], "{policy:?}");
         kit.sweep();
         assert_eq!(probes(&mut kit, &[]), [1], "{policy:?}");
-        kit.endpoints[1].judge(&outliers(), Outcome::Success, 3, true, kit.now, &mut kit.rng);
+        kit.endpoints[1].judge(&outliers(), Outcome::Success, true, kit.now, &mut kit.rng);
         // Of its latency nothing is known yet, and what is assumed has to be forgotten first.
         let _ = kit.count(&picker, 10);
         kit.pass(Duration::from_secs(1_000));
