@@ -240,12 +240,22 @@ pub struct Health<'a> {
     pub endpoint: &'a Address,
     /// What it is now.
     pub healthy: bool,
+    /// What was wrong with the last answer, for people to read: `status 404, expected 200..=299`. `None` where the
+    /// endpoint is healthy.
+    pub reason: Option<&'a str>,
 }
 
 impl<'a> Health<'a> {
     /// `endpoint` is `healthy` now, or not.
     pub fn new(backend: &'a BackendId, endpoint: &'a Address, healthy: bool) -> Self {
-        Self { backend, endpoint, healthy }
+        Self { backend, endpoint, healthy, reason: None }
+    }
+
+    /// With what was wrong with the last answer.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Option<&'a str>) -> Self {
+        self.reason = reason;
+        self
     }
 }
 

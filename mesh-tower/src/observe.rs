@@ -127,9 +127,9 @@ impl Observers {
         self.tell(&Event::Ejection(Ejection::new(backend, endpoint, change)));
     }
 
-    pub(crate) fn health(&self, backend: &BackendId, endpoint: &Address, healthy: bool) {
-        tracing::info!(target: TARGET, %backend, %endpoint, healthy, "endpoint health changed");
-        self.tell(&Event::Health(Health::new(backend, endpoint, healthy)));
+    pub(crate) fn health(&self, backend: &BackendId, endpoint: &Address, healthy: bool, reason: Option<&str>) {
+        tracing::info!(target: TARGET, %backend, %endpoint, healthy, reason, "endpoint health changed");
+        self.tell(&Event::Health(Health::new(backend, endpoint, healthy).with_reason(reason)));
     }
 
     /// A limit of ours was reached.

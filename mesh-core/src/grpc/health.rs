@@ -18,26 +18,39 @@ pub fn request(service: &str) -> Vec<u8> {
 
 /// Whether a server that answers a check so is healthy: with a `HealthCheckResponse` that says `SERVING`, or with the
 /// word that it does not know health checks (gRFC A17).
-pub fn is_good(answer: Result<&[u8], Code>) -> bool {
-    match answer {
-        Ok(message) => is_serving(message),
-        Err(code) => code == Code::Unimplemented,
+///
+/// # Errors
+///
+/// What is wrong with the answer, for people to read.
+pub fn judge(answer: Result<&[u8], Code>) -> Result<(), String> {
+    const SERVING: u64 = 1;
+    match answer.map(status_of) {
+        Ok(Some(SERVING)) | Err(Code::Unimplemented) => Ok(()),
+        Ok(status) => {
+            let said = match status {
+                Some(0) => "UNKNOWN".to_owned(),
+                Some(2) => "NOT_SERVING".to_owned(),
+                Some(3) => "SERVICE_UNKNOWN".to_owned(),
+                Some(other) => format!("status {other}"),
+                None => "a malformed message".to_owned(),
+            };
+            Err(format!("answered {said}, expected SERVING"))
+        }
+        Err(code) => Err(format!("gRPC status {}, expected an answer", code.name())),
     }
 }
 
-/// Whether a serialized `HealthCheckResponse` says `SERVING`. A malformed one says nothing.
-fn is_serving(message: &[u8]) -> bool {
+/// The status of a serialized `HealthCheckResponse`. A malformed one says nothing.
+fn status_of(message: &[u8]) -> Option<u64> {
     const STATUS: u32 = 1;
-    const SERVING: u64 = 1;
     let mut status = 0;
     for field in Fields::of(message) {
-        match field {
-            Some((STATUS, Value::Varint(value))) => status = value,
-            Some(_) => {}
-            None => return false,
+        match field? {
+            (STATUS, Value::Varint(value)) => status = value,
+            _ => {}
         }
     }
-    status == SERVING
+    Some(status)
 }
 
 #[cfg(test)]
@@ -52,23 +65,25 @@ mod tests {
 
     #[test]
     fn serving_and_unimplemented_are_good() {
-        let cases: [(&[u8], bool); 9] = [
-            (b"\x08\x01", true),
-            (b"", false),
-            (b"\x08\x00", false),
-            (b"\x08\x02", false),
-            (b"\x08\x03", false),
+        let cases: [(&[u8], Option<&str>); 9] = [
+            (b"\x08\x01", None),
+            (b"", Some("UNKNOWN")),
+            (b"\x08\x00", Some("UNKNOWN")),
+            (b"\x08\x02", Some("NOT_SERVING")),
+            (b"\x08\x03", Some("SERVICE_UNKNOWN")),
             // The last one counts, and unknown fields do not.
-            (b"\x08\x02\x08\x01", true),
-            (b"\x08\x01\x12\x01x", true),
-            (b"\x08\x01\x12", false),
-            (b"\x08\x81\x80\x80\x80\x10", false),
+            (b"\x08\x02\x08\x01", None),
+            (b"\x08\x01\x12\x01x", None),
+            (b"\x08\x01\x12", Some("a malformed message")),
+            (b"\x08\x81\x80\x80\x80\x10", Some("status 4294967297")),
         ];
-        for (message, good) in cases {
-            assert_eq!(is_good(Ok(message)), good, "{message:x?}");
+        for (message, said) in cases {
+            let wanted = said.map_or(Ok(()), |said| Err(format!("answered {said}, expected SERVING")));
+            assert_eq!(judge(Ok(message)), wanted, "{message:x?}");
         }
         for code in Code::ALL {
-            assert_eq!(is_good(Err(code)), code == Code::Unimplemented, "{code:?}");
+            assert_eq!(judge(Err(code)).is_ok(), code == Code::Unimplemented, "{code:?}");
         }
+        assert_eq!(judge(Err(Code::NotFound)), Err("gRPC status NOT_FOUND, expected an answer".to_owned()));
     }
 }

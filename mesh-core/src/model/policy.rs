@@ -300,6 +300,9 @@ pub enum HashSource {
 ///
 /// The first good answer wins and the others are cancelled. Hedges count against the retry budget and the retry
 /// throttling. A route has this or a retry policy, not both; with both this one holds.
+///
+/// A request that names the endpoint of its session is not hedged ([`SessionAffinity`]): the answer of another endpoint
+/// would take the session along. It is not retried either, and the first request of a session is hedged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HedgePolicy {

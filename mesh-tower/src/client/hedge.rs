@@ -28,10 +28,11 @@ use crate::error::{BoxError, Error};
 use crate::net::{Endpoint, Wanted};
 use crate::telemetry::spans::Sent;
 
-/// How the request is hedged, if it is: its method may be sent twice, and its body is not known to be too large to be
-/// kept.
+/// How the request is hedged, if it is: its method may be sent twice, its body is not known to be too large to be kept,
+/// and no session leads it to an endpoint. The answer of another one would move the session there only because its own
+/// endpoint was slow once.
 pub(super) fn policy(context: &Context, head: &Head, least: u64) -> Option<(Arc<HedgePolicy>, Hedge)> {
-    let policy = context.policy.hedge.as_ref().filter(|_| !head.options().no_retry)?;
+    let policy = context.policy.hedge.as_ref().filter(|_| !head.options().no_retry && context.bound_to().is_none())?;
     let kept = usize::try_from(least).is_ok_and(|least| least <= policy.max_body_bytes);
     let hedge = Hedge::new(policy, head.is_grpc(), head.method()).filter(|_| kept)?;
     Some((Arc::clone(policy), hedge))

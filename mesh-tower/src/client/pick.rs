@@ -401,7 +401,10 @@ fn without_http2(context: &Context, picker: &Picker<Pool>) -> Error {
 
 fn failing(context: &Context, picker: &Picker<Pool>) -> Error {
     let last = picker.endpoints().iter().rev().find_map(|endpoint| endpoint.transport().last_error());
-    let text = format!("no healthy endpoint in {}: {}", context.place(), picker.census());
+    let mut text = format!("no healthy endpoint in {}: {}", context.place(), picker.census());
+    if let Some(reason) = picker.endpoints().iter().rev().find_map(|endpoint| endpoint.transport().illness()) {
+        text = format!("{text}; last health check: {reason}");
+    }
     let error = Error::new(
         ErrorKind::NoHealthyEndpoint,
         match &last {

@@ -175,9 +175,9 @@ impl Cluster {
         self.queue.wake_all();
     }
 
-    /// An endpoint became unhealthy, or healthy again.
-    pub(crate) fn health(&self, endpoint: &Address, healthy: bool) {
-        self.shared.observers.health(&self.id, endpoint, healthy);
+    /// An endpoint became unhealthy for a `reason`, or healthy again.
+    pub(crate) fn health(&self, endpoint: &Address, healthy: bool, reason: Option<&str>) {
+        self.shared.observers.health(&self.id, endpoint, healthy, reason);
         self.changed.notify_waiters();
         self.queue.wake();
     }

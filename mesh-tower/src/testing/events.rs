@@ -63,9 +63,10 @@ pub enum Seen {
     /// [`observe::Config`](mesh_core::observe::Config): a configuration was applied or refused. The error as a text.
     #[non_exhaustive]
     Config { version: u64, source: String, error: Option<String> },
-    /// [`observe::Health`](mesh_core::observe::Health): an endpoint became unhealthy, or healthy again.
+    /// [`observe::Health`](mesh_core::observe::Health): an endpoint became unhealthy, or healthy again, and
+    /// what was wrong with its answer.
     #[non_exhaustive]
-    Health { backend: BackendId, endpoint: Address, healthy: bool },
+    Health { backend: BackendId, endpoint: Address, healthy: bool, reason: Option<String> },
     /// Another event, as its `Debug` text.
     Other(String),
 }
@@ -117,6 +118,7 @@ impl From<&Event<'_>> for Seen {
                 backend: health.backend.clone(),
                 endpoint: health.endpoint.clone(),
                 healthy: health.healthy,
+                reason: health.reason.map(str::to_owned),
             },
             Event::Config(config) => Self::Config {
                 version: config.version,

@@ -12,6 +12,7 @@
 //! A backend with `pick_first` is not checked (gRFC A61): it has one endpoint in use, and leaves it when the connection
 //! is lost.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ use crate::net::aside::{self, Question, Unanswered};
 use crate::net::grpc::{Call, CallError};
 use crate::net::{Backend, Endpoint, Wanted, after, pool};
 
+/// That an answer was good, or what was wrong with it.
+type Verdict = Result<(), String>;
+
 /// The errand of asking endpoints for their health. What and how often is looked up at each visit: a change of that is
 /// no new beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub(super) struct HealthChecks;
 impl Errand for HealthChecks {
     type Memory = HealthRecord;
     /// Whether the answer was good; `None` if nothing was asked.
-    type Report = Option<bool>;
+    type Report = Option<Verdict>;
 
     fn of(backend: &Backend) -> Option<Self> {
         check_of(backend).map(|_| Self)
@@ -52,7 +56,7 @@ impl Errand for HealthChecks {
         }
     }
 
-    async fn visit(&self, backend: Arc<Backend>, endpoint: Arc<Endpoint>) -> Option<bool> {
+    async fn visit(&self, backend: Arc<Backend>, endpoint: Arc<Endpoint>) -> Option<Verdict> {
         let check = check_of(&backend)?;
         match &check.probe {
             HealthProbe::Grpc { service } => ask_grpc(&backend, &endpoint, check, service).await,
@@ -63,7 +67,7 @@ impl Errand for HealthChecks {
                 };
                 let path = PathAndQuery::try_from(&**path).ok()?;
                 let status = ask_http(&backend, &endpoint, check, authority, path).await?;
-                Some(status.is_some_and(|status| expected.contains(&status)))
+                Some(status.and_then(|status| judge(status, expected)))
             }
             _ => None,
         }
@@ -74,16 +78,17 @@ impl Errand for HealthChecks {
         backend: &Backend,
         endpoint: &Endpoint,
         record: &mut HealthRecord,
-        report: Option<bool>,
+        report: Option<Verdict>,
         began: Instant,
     ) -> Next {
         let Some(check) = check_of(backend) else { return Next::WhenConnectedAnew };
-        if let Some(good) = report {
+        if let Some(verdict) = report {
+            let good = verdict.is_ok();
             if let Some(series) = &backend.transport().series {
                 series.health_checked(good);
             }
             if let Some(healthy) = record.answered(check, endpoint.is_healthy(), good) {
-                set(backend, endpoint, healthy);
+                set(backend, endpoint, healthy, verdict.err());
             }
         }
         Next::At(after(began, jittered(check.interval, &mut rand::rng())))
@@ -104,7 +109,7 @@ fn jittered(interval: Duration, rng: &mut impl Rng) -> Duration {
 pub(crate) fn forgive(backend: &Backend) {
     if check_of(backend).is_none() {
         let unhealthy = backend.picker().endpoints().iter().filter(|endpoint| !endpoint.is_healthy());
-        unhealthy.for_each(|endpoint| set(backend, endpoint, true));
+        unhealthy.for_each(|endpoint| set(backend, endpoint, true, None));
     }
 }
 
@@ -116,13 +121,24 @@ fn check_of(backend: &Backend) -> Option<&HealthCheck> {
     (can_be_asked && !matches!(config.load_balancer, LoadBalancer::PickFirst { .. })).then_some(check)
 }
 
-fn set(backend: &Backend, endpoint: &Endpoint, healthy: bool) {
+fn set(backend: &Backend, endpoint: &Endpoint, healthy: bool, reason: Option<String>) {
+    let reason: Option<Arc<str>> = reason.map(Into::into);
     if endpoint.set_healthy(healthy) {
-        backend.transport().health(endpoint.address(), healthy);
+        // Before anybody is woken that may tell it.
+        endpoint.transport().set_illness(reason.clone());
+        backend.transport().health(endpoint.address(), healthy, reason.as_deref());
     }
 }
 
-async fn ask_grpc(backend: &Backend, endpoint: &Arc<Endpoint>, check: &HealthCheck, service: &str) -> Option<bool> {
+fn judge(status: u16, expected: &RangeInclusive<u16>) -> Verdict {
+    match (expected.contains(&status), expected.start() == expected.end()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(format!("status {status}, expected {}", expected.start())),
+        (false, false) => Err(format!("status {status}, expected {expected:?}")),
+    }
+}
+
+async fn ask_grpc(backend: &Backend, endpoint: &Arc<Endpoint>, check: &HealthCheck, service: &str) -> Option<Verdict> {
     let call = Call {
         wanted: backend.transport().wanted(true)?,
         authority: authority_of(backend, endpoint),
@@ -131,21 +147,21 @@ async fn ask_grpc(backend: &Backend, endpoint: &Arc<Endpoint>, check: &HealthChe
     };
     let answer = call.unary(endpoint, check.timeout).await;
     match &answer {
-        Ok(message) => Some(health::is_good(Ok(message))),
-        Err(CallError::Status(code)) => Some(health::is_good(Err(*code))),
-        Err(CallError::Unanswered(error)) => owed(endpoint, error),
+        Ok(message) => Some(health::judge(Ok(message))),
+        Err(CallError::Status(code)) => Some(health::judge(Err(*code))),
+        Err(CallError::Unanswered(error)) => owed(endpoint, check, error).map(Err),
         Err(CallError::Leaving) => None,
     }
 }
 
-/// The status of the answer; `Some(None)` if there was none, `None` if nothing was asked.
+/// The status of the answer, or why there was none; `None` if nothing was asked.
 async fn ask_http(
     backend: &Backend,
     endpoint: &Arc<Endpoint>,
     check: &HealthCheck,
     authority: Authority,
     path: PathAndQuery,
-) -> Option<Option<u16>> {
+) -> Option<Result<u16, String>> {
     let cluster = backend.transport();
     let wanted = cluster.used().or_else(|| cluster.wanted(false))?;
     // Where there are clients of both, an endpoint may serve those of HTTP/1.1 alone.
@@ -167,17 +183,18 @@ async fn ask_http(
         Ok::<_, Unanswered>(status)
     };
     match asked.await {
-        Ok(status) => Some(Some(status)),
-        Err(error) => owed(endpoint, &error).map(|_| None),
+        Ok(status) => Some(Ok(status)),
+        Err(error) => owed(endpoint, check, &error).map(Err),
     }
 }
 
-/// What a missing answer counts as: nothing where nothing was asked, else a bad one.
-fn owed(endpoint: &Endpoint, error: &Unanswered) -> Option<bool> {
+/// Why a missing answer is a bad one; `None` where nothing was asked, which counts as nothing.
+fn owed(endpoint: &Endpoint, check: &HealthCheck, error: &Unanswered) -> Option<String> {
     tracing::debug!(endpoint = %endpoint.address(), %error, "no answer to a health check");
     match error {
         Unanswered::NotAsked | Unanswered::Invalid(_) => None,
-        Unanswered::Failing | Unanswered::Late | Unanswered::H2(_) | Unanswered::H1(_) => Some(false),
+        Unanswered::Late => Some(format!("no answer within {:?}", check.timeout)),
+        Unanswered::Failing | Unanswered::H2(_) | Unanswered::H1(_) => Some(error.to_string()),
     }
 }
 

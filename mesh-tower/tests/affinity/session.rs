@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use http::{Request, StatusCode, header};
 use mesh_tower::Mesh;
@@ -44,6 +45,31 @@ async fn a_session_survives_scaling_where_its_endpoint_still_exists() {
         live.update(config(SESSION, BACKEND, &all)).await;
         stays(&mut caller, &live.mesh, "e4").await;
         assert_eq!(caller.set, 2);
+        live.mesh.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_hedged_away_from_an_endpoint_that_is_slow() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let slow = TestBackend::handling(async |_| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            "slow"
+        });
+        let slow = slow.start_in(&network);
+        let quick = TestBackend::named("quick").start_in(&network);
+        let route = format!("{SESSION}, hedging: {{ delay: 100ms }}");
+        let live = Live::start(&network, config(&route, BACKEND, &[slow.address(), quick.address()])).await;
+        let mut caller = Caller { cookie: Some(cookie_of(&slow)), set: 0 };
+        stays(&mut caller, &live.mesh, "slow").await;
+        assert_eq!((caller.set, quick.request_count()), (0, 0));
+
+        // The first request of a session is free.
+        for _ in 0..20 {
+            assert_eq!(Caller::default().visit(&live.mesh, "/").await, "quick");
+        }
         live.mesh.end().await;
     })
     .await;

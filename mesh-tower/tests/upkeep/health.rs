@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_tower::core::grpc::Code;
 use mesh_tower::core::model::{HealthProbe, Protocol};
-use mesh_tower::testing::MemoryNetwork;
+use mesh_tower::testing::{MemoryNetwork, Seen};
 
 use crate::support::{CHECK, Mood, PATH, Patient, Ward, ask_grpc, ask_http, backend, pass};
 
@@ -85,6 +85,41 @@ async fn answers_are_good_or_bad() {
         tokio::time::sleep(interval / 2).await;
         assert_eq!(ward.turned(&patient, false), usize::from(!good), "{protocol:?} {mood:?}");
         assert_eq!(ward.get().await.is_ok(), good, "{protocol:?} {mood:?}");
+        ward.mesh.end().await;
+    }
+}
+
+/// Who looks for the reason finds it in the event and in the errors of requests, for as long as it holds.
+#[tokio::test(start_paused = true)]
+async fn what_was_wrong_with_the_answer_is_told() {
+    for (check, mood, reason) in [
+        (ask_http(), Mood::Status(404), "status 404, expected 200..=299"),
+        (ask_http(), Mood::Silent, "no answer within 1s"),
+        (ask_grpc(), Mood::NotServing, "answered NOT_SERVING, expected SERVING"),
+        (ask_grpc(), Mood::Grpc(Code::NotFound), "gRPC status NOT_FOUND, expected an answer"),
+    ] {
+        let network = MemoryNetwork::new();
+        let patient = Patient::start(&network, "v1", mood);
+        let mut backend = backend([patient.address()]);
+        let interval = check.interval;
+        backend.health_check = Some(check);
+        let ward = Ward::open(&network, &backend).await;
+        ward.knock().await;
+        tokio::time::sleep(interval / 2).await;
+        let reasons = || {
+            let told = ward.events.all().into_iter().filter_map(|seen| match seen {
+                Seen::Health { healthy, reason, .. } => Some((healthy, reason)),
+                _ => None,
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(reasons(), [(false, Some(reason.to_owned()))]);
+        let error = ward.get().await.unwrap_err();
+        assert!(error.ends_with(&format!("; last health check: {reason}")), "{error}");
+
+        patient.set(Mood::Serving);
+        ward.turns(&patient, true).await;
+        assert_eq!(reasons().last(), Some(&(true, None)));
         ward.mesh.end().await;
     }
 }

@@ -59,8 +59,9 @@ pub(super) fn backend(
         .unwrap_or_else(|| defaults.outlier_detection.clone());
     backend.admission_control = section.admission_control.value().map(overload::admission_control);
     let health_check = section.health_check.value();
+    let protocol = (!section.protocol.is_invalid()).then_some(backend.protocol);
     backend.health_check =
-        health_check.and_then(|section| connection::health_check(section, path.key("health_check"), context));
+        health_check.and_then(|section| connection::health_check(section, protocol, path.key("health_check"), context));
     backend.tls = section.tls.value().and_then(|section| tls(section, directory, path.key("tls"), context));
     backend
 }

@@ -1,8 +1,8 @@
-use super::super::problem::Path;
+use super::super::problem::{Draft, Path};
 use super::super::schema;
-use super::super::shape::{Context, Field};
+use super::super::shape::{Context, Field, Spanned};
 use super::exactly_one;
-use crate::model::{ConnectionPolicy, HealthCheck, HealthProbe, Keepalive};
+use crate::model::{ConnectionPolicy, HealthCheck, HealthProbe, Keepalive, Protocol};
 
 pub(super) fn connections(section: &schema::Backend, default: Option<Keepalive>) -> ConnectionPolicy {
     let mut policy = ConnectionPolicy::default();
@@ -24,8 +24,10 @@ pub(super) fn keepalive(field: &Field<Option<schema::Keepalive>>) -> Option<Opti
     }))
 }
 
+/// `protocol` is that of the backend, if it is known.
 pub(super) fn health_check(
     section: &schema::HealthCheck,
+    protocol: Option<Protocol>,
     path: Path<'_>,
     context: &mut Context,
 ) -> Option<HealthCheck> {
@@ -34,6 +36,14 @@ pub(super) fn health_check(
     let fields = [("grpc", grpc.is_written()), ("http", http.is_written())];
     if !is_doubtful || fields.iter().any(|(_, is_written)| *is_written) {
         exactly_one(&fields, *at, path, context);
+    }
+    if let Some(Spanned { at, .. }) = grpc.given()
+        && protocol == Some(Protocol::Http1)
+    {
+        context.report(*at, path.key("grpc"), || {
+            let draft = Draft::new("gRPC needs HTTP/2, and the backend is of `protocol: http1`: nobody would be asked");
+            draft.help("ask by `http: { path: .. }`, or set `protocol` to `auto` or `http2`")
+        });
     }
     let grpc = grpc.value().cloned().map(|service| HealthProbe::Grpc { service });
     let mut check = HealthCheck::new(grpc.or_else(|| http_probe(http.value()?))?);

@@ -66,6 +66,8 @@ struct Inner {
     error: Option<ConnectError>,
     /// Why there is no HTTP/2 although the peer is there; HTTP/1.1 may go on.
     http2_error: Option<ConnectError>,
+    /// What was wrong with its answer to a health check, while it is unhealthy.
+    ill: Option<Arc<str>>,
     /// When one more HTTP/2 connection may be tried after an attempt to grow failed.
     grow_after: Option<Instant>,
     /// In the order they became idle.
@@ -127,6 +129,16 @@ impl Pool {
     pub(crate) fn last_error(&self) -> Option<ConnectError> {
         let inner = self.looked_at()?;
         inner.error.as_ref().or(inner.http2_error.as_ref()).cloned()
+    }
+
+    /// What made the endpoint unhealthy; `None` once it is healthy.
+    pub(crate) fn set_illness(&self, reason: Option<Arc<str>>) {
+        self.lock().ill = reason;
+    }
+
+    /// What was wrong with the answer to a health check by which the endpoint is unhealthy.
+    pub(crate) fn illness(&self) -> Option<Arc<str>> {
+        self.looked_at()?.ill.clone()
     }
 
     fn used(&self) -> &Used {
