@@ -3,6 +3,8 @@
 use tokio::runtime::Runtime;
 
 use crate::Result;
+#[cfg(feature = "peers")]
+use crate::client::{SERVICE, xds};
 use crate::client::{hyper, hyper_util, mesh, tonic};
 use crate::measure::{Candidate, candidate};
 use crate::server::Server;
@@ -16,6 +18,8 @@ pub enum Contender {
     MeshMeasured,
     /// gRPC by the mesh, with metrics and with traces none of which is sampled.
     MeshUnsampled,
+    /// gRPC by the mesh, with outlier detection, a circuit breaker and an endpoint in each of three localities.
+    MeshProtected,
     /// gRPC by a bare tonic `Channel`, to the first endpoint.
     Channel,
     /// gRPC by tonic's `Channel::balance_list`, to all endpoints.
@@ -48,6 +52,7 @@ impl Contender {
             Self::Mesh => "mesh",
             Self::MeshMeasured => "mesh, metrics and traces",
             Self::MeshUnsampled => "mesh, metrics, no trace sampled",
+            Self::MeshProtected => "mesh, protected",
             Self::Channel => "tonic Channel",
             Self::BalanceList => "tonic balance_list",
             Self::Hyper => "bare hyper h2, generated client",
@@ -75,16 +80,17 @@ impl Contender {
                 Self::Mesh => candidate(name, mesh::grpc(endpoints).await?),
                 Self::MeshMeasured => candidate(name, mesh::measured_grpc(endpoints, 0.01).await?),
                 Self::MeshUnsampled => candidate(name, mesh::measured_grpc(endpoints, 0.0).await?),
+                Self::MeshProtected => candidate(name, mesh::protected_grpc(endpoints).await?),
                 Self::Channel => {
                     candidate(name, tonic::channel(*endpoints.first().ok_or("the server has no endpoint")?).await?)
                 }
-                Self::BalanceList => candidate(name, tonic::balance_list(endpoints)?),
+                Self::BalanceList => candidate(name, tonic::balance_list(endpoints, None)?),
                 Self::Hyper => candidate(name, hyper::generated(endpoints).await?),
                 Self::HyperRaw => candidate(name, hyper::raw_grpc(endpoints).await?),
                 #[cfg(feature = "peers")]
                 Self::TonicXds => {
                     let control_plane = server.control_plane().ok_or("the server has no control plane")?;
-                    candidate(name, crate::client::xds::channel(control_plane)?)
+                    candidate(name, xds::channel(control_plane, SERVICE)?)
                 }
                 Self::MeshHttp1 => candidate(name, mesh::http1(endpoints).await?),
                 Self::HyperUtilHttp1 => candidate(name, hyper_util::http1(endpoints)?),

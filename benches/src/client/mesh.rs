@@ -53,6 +53,62 @@ pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
 }
 
+/// The mesh's gRPC channel with all that protects a backend: outlier detection, a circuit breaker that never opens here,
+/// and each endpoint in a locality of its own.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn protected_grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
+    let locality = |(zone, endpoint)| format!("{{ region: here, zone: zone{zone}, endpoints: [\"{endpoint}\"] }}");
+    let localities: Vec<String> = endpoints.iter().enumerate().map(locality).collect();
+    let config = format!(
+        "services:
+  {SERVICE}:
+    routes:
+      - matches: [{{ path: {{ prefix: {METHOD_PREFIX} }} }}]
+        backends: [{{ name: all }}]
+        retry: {{ num_retries: {RETRIES}, on: [unavailable] }}
+    backends:
+      all:
+        localities: [{}]
+        protocol: http2
+        load_balancer: round_robin
+        outlier_detection: {{ failure_percentage: {{}}, success_rate: {{}} }}
+        circuit_breaker: {{ max_requests: 10000, max_pending_requests: 10000, max_connections: 100, max_retries: 100 }}
+",
+        localities.join(", ")
+    );
+    grpc_of(config).await
+}
+
+/// The mesh's gRPC channel with outlier detection as it is when switched on, and with the policies of these names in the
+/// file: a balancer and, if any, a retry policy.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn grpc_in_adversity(endpoints: &[SocketAddr], balancer: &str, retry: Option<&str>) -> Result<MeshGrpc> {
+    let retry = retry.map(|retry| format!("        retry: {retry}\n")).unwrap_or_default();
+    let config = format!(
+        "services:
+  {SERVICE}:
+    routes:
+      - matches: [{{ path: {{ prefix: {METHOD_PREFIX} }} }}]
+        backends: [{{ name: all }}]
+{retry}    backends:
+      all:
+        endpoints: {endpoints:?}
+        protocol: http2
+        load_balancer: {balancer}
+        outlier_detection: {{}}
+"
+    );
+    grpc_of(config).await
+}
+
+async fn grpc_of(config: String) -> Result<MeshGrpc> {
+    Ok(Greeter::new(Mesh::builder().text(config).build().await?.channel(SERVICE)?))
+}
+
 /// The generated client over a mesh channel that is measured: metrics by the SDK, collected every second, and a share of
 /// the traces recorded. What is exported goes nowhere.
 #[derive(Debug, Clone)]
