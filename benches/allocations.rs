@@ -21,11 +21,13 @@ const WARM_UP: u64 = 100;
 const RPCS: u64 = 1_000;
 const SERVICES: usize = 1_000;
 const SERVICE_ENDPOINTS: usize = 10;
+const MANY: usize = 10_000;
 
 const CONTENDERS: &[Contender] = &[
     Contender::Mesh,
     Contender::MeshMeasured,
     Contender::MeshUnsampled,
+    Contender::MeshProtected,
     Contender::Channel,
     Contender::BalanceList,
     Contender::Hyper,
@@ -77,7 +79,9 @@ fn main() -> Result<()> {
          model, {} at most while it was built",
         snapshot.bytes, snapshot.peak_bytes
     )?;
-    report::json(&args, &title, &serde_json::json!({ "clients": rows, "snapshot": snapshot }))
+    let endpoint = heap_of_endpoint()?;
+    writeln!(out, "an endpoint that was never picked, with its model: {endpoint:.1} bytes of heap")?;
+    report::json(&args, &title, &serde_json::json!({ "clients": rows, "snapshot": snapshot, "endpoint": endpoint }))
 }
 
 /// What a mesh with a published snapshot takes of the heap, without the model it shares.
@@ -95,6 +99,21 @@ fn heap_of_snapshot() -> Result<Heap> {
         allocation_counter::measure(|| mesh = Some(runtime.block_on(Mesh::builder().configs(configs).build())));
     mesh.transpose()?;
     Ok(Heap { bytes: counted.bytes_current, peak_bytes: counted.bytes_max })
+}
+
+/// What one of many endpoints that were never picked takes, from its model to the slot of its connections.
+fn heap_of_endpoint() -> Result<f64> {
+    let heap = |endpoints| -> Result<i64> {
+        let runtime = one_thread()?;
+        let mut kept = None;
+        let counted = allocation_counter::measure(|| {
+            let (sender, configs) = watch::channel(Arc::new(model::config(1, endpoints)));
+            kept = Some((sender, runtime.block_on(Mesh::builder().configs(configs).build())));
+        });
+        kept.map(|(_, mesh)| mesh).transpose()?;
+        Ok(counted.bytes_current)
+    };
+    Ok((heap(1 + MANY)? - heap(1)?) as f64 / MANY as f64)
 }
 
 fn count(contender: Contender, server: &Server, rpcs: u64) -> Result<Row> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use benches::Result;
 use benches::args::Args;
 use benches::measure::one_thread;
-use benches::micro::{SAMPLES, Timing, time, time_with_setup};
+use benches::micro::{SAMPLES, Timing, time, time_with_setup, unit};
 use benches::{model, report};
 use http::{HeaderMap, Method};
 use mesh_core::matching::{RequestHead, RouteTable};
@@ -52,14 +52,6 @@ fn main() -> Result<()> {
     add(format!("model of {SERVICES} x {ENDPOINTS} to published snapshot"), &model_to_snapshot)?;
     add("then one endpoint changed, to published snapshot".to_owned(), &change_to_snapshot)?;
     report::json(&args, title, &rows)
-}
-
-fn unit(ns: f64) -> String {
-    match ns {
-        ..1e4 => format!("{ns:.1} ns"),
-        1e4..1e6 => format!("{:.1} us", ns / 1e3),
-        _ => format!("{:.2} ms", ns / 1e6),
-    }
 }
 
 /// The time to find a route among `count`, on average over `requests`.

@@ -41,17 +41,10 @@ pub(crate) fn against_slowness() -> Vec<Client> {
     clients
 }
 
+/// All policies that heed ejections, which pick first does not (gRFC A61).
 pub(crate) fn against_failures() -> Vec<Client> {
-    let policies = [
-        "round_robin",
-        "random",
-        "least_request",
-        "peak_ewma",
-        "weighted_round_robin",
-        "ring_hash",
-        "maglev",
-        "pick_first",
-    ];
+    let policies =
+        ["round_robin", "random", "least_request", "peak_ewma", "weighted_round_robin", "ring_hash", "maglev"];
     let mut clients: Vec<_> = policies.map(|policy| Client::Mesh(policy, None)).into();
     clients.extend(policies.map(|policy| Client::Mesh(policy, RETRY)));
     clients.push(Client::BalanceList(None));

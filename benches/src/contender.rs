@@ -18,7 +18,7 @@ pub enum Contender {
     MeshMeasured,
     /// gRPC by the mesh, with metrics and with traces none of which is sampled.
     MeshUnsampled,
-    /// gRPC by the mesh, with outlier detection, a circuit breaker and an endpoint in each of three localities.
+    /// gRPC by the mesh, with outlier detection, limits and localities.
     MeshProtected,
     /// gRPC by a bare tonic `Channel`, to the first endpoint.
     Channel,

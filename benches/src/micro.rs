@@ -57,6 +57,15 @@ pub fn time_with_setup<S, T>(mut setup: impl FnMut() -> S, mut function: impl Fn
     summary(&samples, 1)
 }
 
+/// So many nanoseconds, as a table says it.
+pub fn unit(ns: f64) -> String {
+    match ns {
+        ..1e4 => format!("{ns:.1} ns"),
+        1e4..1e6 => format!("{:.1} us", ns / 1e3),
+        _ => format!("{:.2} ms", ns / 1e6),
+    }
+}
+
 fn summary(samples: &[f64], calls: u64) -> Timing {
     Timing {
         min_ns: samples.iter().copied().fold(f64::INFINITY, f64::min),

@@ -3,10 +3,17 @@
 //! A test binary of its own, since it replaces the allocator. Counts are of the client alone: the server is another
 //! process, and the counter sees only the thread that runs the client with its connections.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
 use benches::Result;
 use benches::contender::Contender;
 use benches::measure::one_thread;
+use benches::model;
 use benches::server::Server;
+use mesh_tonic::prelude::*;
+use tokio::sync::watch;
 
 const WARM_UP: u64 = 100;
 const RPCS: u64 = 1_000;
@@ -62,4 +69,36 @@ fn tl_09_without_telemetry_the_count_is_what_it_was() {
     let server = server().unwrap();
     let mesh = allocations(Contender::Mesh, &server).unwrap();
     assert!(mesh <= 25 * RPCS + SPLIT_READS, "{mesh} of {RPCS} RPCs");
+}
+
+/// Outlier detection, limits and localities cost no allocation either.
+#[test]
+fn what_protects_a_backend_allocates_nothing() {
+    let server = server().unwrap();
+    let mesh = allocations(Contender::Mesh, &server).unwrap();
+    let protected = allocations(Contender::MeshProtected, &server).unwrap();
+    assert!(protected <= mesh + SPLIT_READS, "{protected} with protection, {mesh} without, of {RPCS} RPCs");
+    assert!(protected <= 25 * RPCS + SPLIT_READS, "{protected} of {RPCS} RPCs");
+}
+
+/// What a mesh takes of the heap whose one backend has so many endpoints that nobody has picked, its model included.
+fn heap(endpoints: usize) -> Result<i64> {
+    let runtime = one_thread()?;
+    let mut kept = None;
+    let counted = allocation_counter::measure(|| {
+        let (sender, configs) = watch::channel(Arc::new(model::config(1, endpoints)));
+        kept = Some((sender, runtime.block_on(Mesh::builder().configs(configs).build())));
+    });
+    kept.map(|(_, mesh)| mesh).transpose()?;
+    Ok(counted.bytes_current)
+}
+
+/// An endpoint that was never picked is an address: what learns from requests, and connections, comes with the first
+/// of them.
+#[test]
+fn an_endpoint_that_was_never_picked_takes_at_most_256_bytes() {
+    const MANY: usize = 10_000;
+    let bytes = (heap(1 + MANY).unwrap() - heap(1).unwrap()) as f64 / MANY as f64;
+    // Less than an address would mean that the counter does not see the mesh.
+    assert!((32.0..=256.0).contains(&bytes), "{bytes} bytes");
 }

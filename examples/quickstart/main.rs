@@ -1,11 +1,12 @@
-//! A mesh at work: real tonic and HTTP traffic, split by weight, shifted by editing a file, and saved from a dying
-//! endpoint. No sidecar, nothing to set up.
+//! A mesh at work: real tonic and HTTP traffic, split by weight, shifted by editing a file, saved from a dying endpoint and
+//! from one that answers with errors. No sidecar, nothing to set up.
 //!
 //! ```sh
 //! cargo run --example quickstart
 //! ```
 //!
-//! Ends by itself in less than 30 s; the exit code is 0 if no request failed and every split was as configured.
+//! Ends by itself, in about 25 s; the exit code is 0 if no request failed, every split was as configured, and the endpoint
+//! with the errors was taken out and came back.
 #![allow(clippy::print_stderr, reason = "this is a program")]
 
 mod config;
@@ -30,14 +31,18 @@ use tokio::time::{sleep, timeout};
 use config::{ConfigFile, WEIGHTS};
 use screen::{Row, Screen, Stage, print};
 use split::Split;
-use tally::Tally;
+use tally::{Ejections, Tally};
 use trace::Traces;
-use traffic::{Results, Traffic};
+use traffic::{IN_FLIGHT, Results, Traffic};
 
 /// Longer than this it must not take.
-const LONGEST: Duration = Duration::from_secs(28);
+const LONGEST: Duration = Duration::from_secs(60);
 /// How soon a saved configuration must be in force.
 const RELOAD: Duration = Duration::from_secs(5);
+/// How soon the endpoint with the errors must be out, and how soon it must be back and answer.
+const EJECTION: Duration = Duration::from_secs(15);
+/// How many requests it must have answered since.
+const ANSWERS: u64 = 200;
 /// How long the slow endpoint takes for an answer.
 const SLOW: Duration = Duration::from_millis(30);
 /// How long the endpoint that is killed lets requests pile up before, so that there are some to be saved.
@@ -94,7 +99,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     let mut screen = Screen::new(servers.rows(), Arc::clone(&tally), Arc::clone(traffic.results()));
     let (stage, stages) = watch::channel(Stage::default());
     let mut story = Story { servers, file, tally, stage, mesh, applied: Vec::new() };
-    let (killed, answered_before) = tokio::select! {
+    let killed = tokio::select! {
         told = story.tell() => told?,
         never = screen.follow(stages) => match never {},
     };
@@ -103,7 +108,7 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     screen.draw(&story.stage.borrow());
     drop(screen);
     // Before the call below is counted, which is none of the callers'.
-    let good = story.summary(&results, killed, answered_before);
+    let good = story.summary(&results, &killed);
     let trace = traces.of_one_call(&story.mesh).await?;
     story.mesh.shutdown().await;
     print(&format!("\n  One more call, as an OpenTelemetry trace:\n\n{trace}"));
@@ -117,6 +122,7 @@ struct Servers([Backend; 5]);
 impl Servers {
     const SLOW: usize = 1;
     const DYING: usize = 2;
+    const FAULTY: usize = 4;
 
     fn start() -> io::Result<Self> {
         let start = |name, delay| Backend::start(name, delay);
@@ -133,6 +139,7 @@ impl Servers {
         let note = |index| match index {
             Self::SLOW => "a slow one",
             Self::DYING => "this one will be killed and started again",
+            Self::FAULTY => "this one will answer with errors for a while",
             _ => "",
         };
         let row = |(index, server): (usize, &Backend)| Row {
@@ -146,6 +153,19 @@ impl Servers {
     fn dying(&mut self) -> &mut Backend {
         &mut self.0[Self::DYING]
     }
+
+    fn faulty(&self) -> &Backend {
+        &self.0[Self::FAULTY]
+    }
+}
+
+/// The endpoint that was killed.
+struct Killed {
+    address: SocketAddr,
+    /// How many requests it had answered when it was started again.
+    answers: u64,
+    /// How many attempts were followed by another until then, by the retry policy and because nobody had processed them.
+    retries: (u64, u64),
 }
 
 /// What happens, one thing after the other.
@@ -160,8 +180,7 @@ struct Story {
 }
 
 impl Story {
-    /// Returns the endpoint that was killed, and how many requests it had answered when it was started again.
-    async fn tell(&mut self) -> Result<(SocketAddr, u64), Box<dyn Error>> {
+    async fn tell(&mut self) -> Result<Killed, Box<dyn Error>> {
         self.in_force(self.tally.version(), WEIGHTS);
         self.say("A canary: v1 gets 90 % of the requests, v2 gets 10 %.");
         sleep(Duration::from_secs(4)).await;
@@ -177,8 +196,8 @@ impl Story {
         self.say(".. and is killed. What it was busy with is tried again elsewhere: no caller sees a failure.");
         sleep(Duration::from_millis(3500)).await;
 
-        let killed = self.servers.dying().address();
-        let answered_before = self.tally.answers(killed);
+        let address = self.servers.dying().address();
+        let killed = Killed { address, answers: self.tally.answers(address), retries: self.tally.retries() };
         self.servers.dying().set_delay(Duration::ZERO);
         self.servers.dying().restart()?;
         self.say("v1-c was started again. The mesh finds it by itself.");
@@ -187,7 +206,36 @@ impl Story {
         self.shift([0, 100]).await?;
         self.say("mesh.yaml was edited: v2 gets everything. The rollout is done.");
         sleep(Duration::from_millis(3500)).await;
-        Ok((killed, answered_before))
+
+        self.eject().await?;
+        Ok(killed)
+    }
+
+    /// Has an endpoint answer with errors until outlier detection takes it out, and waits for its return.
+    async fn eject(&self) -> Result<(), Box<dyn Error>> {
+        let address = self.servers.faulty().address();
+        self.say("v2-b answers every request with an error ..");
+        self.servers.faulty().set_broken(true);
+        self.wait("was not ejected", |tally| tally.ejections(address).out).await?;
+        let lasts = self.tally.ejections(address).lasts;
+        self.say(&format!(
+            ".. three times in a row, so it is ejected for {lasts:?} and gets none. Its errors were tried again: no caller \
+             sees a failure."
+        ));
+        sleep(Duration::from_millis(1500)).await;
+
+        let before = self.tally.answers(address);
+        self.servers.faulty().set_broken(false);
+        self.say("v2-b is well again. It returns when its time is up ..");
+        self.wait("did not return", |tally| !tally.ejections(address).out).await?;
+        self.say(".. and is back.");
+        self.wait("did not answer again", |tally| tally.answers(address) >= before + ANSWERS).await
+    }
+
+    /// Waits until what was counted of v2-b is as `wanted`; otherwise `failure` says what it did not do.
+    async fn wait(&self, failure: &str, wanted: impl Fn(&Tally) -> bool) -> Result<(), Box<dyn Error>> {
+        let waited = timeout(EJECTION, self.tally.until(wanted)).await;
+        waited.map_err(|_| format!("v2-b {failure} within {EJECTION:?}").into())
     }
 
     fn say(&self, text: &str) {
@@ -220,12 +268,12 @@ impl Story {
     }
 
     /// Says what was to be seen. Returns whether everything was as it should be.
-    fn summary(&self, results: &Results, killed: SocketAddr, answered_before: u64) -> bool {
+    fn summary(&self, results: &Results, killed: &Killed) -> bool {
         let applied = self.applied.iter();
         let splits: Vec<_> = applied.map(|(version, weights)| Split::of(&self.tally, *version, *weights)).collect();
         let ((tonic, http), failures) = (results.requests(), results.failures());
-        let (retries, resends) = self.tally.retries();
-        let answered_after = self.tally.answers(killed) - answered_before;
+        let (retries, resends) = killed.retries;
+        let answered_after = self.tally.answers(killed.address) - killed.answers;
 
         let mut text = format!(
             "\nWhat you saw\n\
@@ -241,10 +289,19 @@ impl Story {
             "\n  v1-c was killed under load. What it was busy with was tried again, {retries} times by the retry policy and\
              \n  {resends} times because the connection had just closed. Started again, v1-c answered {answered_after} more requests.\n",
         ));
+        let ejections = self.tally.ejections(self.servers.faulty().address());
+        let Ejections { lasts, meanwhile, others, .. } = ejections;
+        text.push_str(&format!(
+            "\n  v2-b answered with errors, {} of which were tried again, until it was ejected for {lasts:?}. Meanwhile {others}\
+             \n  requests were sent to others and {meanwhile} to v2-b. Then it was back.\n",
+            self.tally.retries().0 - retries,
+        ));
         for failure in results.first_failures() {
             text.push_str(&format!("\n  failed: {failure}"));
         }
-        let good = failures == 0 && splits.iter().all(Split::holds);
+        // Those that were on their way to it when it was ejected are told a moment later.
+        let ejected = ejections.count > 0 && others > 0 && meanwhile <= ejections.count * IN_FLIGHT;
+        let good = failures == 0 && ejected && splits.iter().all(Split::holds);
         print(&text);
         good
     }

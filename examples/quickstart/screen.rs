@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::split::Split;
-use crate::tally::{Recent, Tally};
+use crate::tally::{Condition, Recent, Tally};
 use crate::traffic::Results;
 
 /// What is going on, for the screen.
@@ -112,9 +112,9 @@ impl Screen {
             for (index, row) in self.rows_of(backend).enumerate() {
                 let space = if index > 0 { ", " } else { "" };
                 let (name, now) = (&row.name[backend.len() + 1..], recent.answers.get(&row.address));
-                let _ = match self.tally.state(row.address) {
-                    State::Ready => write!(text, "{space}{name} {}", now.copied().unwrap_or_default()),
-                    state => write!(text, "{space}{name} {}", state.as_str()),
+                let _ = match self.tally.condition(row.address) {
+                    Condition::In(State::Ready) => write!(text, "{space}{name} {}", now.copied().unwrap_or_default()),
+                    other => write!(text, "{space}{name} {}", other.as_str()),
                 };
             }
             text.push_str(") ");
@@ -141,13 +141,13 @@ impl Screen {
             let name = self.paint(BOLD, backend);
             let _ = writeln!(text, "\n  {name}   weight {weight:>3} %   {percent:>5.1} % of the requests since then");
             for Row { name, address, note } in self.rows_of(backend) {
-                let state = self.tally.state(*address);
-                let colour = match state {
-                    State::Ready => GREEN,
-                    State::Failing => RED,
-                    State::Idle | State::Connecting => YELLOW,
+                let condition = self.tally.condition(*address);
+                let colour = match condition {
+                    Condition::In(State::Ready) => GREEN,
+                    Condition::In(State::Failing) | Condition::Ejected => RED,
+                    Condition::In(State::Idle | State::Connecting) => YELLOW,
                 };
-                let state = self.paint(colour, &format!("{:<10}", state.as_str()));
+                let state = self.paint(colour, &format!("{:<10}", condition.as_str()));
                 let now = recent.answers.get(address).copied().unwrap_or_default();
                 let _ = writeln!(text, "    {name}  {address:<15}  {state} {now:>4}/s   {note}");
             }

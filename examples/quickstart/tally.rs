@@ -6,14 +6,53 @@ use std::time::{Duration, Instant};
 use examples::percentile;
 use mesh_tonic::core::balance::State;
 use mesh_tonic::core::model::Address;
+use mesh_tonic::core::resilience::outlier::EjectionChange;
 use mesh_tonic::mesh_tower::observe::{Event, Next, Observer, Outcome};
+use tokio::sync::watch;
 
 /// What "now" means on the screen.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Counts what the mesh tells.
 #[derive(Default)]
-pub(crate) struct Tally(Mutex<Counts>);
+pub(crate) struct Tally {
+    counts: Mutex<Counts>,
+    /// Changes with the counts of attempts and the states of endpoints.
+    news: watch::Sender<()>,
+}
+
+/// How an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It is connected or not.
+    In(State),
+    /// Outlier detection took it out.
+    Ejected,
+}
+
+impl Condition {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::In(state) => state.as_str(),
+            Self::Ejected => "ejected",
+        }
+    }
+}
+
+/// What outlier detection did to an endpoint, and what it had to do meanwhile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ejections {
+    /// How often it was taken out.
+    pub(crate) count: u64,
+    /// Whether it is out.
+    pub(crate) out: bool,
+    /// How long it is or was out the last time, as the mesh said.
+    pub(crate) lasts: Duration,
+    /// How many requests were sent to it while it was out.
+    pub(crate) meanwhile: u64,
+    /// And to the others.
+    pub(crate) others: u64,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -24,6 +63,7 @@ struct Counts {
     /// Answers by endpoint.
     answers: HashMap<SocketAddr, u64>,
     states: HashMap<SocketAddr, State>,
+    ejections: HashMap<SocketAddr, Ejections>,
     retries: u64,
     resends: u64,
     recent_requests: VecDeque<(Instant, Duration)>,
@@ -66,20 +106,41 @@ impl Observer for Tally {
                     }
                 }
             }
+            Event::Pick(pick) => {
+                if let Some(Address::Socket(address)) = pick.endpoint {
+                    for (endpoint, ejections) in self.lock().ejections.iter_mut().filter(|(_, kept)| kept.out) {
+                        *if endpoint == address { &mut ejections.meanwhile } else { &mut ejections.others } += 1;
+                    }
+                }
+            }
             Event::Endpoint(endpoint) => {
                 if let Address::Socket(address) = endpoint.endpoint {
                     self.lock().states.insert(*address, endpoint.state);
                 }
             }
+            Event::Ejection(ejection) => {
+                if let Address::Socket(address) = ejection.endpoint {
+                    let mut counts = self.lock();
+                    let kept = counts.ejections.entry(*address).or_default();
+                    match ejection.change {
+                        EjectionChange::Ejected { duration, .. } => {
+                            (kept.count, kept.out, kept.lasts) = (kept.count + 1, true, duration);
+                        }
+                        EjectionChange::Returned => kept.out = false,
+                        _ => {}
+                    }
+                }
+            }
             Event::Config(config) => self.lock().version = config.version,
             _ => {}
         }
+        self.news.send_replace(());
     }
 }
 
 impl Tally {
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The version of the configuration in force.
@@ -97,9 +158,25 @@ impl Tally {
         self.lock().answers.get(&endpoint).copied().unwrap_or_default()
     }
 
-    /// The endpoint's state.
-    pub(crate) fn state(&self, endpoint: SocketAddr) -> State {
-        self.lock().states.get(&endpoint).copied().unwrap_or(State::Idle)
+    /// How the endpoint is.
+    pub(crate) fn condition(&self, endpoint: SocketAddr) -> Condition {
+        let counts = self.lock();
+        match counts.ejections.get(&endpoint) {
+            Some(Ejections { out: true, .. }) => Condition::Ejected,
+            _ => Condition::In(counts.states.get(&endpoint).copied().unwrap_or(State::Idle)),
+        }
+    }
+
+    /// What outlier detection did to the endpoint.
+    pub(crate) fn ejections(&self, endpoint: SocketAddr) -> Ejections {
+        self.lock().ejections.get(&endpoint).copied().unwrap_or_default()
+    }
+
+    /// Waits until what was counted is as `wanted`.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Self) -> bool) {
+        let mut news = self.news.subscribe();
+        // The sender lives as long as `self`.
+        let _ = news.wait_for(|()| wanted(self)).await;
     }
 
     /// How many attempts were followed by another, by the retry policy, and because nobody had processed them.

@@ -14,6 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 /// Callers of each kind.
 const CALLERS: u32 = 16;
+/// How many requests there are at once, at the most.
+pub(crate) const IN_FLIGHT: u64 = 2 * CALLERS as u64;
 /// How often each of them calls: 2 * 16 callers make 320 requests a second.
 const PERIOD: Duration = Duration::from_millis(100);
 /// How long a caller waits for an answer. The configuration's timeout comes first.

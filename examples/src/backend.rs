@@ -4,15 +4,16 @@
 //! listener and every connection close at once, in the middle of whatever they were doing, as when a process dies.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -55,7 +56,7 @@ impl Backend {
     pub fn start(name: &str, delay: Duration) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = socket.local_addr()?;
-        let hello = Hello { name: name.into(), delay: Arc::default() };
+        let hello = Hello { name: name.into(), delay: Arc::default(), broken: Arc::default() };
         let mut backend = Self { hello, address, state: State::Dead(Some(socket)) };
         backend.set_delay(delay);
         backend.restart()?;
@@ -75,6 +76,12 @@ impl Backend {
     /// Lets it take `delay`, in whole milliseconds, for each answer to a request that comes from now on.
     pub fn set_delay(&self, delay: Duration) {
         self.hello.delay.store(delay.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Lets it answer every request that comes from now on with an error, or with errors no longer: `UNAVAILABLE` in gRPC,
+    /// 503 in HTTP.
+    pub fn set_broken(&self, broken: bool) {
+        self.hello.broken.store(broken, Ordering::Relaxed);
     }
 
     /// Closes its port and every connection at once. Done when it returns.
@@ -163,8 +170,13 @@ impl hyper::service::Service<Request<Incoming>> for App {
         }
         let hello = self.hello.clone();
         Box::pin(async move {
-            let text = hello.answer().await;
-            Ok(Response::new(Body::new(Full::from(format!("{text}\n")))))
+            let (status, text) = match hello.answer().await {
+                Ok(name) => (StatusCode::OK, name),
+                Err(Broken) => (StatusCode::SERVICE_UNAVAILABLE, Broken.to_string()),
+            };
+            let mut response = Response::new(Body::new(Full::from(format!("{text}\n"))));
+            *response.status_mut() = status;
+            Ok(response)
         })
     }
 }
@@ -174,27 +186,43 @@ struct Hello {
     name: Arc<str>,
     /// In milliseconds.
     delay: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
+}
+
+/// It was told to answer with errors.
+struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of order")
+    }
+}
+
+impl From<Broken> for Status {
+    fn from(broken: Broken) -> Self {
+        Self::unavailable(broken.to_string())
+    }
 }
 
 impl Hello {
-    async fn answer(&self) -> String {
+    async fn answer(&self) -> Result<String, Broken> {
         let delay = self.delay.load(Ordering::Relaxed);
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
-        self.name.to_string()
+        if self.broken.load(Ordering::Relaxed) { Err(Broken) } else { Ok(self.name.to_string()) }
     }
 
-    async fn greet(&self, request: HelloRequest) -> HelloReply {
-        let served_by = self.answer().await;
-        HelloReply { message: format!("Hello, {}!", request.name), served_by }
+    async fn greet(&self, request: HelloRequest) -> Result<HelloReply, Status> {
+        let served_by = self.answer().await?;
+        Ok(HelloReply { message: format!("Hello, {}!", request.name), served_by })
     }
 }
 
 #[tonic::async_trait]
 impl Greeter for Hello {
     async fn say_hello(&self, request: tonic::Request<HelloRequest>) -> Result<tonic::Response<HelloReply>, Status> {
-        let reply = self.greet(request.into_inner()).await;
+        let reply = self.greet(request.into_inner()).await?;
         Ok(tonic::Response::new(reply))
     }
 
@@ -205,7 +233,7 @@ impl Greeter for Hello {
         let hello = self.clone();
         let replies = tokio_stream::iter(0..request.count).then(move |_| {
             let (hello, request) = (hello.clone(), request.clone());
-            async move { Ok(hello.greet(request).await) }
+            async move { hello.greet(request).await }
         });
         Ok(tonic::Response::new(Box::pin(replies)))
     }
@@ -220,7 +248,7 @@ impl Greeter for Hello {
             names.push(request.name);
         }
         let everybody = HelloRequest { name: names.join(", "), count: 0 };
-        Ok(tonic::Response::new(self.greet(everybody).await))
+        Ok(tonic::Response::new(self.greet(everybody).await?))
     }
 
     type ChatStream = BoxStream<HelloReply>;
@@ -232,7 +260,7 @@ impl Greeter for Hello {
         let hello = self.clone();
         let replies = request.into_inner().then(move |request| {
             let hello = hello.clone();
-            async move { Ok(hello.greet(request?).await) }
+            async move { hello.greet(request?).await }
         });
         Ok(tonic::Response::new(Box::pin(replies)))
     }
@@ -268,5 +296,17 @@ mod tests {
         backend.restart().unwrap();
         assert_eq!(backend.address(), address);
         assert!(get(address).await.unwrap().ends_with("v1-a\n"));
+    }
+
+    #[tokio::test]
+    async fn a_broken_backend_answers_with_errors_until_it_is_well_again() {
+        let backend = Backend::start("v1-a", Duration::ZERO).unwrap();
+        backend.set_broken(true);
+        assert!(get(backend.address()).await.unwrap().starts_with("HTTP/1.1 503 "));
+        let hello = HelloRequest { name: "mesh".to_owned(), count: 0 };
+        let status = backend.hello.say_hello(tonic::Request::new(hello)).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        backend.set_broken(false);
+        assert!(get(backend.address()).await.unwrap().starts_with("HTTP/1.1 200 "));
     }
 }

@@ -43,6 +43,8 @@ pub enum Event<'a> {
     Endpoint(Endpoint<'a>),
     /// An endpoint was taken out for what it answered, or came back.
     Ejection(Ejection<'a>),
+    /// An endpoint became unhealthy by its answers to health checks, or healthy again.
+    Health(Health<'a>),
     /// A request was refused by a limit of ours.
     Overflow(Overflow<'a>),
     /// Requests of a backend go to another priority than before, or go to all endpoints in a panic.
@@ -228,6 +230,25 @@ impl<'a> Ejection<'a> {
     }
 }
 
+/// An endpoint became unhealthy by its answers to health checks, or healthy again.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Health<'a> {
+    /// The backend.
+    pub backend: &'a BackendId,
+    /// The endpoint.
+    pub endpoint: &'a Address,
+    /// What it is now.
+    pub healthy: bool,
+}
+
+impl<'a> Health<'a> {
+    /// `endpoint` is `healthy` now, or not.
+    pub fn new(backend: &'a BackendId, endpoint: &'a Address, healthy: bool) -> Self {
+        Self { backend, endpoint, healthy }
+    }
+}
+
 /// A request was refused by a limit of ours: it was not sent, and is not retried.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -253,6 +274,9 @@ pub struct Priority<'a> {
     pub backend: &'a BackendId,
     /// The first priority that gets requests; `None` if no endpoint of any is available.
     pub priority: Option<u32>,
+    /// How many steps that is away, where endpoints nearby come first
+    /// ([`LocalityPolicy::prefer`](crate::model::LocalityPolicy::prefer)); 0 elsewhere.
+    pub distance: u32,
     /// Whether requests go to endpoints whatever their health.
     pub panic: bool,
 }
@@ -260,7 +284,7 @@ pub struct Priority<'a> {
 impl<'a> Priority<'a> {
     /// Requests of `backend` go to `priority` now.
     pub fn new(backend: &'a BackendId, priority: Option<u32>, panic: bool) -> Self {
-        Self { backend, priority, panic }
+        Self { backend, priority, distance: 0, panic }
     }
 }
 

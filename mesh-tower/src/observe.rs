@@ -1,21 +1,20 @@
 //! Watching a mesh: the [`Observer`] and its [`Event`]s.
 //!
 //! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
-//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections and priorities, `WARN` for a refused
-//! configuration). With neither
-//! installed an event costs a branch and an atomic load.
+//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections, health and priorities, `WARN` for a
+//! refused configuration). With neither installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::balance::State;
+use mesh_core::balance::{News, State};
 use mesh_core::model::{Address, BackendId, Finder};
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::EjectionChange;
 
 pub use mesh_core::observe::{
-    Attempt, Config, Connect, Ejection, Endpoint, Event, Lookup, Next, Observer, Outcome, Overflow, Pick, Priority,
-    Request,
+    Attempt, Config, Connect, Ejection, Endpoint, Event, Health, Lookup, Next, Observer, Outcome, Overflow, Pick,
+    Priority, Request,
 };
 
 use crate::contain::contained;
@@ -128,15 +127,23 @@ impl Observers {
         self.tell(&Event::Ejection(Ejection::new(backend, endpoint, change)));
     }
 
+    pub(crate) fn health(&self, backend: &BackendId, endpoint: &Address, healthy: bool) {
+        tracing::info!(target: TARGET, %backend, %endpoint, healthy, "endpoint health changed");
+        self.tell(&Event::Health(Health::new(backend, endpoint, healthy)));
+    }
+
     /// A limit of ours was reached.
     pub(crate) fn overflow(&self, backend: &BackendId, limit: Limit) {
         tracing::debug!(target: TARGET, %backend, limit = limit.as_str(), "overflow");
         self.tell(&Event::Overflow(Overflow::new(backend, limit)));
     }
 
-    pub(crate) fn priority(&self, backend: &BackendId, priority: Option<u32>, panics: bool) {
-        tracing::info!(target: TARGET, %backend, priority, panics, "priority in use changed");
-        self.tell(&Event::Priority(Priority::new(backend, priority, panics)));
+    pub(crate) fn priority(&self, backend: &BackendId, news: &News) {
+        let News { priority, distance, panics, .. } = *news;
+        tracing::info!(target: TARGET, %backend, priority, distance, panics, "priority in use changed");
+        let mut event = Priority::new(backend, priority, panics);
+        event.distance = distance;
+        self.tell(&Event::Priority(event));
     }
 
     pub(crate) fn config(&self, version: u64, source: &str, error: Option<&(dyn std::error::Error + 'static)>) {

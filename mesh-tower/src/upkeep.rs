@@ -1,12 +1,21 @@
-//! The one task that does what is due whether or not a request is there to do it: outlier detection's sweeps.
+//! What is due whether or not a request is there to do it: outlier detection's sweeps, which one task does for all
+//! backends, health checks and load reports, which have a task for each backend with endpoints to be asked.
+
+mod health;
+mod load;
+mod rounds;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Authority;
 use tokio::time::Instant;
 
+use self::health::HealthChecks;
+use self::load::LoadReports;
+use self::rounds::Rounds;
 use crate::mesh::Core;
-use crate::net::Backend;
+use crate::net::{Backend, Endpoint};
 
 /// Without anything due, somebody looks all the same.
 const SELDOM: Duration = Duration::from_secs(3600);
@@ -15,7 +24,15 @@ const AT_MOST: Duration = Duration::from_millis(5);
 
 pub(crate) async fn run(core: Arc<Core>) {
     let mut published = core.subscribe();
+    let (mut checks, mut reports) = (Rounds::<HealthChecks>::default(), Rounds::<LoadReports>::default());
+    let mut version = None;
     loop {
+        let snapshot = core.snapshot.load_full();
+        if version.replace(snapshot.version()) != Some(snapshot.version()) {
+            checks.follow(&snapshot, &core.shared.tasks);
+            reports.follow(&snapshot, &core.shared.tasks);
+        }
+        drop(snapshot);
         let due = sweep(&core, Instant::now());
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
@@ -48,8 +65,9 @@ fn sweep_backend(backend: &Backend, now: Instant) -> Option<Instant> {
     Some(Instant::from_std(detector.next_due(policy)))
 }
 
-/// Gives every endpoint of a backend back that has no outlier detection any more.
+/// Gives every endpoint of a backend back that has no outlier detection, or no health check, any more.
 pub(crate) fn forgive(backend: &Backend) {
+    health::forgive(backend);
     if backend.config().outlier_detection.is_some() {
         return;
     }
@@ -60,4 +78,14 @@ pub(crate) fn forgive(backend: &Backend) {
         backend.fleet().bump();
         backend.transport().ejection(known[index].address(), change);
     });
+}
+
+/// What an endpoint is called when it is asked on our own account: the service's name, as in requests, or where it is.
+fn authority_of(backend: &Backend, endpoint: &Endpoint) -> Authority {
+    let service = &*backend.id().service;
+    // Services made on demand are named by a URI.
+    let name = service.split_once("://").map_or(service, |(_, authority)| authority);
+    let name = Authority::try_from(name).ok().filter(|authority| !authority.as_str().contains('@'));
+    let address = || Authority::try_from(endpoint.address().to_string()).ok();
+    name.or_else(address).unwrap_or_else(|| Authority::from_static("localhost"))
 }

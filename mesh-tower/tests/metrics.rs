@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use http_support::{Answer, greeter, grpc, nowhere, serve, text, whole};
 use mesh_tower::opentelemetry::KeyValue;
-use mesh_tower::testing::{At, Fault, Pieces, Reason, Reply, TestBackend, TestMesh, empty, full};
+use mesh_tower::testing::{At, Events, Fault, Pieces, Reason, Reply, Seen, TestBackend, TestMesh, empty, full};
 use mesh_tower::{Mesh, RequestOptions};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
@@ -516,5 +516,27 @@ async fn services_on_demand_are_told_by_their_place() {
     for service in [format!("mesh.service=http://{address} "), "mesh.service=unix:/nowhere/A.sock ".to_owned()] {
         assert!(requests.contains(&service), "{requests}");
     }
+    mesh.end().await;
+}
+
+/// Health checks by result, and who is out by them.
+#[tokio::test]
+async fn health_checks_and_unhealthy_endpoints_are_counted() {
+    let server = serve(|request: Request<_>| async move {
+        let status = if request.uri().path() == "/healthz" { 503 } else { 200 };
+        Ok(Response::builder().status(status).body(empty())?)
+    });
+    let (meters, events) = (Meters::new(), Events::new());
+    let yaml = greeter(&[server.address()]).backend("health_check: { http: { path: /healthz } }").yaml();
+    let builder = Mesh::builder().text(yaml).meter_provider(&meters.provider).observer(events.clone());
+    let mesh = TestMesh::start(builder).await;
+    // The first check may be quicker than the request, and forbid it.
+    let _ = mesh.http_client().get("http://greeter/").await;
+    events.wait_for(|seen| matches!(seen, Seen::Health { healthy: false, .. })).await;
+    let collected = meters.collect();
+    let backend = "mesh.backend=v1 mesh.service=greeter";
+    assert_eq!(collected["mesh.backend.unhealthy_endpoints"].points[backend], 1.0);
+    let bad = "mesh.backend=v1 mesh.health_check.result=bad mesh.service=greeter";
+    assert_eq!(collected["mesh.backend.health_checks"].points, [(bad.to_owned(), 1.0)].into());
     mesh.end().await;
 }

@@ -41,6 +41,43 @@ pub fn config_text(endpoints: &[SocketAddr], protocol: &str) -> String {
     )
 }
 
+/// The same with all that protects a backend: outlier detection by every rule, limits, and localities with priorities.
+fn protected_text(endpoints: &[SocketAddr]) -> String {
+    let (near, far) = endpoints.split_at(endpoints.len().div_ceil(2));
+    // Weights by which every endpoint gets as much as without localities.
+    let place = |name: &str, endpoints: &[SocketAddr]| match endpoints.len() {
+        0 => String::new(),
+        weight => format!(
+            "
+          - {{ region: eu, zone: {name}, weight: {weight}, endpoints: {endpoints:?} }}"
+        ),
+    };
+    let text = config_text(endpoints, "http2");
+    let one_list = format!("        endpoints: {endpoints:?}\n");
+    let protection = format!(
+        "        localities:{}{}
+        locality_policy: {{ panic_threshold: 50 }}
+        outlier_detection:
+          consecutive_5xx: 5
+          consecutive_gateway_errors: 5
+          success_rate: {{}}
+          failure_percentage: {{}}
+        circuit_breaker: {{ max_requests: 1024, max_pending_requests: 1024, max_connections: 1024, max_retries: 3 }}
+",
+        place("a", near),
+        place("b", far)
+    );
+    text.replace(&one_list, &protection)
+}
+
+/// The mesh's gRPC channel with outlier detection, limits and localities.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn protected_grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
+    Ok(Greeter::new(Mesh::builder().text(protected_text(endpoints)).build().await?.channel(SERVICE)?))
+}
+
 async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
     Ok(Mesh::builder().text(config_text(endpoints, protocol)).build().await?)
 }
@@ -51,34 +88,6 @@ async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
 /// If the mesh refuses its configuration.
 pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
-}
-
-/// The mesh's gRPC channel with all that protects a backend: outlier detection, a circuit breaker that never opens here,
-/// and each endpoint in a locality of its own.
-///
-/// # Errors
-/// If the mesh refuses its configuration.
-pub async fn protected_grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
-    let locality = |(zone, endpoint)| format!("{{ region: here, zone: zone{zone}, endpoints: [\"{endpoint}\"] }}");
-    let localities: Vec<String> = endpoints.iter().enumerate().map(locality).collect();
-    let config = format!(
-        "services:
-  {SERVICE}:
-    routes:
-      - matches: [{{ path: {{ prefix: {METHOD_PREFIX} }} }}]
-        backends: [{{ name: all }}]
-        retry: {{ num_retries: {RETRIES}, on: [unavailable] }}
-    backends:
-      all:
-        localities: [{}]
-        protocol: http2
-        load_balancer: round_robin
-        outlier_detection: {{ failure_percentage: {{}}, success_rate: {{}} }}
-        circuit_breaker: {{ max_requests: 10000, max_pending_requests: 10000, max_connections: 100, max_retries: 100 }}
-",
-        localities.join(", ")
-    );
-    grpc_of(config).await
 }
 
 /// The mesh's gRPC channel with outlier detection as it is when switched on, and with the policies of these names in the

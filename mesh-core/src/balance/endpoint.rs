@@ -124,6 +124,11 @@ impl<T> Endpoint<T> {
         unpack(before).0
     }
 
+    /// When it came into its state.
+    pub fn since(&self) -> Instant {
+        self.state_since().1
+    }
+
     /// Its state, and when it came into it.
     pub(super) fn state_since(&self) -> (State, Instant) {
         let (state, millis) = unpack(self.state.load(Ordering::Acquire));

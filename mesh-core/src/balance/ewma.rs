@@ -56,8 +56,8 @@ impl Ewma {
     /// The latency expected of a request that joins `in_flight` others, in nanoseconds; only good for comparing. An
     /// endpoint that carries twice as much as others has half as many in flight as it counts.
     ///
-    /// An endpoint without an answer has the default latency, which is forgotten like any other from the first time that
-    /// it is asked for here: it gets a request sooner or later, however fast the others are.
+    /// An endpoint without an answer costs nothing as long as nobody asks it, so that the next request finds out; while that
+    /// is under way it has the default latency, which is forgotten like any other.
     pub(crate) fn load(&self, in_flight: f64, now: u64, policy: &PeakEwma) -> f64 {
         let now = tick(now);
         let estimate = Estimate::unpack(self.0.load(Ordering::Relaxed)).unwrap_or_else(|| {
@@ -66,6 +66,9 @@ impl Ewma {
             let _ = self.0.compare_exchange(0, assumed.pack(), Ordering::Relaxed, Ordering::Relaxed);
             assumed
         });
+        if estimate.assumed && in_flight < 1.0 {
+            return 0.0;
+        }
         let latency = f64::from(estimate.latency) * kept(estimate.elapsed(now), policy);
         // Of endpoints that are all forgotten the one with fewer requests is still the better one.
         latency.max(1.0) * (in_flight + 1.0)
@@ -165,11 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_nobody_asked_has_the_default_latency_for_a_while() {
+    fn an_endpoint_nobody_asked_is_tried_and_has_the_default_latency_meanwhile() {
         let ewma = Ewma::default();
         let start = 1_000 * SECOND;
-        assert_near(idle(&ewma, start), 30.0);
-        assert_near(idle(&ewma, start + 10 * SECOND), 30.0 / std::f64::consts::E);
+        let asked = |at| ewma.load(1.0, at, &policy()) / 2.0 / 1e6;
+        assert_near(idle(&ewma, start), 0.0);
+        assert_near(asked(start), 30.0);
+        assert_near(asked(start + 10 * SECOND), 30.0 / std::f64::consts::E);
         ewma.observe(millis(2), start + SECOND, &policy());
         assert_near(idle(&ewma, start + SECOND), 2.0);
     }

@@ -35,7 +35,8 @@ impl Fleet {
         &self.limits.0
     }
 
-    pub(super) fn changes(&self) -> u64 {
+    /// How often that was.
+    pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 

@@ -76,7 +76,9 @@ impl<T> Picker<T> {
                 match (state, hash) {
                     (State::Ready, _) => {
                         // gRFC A76: one that was passed over is woken, one at a time.
-                        let sleeper = asleep.filter(|_| view.asleep.connecting == 0);
+                        let sleeper = asleep.filter(|_| view.asleep.room(1) > 0).inspect(|_| view.asleep.wake());
+                        // One that is to be probed comes up on nobody's way.
+                        let sleeper = sleeper.or_else(|| self.missed(view, rng));
                         return Pick::Ready(Chosen { endpoint, probes: false, sleeper });
                     }
                     (_, Some(_)) => return Pick::Await(endpoint),
@@ -86,7 +88,7 @@ impl<T> Picker<T> {
             }
         }
         match (tried_before, asleep) {
-            (Some(endpoint), _) => Pick::Ready(Chosen { endpoint, probes: false, sleeper: asleep }),
+            (Some(endpoint), _) => Pick::Ready(Chosen { endpoint, probes: false, sleeper: None }),
             (None, Some(endpoint)) => Pick::Await(endpoint),
             // The view was too hopeful, or none of those that may still come is in a table.
             (None, None) => Pick::Wait,

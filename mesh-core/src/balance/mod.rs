@@ -39,7 +39,7 @@ pub use endpoint::{Endpoint, InFlight, State};
 pub use fleet::Fleet;
 pub use orca::LoadReport;
 pub(crate) use pick_first::order as pick_first_order;
-pub use picker::{Chosen, Pick, Picker};
+pub use picker::{Chosen, News, Pick, Picker};
 pub use view::{Census, Outlook};
 
 use std::fmt::Write as _;

@@ -1,11 +1,11 @@
-//! Load reports of endpoints (ORCA), as they come with responses (gRFC A51).
+//! Load reports of endpoints (ORCA), as they come with responses or over a stream of their own (gRFC A51).
 //!
-//! A report comes with every response, so nothing is allocated: [`LoadReport`] is a view of the bytes.
+//! A report may come with every response, so nothing is allocated: [`LoadReport`] is a view of the bytes.
 
-mod wire;
+use std::time::Duration;
 
-use self::wire::{Fields, Value};
 use crate::base64;
+use crate::grpc::wire::{self, Fields, Value};
 use crate::model::WeightedRoundRobin;
 
 /// A load report: a serialized `xds.data.orca.v3.OrcaLoadReport`.
@@ -46,6 +46,19 @@ impl<'a> LoadReport<'a> {
 
     /// The longest value of the header that is read, in bytes.
     pub const MAX_HEADER: usize = 16 * 1024;
+
+    /// The call that an endpoint answers with a stream of reports, out of band.
+    pub const STREAM: &'static str = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
+
+    /// The message of [`STREAM`](Self::STREAM), serialized: a report each `period`. Servers have a least period of their
+    /// own (30 s unless they are told), and keep to that where less is asked for.
+    pub fn request(period: Duration) -> Vec<u8> {
+        let (mut duration, mut request) = (Vec::new(), Vec::new());
+        wire::put_number(&mut duration, 1, period.as_secs().min(i64::MAX as u64));
+        wire::put_number(&mut duration, 2, period.subsec_nanos().into());
+        wire::put_bytes(&mut request, 1, &duration);
+        request
+    }
 
     /// Reads a serialized message. `None` if it is malformed; no part of it counts then.
     ///

@@ -1,6 +1,6 @@
 //! The order in which pick first tries endpoints.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rand::Rng;
@@ -26,20 +26,25 @@ impl Family {
     }
 }
 
-/// `endpoints` in the order in which pick first tries them: shuffled if asked (gRFC A62), then the address families by
-/// turns, beginning with that of the first one (gRFC A61, RFC 8305 section 4).
+/// `endpoints` in the order in which pick first tries them: shuffled if asked (gRFC A62), by priority, then the address
+/// families by turns, beginning with that of the first one (gRFC A61, RFC 8305 section 4).
 ///
 /// An endpoint that is ready comes before all others: a new list does not move requests away from the connection they
 /// use.
 pub(crate) fn order<C, T>(
     mut endpoints: Vec<(C, Arc<Endpoint<T>>)>,
     shuffle: bool,
+    priority: impl Fn(&C) -> u32,
     rng: &mut impl Rng,
 ) -> Vec<(C, Arc<Endpoint<T>>)> {
     if shuffle {
         endpoints.shuffle(rng);
     }
-    let mut ordered = interleave(endpoints);
+    let mut priorities = BTreeMap::<_, Vec<_>>::new();
+    for endpoint in endpoints {
+        priorities.entry(priority(&endpoint.0)).or_default().push(endpoint);
+    }
+    let mut ordered: Vec<_> = priorities.into_values().flat_map(interleave).collect();
     ordered.sort_by_key(|(_, endpoint)| endpoint.state() != State::Ready);
     ordered
 }
@@ -98,7 +103,7 @@ mod tests {
             ),
         ];
         for (given, wanted) in cases {
-            let ordered = order(endpoints(given), false, &mut StdRng::seed_from_u64(0));
+            let ordered = order(endpoints(given), false, |()| 0, &mut StdRng::seed_from_u64(0));
             assert_eq!(addresses(&ordered), wanted, "{given:?}");
         }
     }
@@ -108,12 +113,27 @@ mod tests {
         let all = endpoints(&["1.0.0.1:1", "[1::1]:1", "1.0.0.2:1", "[1::2]:1"]);
         all[3].1.set_state(State::Ready, Instant::now());
         for shuffle in [false, true] {
-            let ordered = order(all.clone(), shuffle, &mut StdRng::seed_from_u64(5));
+            let ordered = order(all.clone(), shuffle, |()| 0, &mut StdRng::seed_from_u64(5));
             assert!(Arc::ptr_eq(&ordered[0].1, &all[3].1), "{:?}", addresses(&ordered));
             assert_eq!(ordered.len(), 4);
         }
-        let ordered = order(all.clone(), false, &mut StdRng::seed_from_u64(5));
+        let ordered = order(all.clone(), false, |()| 0, &mut StdRng::seed_from_u64(5));
         assert_eq!(addresses(&ordered)[1..], ["1.0.0.1:1", "[1::1]:1", "1.0.0.2:1"]);
+    }
+
+    /// A lower priority is tried after a higher one, whatever the list says; a connected endpoint stays in front.
+    #[test]
+    fn priorities_come_one_after_the_other() {
+        let all = endpoints(&["1.0.0.1:1", "[1::1]:1", "1.0.0.2:1", "[1::2]:1"]);
+        let all: Vec<_> =
+            all.into_iter().zip([1, 1, 0, 0]).map(|((_, endpoint), priority)| (priority, endpoint)).collect();
+        let tried = |all: &Vec<(u32, Arc<Endpoint<()>>)>| {
+            let ordered = order(all.clone(), false, |priority| *priority, &mut StdRng::seed_from_u64(0));
+            ordered.iter().map(|(_, endpoint)| endpoint.address().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(tried(&all), ["1.0.0.2:1", "[1::2]:1", "1.0.0.1:1", "[1::1]:1"]);
+        all[1].1.set_state(State::Ready, Instant::now());
+        assert_eq!(tried(&all), ["[1::1]:1", "1.0.0.2:1", "[1::2]:1", "1.0.0.1:1"]);
     }
 
     /// Each of the six orders of three endpoints is drawn as often as the others: 6000 draws, within five sigma.
@@ -122,7 +142,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(62);
         let mut seen = std::collections::BTreeMap::<_, u32>::new();
         for _ in 0..6_000 {
-            let ordered = order(endpoints(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"]), true, &mut rng);
+            let ordered = order(endpoints(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"]), true, |()| 0, &mut rng);
             *seen.entry(addresses(&ordered)).or_default() += 1;
         }
         assert_eq!(seen.len(), 6);

@@ -127,7 +127,12 @@ impl<T> Picker<T> {
         now: Instant,
     ) -> Self {
         let localities = backend.localities;
-        let tiers = Tiers::new(endpoints.iter().map(|(config, _)| *config), localities.prefer, here, start);
+        let configs = endpoints.iter().map(|(config, _)| *config);
+        let tiers = match backend.load_balancer {
+            // It stays with the one it has; priorities say in which order it tries.
+            LoadBalancer::PickFirst { .. } => Tiers::one(configs),
+            _ => Tiers::new(configs, localities.prefer, here, start),
+        };
         let weights = weights(&endpoints);
         let weight = endpoints.first().map_or(1, |(config, _)| config.weight);
         let unhealthy = |config: &model::Endpoint| config.health == Health::Unhealthy;
@@ -161,7 +166,7 @@ impl<T> Picker<T> {
         };
         picker.policy = picker.policy_of(&backend.load_balancer);
         // That the first priority gets requests is no news.
-        picker.told = Arc::new(AtomicU64::new(telling(picker.tiers.tiers.first().map(Tier::priority), false)));
+        picker.told = Arc::new(AtomicU64::new(telling(picker.tiers.tiers.first().map(|tier| tier.key), false)));
         picker.show(Arc::new(picker.look(fleet.changes(), now)));
         picker
     }
@@ -272,14 +277,19 @@ impl<T> Picker<T> {
         census
     }
 
-    /// The first priority that gets requests and whether there is a panic, if that is not what was told last.
-    pub fn take_news(&self) -> Option<(Option<u32>, bool)> {
+    /// Where requests go.
+    pub fn serving(&self) -> News {
+        self.view.load().news()
+    }
+
+    /// Where requests go, if that is not what was told last.
+    pub fn take_news(&self) -> Option<News> {
         if !self.news.load(Ordering::Relaxed) || !self.news.swap(false, Ordering::AcqRel) {
             return None;
         }
         let view = self.view.load();
         let telling = view.telling();
-        (self.told.swap(telling, Ordering::AcqRel) != telling).then(|| (view.first, view.panics()))
+        (self.told.swap(telling, Ordering::AcqRel) != telling).then(|| view.news())
     }
 
     /// The idle endpoints that are to be connected now: all of the priorities in use and of better ones or, of many, a
@@ -287,7 +297,7 @@ impl<T> Picker<T> {
     pub fn to_connect<R: Rng>(&self, now: Instant, rng: &mut R) -> Vec<&Arc<Endpoint<T>>> {
         let view = self.view(now);
         let mut chosen = Vec::new();
-        for Asleep { idle, connecting } in [&view.asleep, &view.missed] {
+        for Asleep { idle, connecting, .. } in [&view.asleep, &view.missed] {
             let count = if self.lazy { AT_ONCE.saturating_sub(*connecting) as usize } else { idle.len() };
             let start = if count < idle.len() { rng.random_range(0..idle.len()) } else { 0 };
             let (before, after) = idle.split_at(start);
@@ -350,13 +360,20 @@ impl<T> Picker<T> {
 
     /// An idle endpoint whose turn to be connected has come.
     fn sleeper<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
-        let has_room = |asleep: &&Asleep| !asleep.idle.is_empty() && asleep.connecting < AT_ONCE;
-        let Asleep { idle, .. } = [&view.missed, &view.asleep].into_iter().find(has_room)?;
-        if self.connects_in_order() {
+        self.missed(view, rng).or_else(|| self.woken(&view.asleep, rng))
+    }
+
+    /// An idle endpoint that gets nothing and should be there.
+    pub(super) fn missed<R: Rng>(&self, view: &View, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
+        self.woken(&view.missed, rng)
+    }
+
+    fn woken<R: Rng>(&self, asleep: &Asleep, rng: &mut R) -> Option<&Arc<Endpoint<T>>> {
+        if asleep.idle.is_empty() || asleep.room(AT_ONCE) == 0 || self.connects_in_order() {
             return None;
         }
-        let at = idle[rng.random_range(0..idle.len())];
-        Some(self.at(at)).filter(|endpoint| endpoint.state() == State::Idle)
+        let endpoint = self.at(asleep.idle[rng.random_range(0..asleep.idle.len())]);
+        (endpoint.state() == State::Idle).then(|| asleep.wake()).map(|()| endpoint)
     }
 
     pub(super) fn at(&self, at: u32) -> &Arc<Endpoint<T>> {
@@ -443,8 +460,22 @@ fn weights<T>(endpoints: &[(&model::Endpoint, Arc<Endpoint<T>>)]) -> Option<Weig
 }
 
 /// What is told of the priority in use, in a word.
-pub(super) fn telling(first: Option<u32>, panics: bool) -> u64 {
-    first.map_or(0, |priority| (u64::from(priority) + 1) << 1) | u64::from(panics)
+/// Where the requests of a backend go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct News {
+    /// The first priority that gets requests; `None` if no endpoint of any is available.
+    pub priority: Option<u32>,
+    /// How many steps that is away, where endpoints nearby come first.
+    pub distance: u32,
+    /// Whether requests go to endpoints whatever their health.
+    pub panics: bool,
+}
+
+pub(super) fn telling(first: Option<(u32, u32)>, panics: bool) -> u64 {
+    // There are at most three steps.
+    first.map_or(0, |(priority, distance)| ((u64::from(priority) + 1) << 3) | (u64::from(distance) << 1))
+        | u64::from(panics)
 }
 
 pub(super) fn is_in<T>(tried: &[Arc<Endpoint<T>>], endpoint: &Arc<Endpoint<T>>) -> bool {

@@ -41,13 +41,6 @@ pub(super) struct Group {
     pub(super) next: AtomicU32,
 }
 
-impl Tier {
-    /// As configured.
-    pub(super) fn priority(&self) -> u32 {
-        self.key.0
-    }
-}
-
 impl Group {
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
@@ -63,6 +56,25 @@ struct Draft {
 }
 
 impl Tiers {
+    /// All that may be picked, as they stand.
+    pub(super) fn one<'a>(endpoints: impl Iterator<Item = &'a model::Endpoint>) -> Self {
+        let (mut members, mut unhealthy) = (Vec::new(), Vec::new());
+        for (index, endpoint) in (0..).zip(endpoints) {
+            match endpoint.health {
+                _ if endpoint.weight == 0 || endpoint.locality.as_ref().is_some_and(|at| at.weight == 0) => {}
+                Health::Draining => {}
+                Health::Unhealthy => unhealthy.push(index),
+                Health::Healthy => members.push(index),
+            }
+        }
+        if members.is_empty() && unhealthy.is_empty() {
+            return Self { tiers: Box::default(), groups: Box::default() };
+        }
+        let group = Group { weight: 1, members: members.into(), unhealthy: unhealthy.into(), next: AtomicU32::new(0) };
+        let tier = Tier { key: (0, 0), groups: 0..1, trying: AtomicU64::new(0) };
+        Self { tiers: Box::new([tier]), groups: Box::new([group]) }
+    }
+
     /// Divides `endpoints`. Where `prefer` is said and `here` is known, each step away from here is a tier of its own.
     pub(super) fn new<'a>(
         endpoints: impl Iterator<Item = &'a model::Endpoint>,
@@ -148,7 +160,7 @@ mod tests {
     fn members(tiers: &Tiers) -> Vec<(u32, Vec<Vec<u32>>)> {
         let groups =
             |tier: &Tier| tiers.groups[tier.groups.clone()].iter().map(|group| group.members.to_vec()).collect();
-        tiers.tiers.iter().map(|tier| (tier.priority(), groups(tier))).collect()
+        tiers.tiers.iter().map(|tier| (tier.key.0, groups(tier))).collect()
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Which endpoints serve right now, and what each gets: made anew whenever an endpoint changes.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::alias::Alias;
-use super::picker::{Picker, Policy, telling};
+use super::picker::{News, Picker, Policy, telling};
 use super::shares::{self, ALL, Part};
 use super::stride::{self, Stride};
 use super::tiers::{Group, Tier};
@@ -34,7 +34,8 @@ pub(super) struct View {
     pub(super) outlook: Outlook,
     /// Priorities that are served whatever the health of their endpoints.
     pub(super) panicking: Box<[bool]>,
-    pub(super) first: Option<u32>,
+    /// The priority and the distance of the first that get something.
+    pub(super) first: Option<(u32, u32)>,
 }
 
 /// Endpoints that are not connected.
@@ -44,11 +45,30 @@ pub(super) struct Asleep {
     pub(super) idle: Box<[u32]>,
     /// How many are just being connected.
     pub(super) connecting: u32,
+    /// How many requests that went elsewhere woke since.
+    woken: AtomicU32,
+}
+
+impl Asleep {
+    /// How many more may be connected so that it is `most` at once.
+    pub(super) fn room(&self, most: u32) -> u32 {
+        most.saturating_sub(self.connecting).saturating_sub(self.woken.load(Ordering::Relaxed))
+    }
+
+    /// One is woken.
+    pub(super) fn wake(&self) {
+        self.woken.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl View {
     pub(super) fn panics(&self) -> bool {
         self.panicking.iter().any(|panics| *panics)
+    }
+
+    pub(super) fn news(&self) -> News {
+        let (priority, distance) = self.first.unzip();
+        News { priority, distance: distance.unwrap_or_default(), panics: self.panics() }
     }
 
     pub(super) fn telling(&self) -> u64 {
@@ -151,7 +171,7 @@ impl<T> Picker<T> {
             version,
             built: Some(now),
             until: seen.until,
-            first: loads.iter().position(|load| *load > 0).map(|tier| tiers[tier].priority()),
+            first: loads.iter().position(|load| *load > 0).map(|tier| tiers[tier].key),
             loads: loads.into(),
             shares,
             ready,
@@ -165,6 +185,8 @@ impl<T> Picker<T> {
 
     /// How much of `group` is available, and who is ready.
     fn look_at(&self, group: &Group, sight: &mut Sight, seen: &mut Seen) -> (Part, Vec<u32>) {
+        // Pick first has one endpoint and nobody to turn to (gRFC A50, A61).
+        let heeds = !matches!(self.policy, Policy::PickFirst);
         let total = group.members.len() + group.unhealthy.len();
         let mut part = Part { available: 0, total: total.try_into().unwrap_or(u32::MAX) };
         let mut ready = Vec::with_capacity(group.members.len());
@@ -179,11 +201,12 @@ impl<T> Picker<T> {
                 }
                 State::Idle | State::Ready => {}
             }
-            if !endpoint.is_healthy() {
+            if heeds && !endpoint.is_healthy() {
                 continue;
             }
             match endpoint.standing() {
                 Standing::Active => {}
+                _ if !heeds => {}
                 Standing::HalfOpen => {
                     match state {
                         State::Ready => seen.probing.push(*at),
@@ -325,7 +348,7 @@ fn asleep(sights: &[Sight], which: impl Fn(&usize) -> bool, others: Vec<u32>) ->
         idle.extend_from_slice(&sight.idle);
         connecting += sight.connecting;
     }
-    Asleep { idle: idle.into(), connecting }
+    Asleep { idle: idle.into(), connecting, woken: AtomicU32::new(0) }
 }
 
 /// A tier, as it is seen.

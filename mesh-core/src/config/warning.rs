@@ -27,7 +27,7 @@ impl fmt::Display for Warning {
 }
 
 /// The [codes](Warning::code) of all warnings that there are, each with its meaning.
-pub const WARNINGS: [(&str, &str); 23] = [
+pub const WARNINGS: [(&str, &str); 24] = [
     ("no-timeout", "A route, or all of a service, has no `timeout`, and `defaults` have none."),
     ("no-default-timeout", "`unknown_services` is `dns`, and `defaults` have no `timeout`."),
     ("unreachable-route", "A route stands behind one that matches everything."),
@@ -49,6 +49,7 @@ pub const WARNINGS: [(&str, &str); 23] = [
     ),
     ("outlier-detection-of-one", "The only endpoint of a backend can be ejected."),
     ("idle-outlier-detection", "An outlier detection counts nothing or may eject nothing."),
+    ("unused-health-check", "A `health_check` is given, and the balancer is `pick_first`."),
     ("frequent-keepalive", "A keepalive sends pings more often than every 10 s."),
     ("pick-first-of-many", "`pick_first` without `shuffle` over more than two listed endpoints."),
     ("public-plaintext", "An endpoint with a public address is spoken to without TLS."),

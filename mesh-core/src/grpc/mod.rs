@@ -1,10 +1,14 @@
-//! What gRPC means on the wire: codes, messages, `grpc-timeout`, pushback, trailers-only answers.
+//! What gRPC means on the wire: codes, messages, `grpc-timeout`, pushback, trailers-only answers; and the little that
+//! the mesh asks on its own account, in [`health`] and [`messages`].
 //!
-//! Everything here reads or writes headers; converting to a user's status type is the business of the crate that knows
+//! Everything here reads or writes headers and bytes; converting to a user's status type is the business of the crate that knows
 //! that type.
 
 mod code;
+pub mod health;
+pub mod messages;
 mod timeout;
+pub(crate) mod wire;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// How a backend chooses among its ready endpoints.
 ///
-/// Every policy but `PickFirst`, and `Custom` as it likes, gives an endpoint a share by its
-/// [weight](super::Endpoint::weight).
+/// Every policy gives an endpoint a share by its [weight](super::Endpoint::weight), but `PickFirst` and
+/// `WeightedRoundRobin`, which has the reported ones; `Custom` does as it likes.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum LoadBalancer {
@@ -35,7 +35,8 @@ pub enum LoadBalancer {
     /// and somewhat more requests move than with a ring.
     Maglev(Maglev),
     /// The first that can be connected, and no other one while it lasts (gRFC A62). Address families take turns, and
-    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305).
+    /// the next endpoint is tried 250 ms after the one before, or once that failed (gRFC A61, RFC 8305). Priorities are
+    /// tried one after the other; outlier detection and health checks do not move it (gRFC A50, A61).
     PickFirst {
         /// Whether the order is drawn anew for each list of endpoints, which spreads clients.
         shuffle: bool,
@@ -50,7 +51,7 @@ pub enum LoadBalancer {
 pub struct PeakEwma {
     /// How fast a peak is forgotten: after this time 1/e of it is left. Default 10 s (Linkerd's). More than 0.
     pub decay: Duration,
-    /// The latency of an endpoint that nobody has asked. Default 30 ms (Linkerd's).
+    /// The latency that is assumed of an endpoint while its first answer is under way. Default 30 ms (Linkerd's).
     pub default_latency: Duration,
 }
 

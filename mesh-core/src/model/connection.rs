@@ -63,7 +63,11 @@ impl Keepalive {
     }
 }
 
-/// How endpoints are asked for their health. One that is not healthy is not picked.
+/// How endpoints are asked for their health. One that is not healthy is not picked; one that was not asked yet is
+/// healthy.
+///
+/// Endpoints that are connected are asked, over the connections of requests. Not with
+/// [`PickFirst`](super::LoadBalancer::PickFirst) (gRFC A61), and not by gRPC where a backend speaks HTTP/1.1 only.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HealthCheck {

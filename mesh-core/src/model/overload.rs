@@ -41,7 +41,8 @@ pub struct OutlierDetection {
     pub consecutive_5xx: Option<Consecutive>,
     /// Ejects after so many answers 502, 503 and 504 in a row, or no answer where `split_local_origin` is off.
     pub consecutive_gateway_errors: Option<Consecutive>,
-    /// Ejects after so many requests in a row without an answer (failed connections, resets, timeouts). Only where
+    /// Ejects after so many requests in a row without an answer (resets, timeouts); an endpoint that cannot be
+    /// connected is not asked anyway. Only where
     /// `split_local_origin` is on.
     pub consecutive_local_origin_failures: Option<Consecutive>,
     /// Whether missing answers are counted apart from answers that are errors. Default no.

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -227,13 +227,15 @@ impl<T: Transport> Compiler<T> {
             let slot = self.transport.endpoint(&transport, address);
             Arc::new(Endpoint::new(address.clone(), &state.fleet, slot))
         };
-        let endpoints: Vec<_> = again(&chosen, old_endpoints, make);
-        if let Some(old) = old {
-            removed.extend(gone(old.picker.endpoints(), &endpoints));
+        let Again { endpoints, gone } = again(&chosen, old_endpoints, make);
+        match (reusable, old) {
+            (None, Some(old)) => removed.extend_from_slice(old.picker.endpoints()),
+            _ => removed.extend(gone),
         }
         let mut endpoints: Vec<_> = chosen.into_iter().zip(endpoints).collect();
         if let LoadBalancer::PickFirst { shuffle } = config.load_balancer {
-            endpoints = pick_first_order(endpoints, shuffle, rng);
+            let priority = |config: &&model::Endpoint| config.locality.as_ref().map_or(0, |locality| locality.priority);
+            endpoints = pick_first_order(endpoints, shuffle, priority, rng);
         }
         let mut picker = |endpoints: Vec<_>, before: Option<&Picker<T::Endpoint>>| {
             let mut picker = Picker::new(config, endpoints, making.here, &state.fleet, rng.next_u32(), now);
@@ -318,35 +320,39 @@ fn chosen(config: &model::Backend, seed: u64) -> Vec<&model::Endpoint> {
     }
 }
 
-/// The endpoints for `configs`: those of `old` that have their addresses, and new ones. Mostly few differ, and mostly
-/// they come in the same order.
+/// The endpoints for `configs`, those of `old` that have their addresses and new ones, and what is left of `old`. Mostly
+/// few differ, and mostly they come in the same order.
 fn again<T>(
     configs: &[&model::Endpoint],
     old: &[Arc<Endpoint<T>>],
     make: impl Fn(&Address) -> Arc<Endpoint<T>>,
-) -> Vec<Arc<Endpoint<T>>> {
-    let mut known: Option<HashMap<&Address, &Arc<Endpoint<T>>>> = None;
-    let mut endpoints = Vec::with_capacity(configs.len());
-    for (place, config) in configs.iter().enumerate() {
-        let there = old.get(place).filter(|old| *old.address() == config.address);
-        let found = there.or_else(|| {
-            let known = known.get_or_insert_with(|| old.iter().map(|old| (old.address(), old)).collect());
-            known.get(&config.address).copied()
-        });
-        endpoints.push(found.map_or_else(|| make(&config.address), Arc::clone));
+) -> Again<T> {
+    let mut stay = vec![false; old.len()];
+    // Where it was, counted from the beginning or from the end: one that is put in or taken out moves half of them.
+    let in_place = |(place, config): (usize, &&model::Endpoint)| {
+        let places = [Some(place), (place + old.len()).checked_sub(configs.len())];
+        places.into_iter().flatten().find(|at| old.get(*at).is_some_and(|old| *old.address() == config.address))
+    };
+    let mut found: Vec<Option<usize>> = configs.iter().enumerate().map(in_place).collect();
+    found.iter().flatten().for_each(|at| stay[*at] = true);
+    let moved: HashMap<&Address, usize> =
+        (0..old.len()).filter(|at| !stay[*at]).map(|at| (old[at].address(), at)).collect();
+    for (config, found) in configs.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+        *found = moved.get(&config.address).copied();
+        found.iter().for_each(|at| stay[*at] = true);
     }
-    endpoints
+    let endpoint = |(config, found): (&&model::Endpoint, Option<usize>)| {
+        found.map_or_else(|| make(&config.address), |at| Arc::clone(&old[at]))
+    };
+    let endpoints = configs.iter().zip(found).map(endpoint).collect();
+    let gone = old.iter().zip(stay).filter(|(_, stays)| !stays).map(|(old, _)| Arc::clone(old)).collect();
+    Again { endpoints, gone }
 }
 
-/// What is in `old` and not in `new`.
-fn gone<T>(old: &[Arc<Endpoint<T>>], new: &[Arc<Endpoint<T>>]) -> Vec<Arc<Endpoint<T>>> {
-    let elsewhere = |place: usize| !new.get(place).is_some_and(|new| Arc::ptr_eq(new, &old[place]));
-    let moved: Vec<_> = (0..old.len()).filter(|place| elsewhere(*place)).collect();
-    if moved.is_empty() {
-        return Vec::new();
-    }
-    let kept: HashSet<_> = new.iter().map(Arc::as_ptr).collect();
-    moved.into_iter().map(|place| &old[place]).filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned().collect()
+/// The endpoints of a list, and those of the list before that are not among them.
+struct Again<T> {
+    endpoints: Vec<Arc<Endpoint<T>>>,
+    gone: Vec<Arc<Endpoint<T>>>,
 }
 
 /// Where each backend lives: where it lived before, or in a place that is free.

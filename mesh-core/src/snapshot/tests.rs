@@ -14,6 +14,8 @@ use crate::model::{
     RoutePolicy as Policy, StringMatch, ValueMatch, VirtualHost as VirtualHostConfig, WeightedBackend,
 };
 
+mod endpoints;
+
 fn id(service: &str, name: &str) -> BackendId {
     BackendId::new(service, name)
 }

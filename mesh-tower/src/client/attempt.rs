@@ -97,7 +97,7 @@ impl Failed {
     }
 
     /// Whether the HTTP/2 connection it happened on takes no more requests.
-    fn is_going_away(&self) -> bool {
+    pub(super) fn is_going_away(&self) -> bool {
         let source = std::error::Error::source(&self.error).and_then(|source| source.downcast_ref::<::h2::Error>());
         self.failure == Failure::NotSent || source.is_some_and(|error| error.is_go_away() || error.is_io())
     }

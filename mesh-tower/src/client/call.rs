@@ -96,7 +96,10 @@ async fn until<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Opt
 
 fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
     let state = match context.attempts() {
-        0 => "while waiting for an endpoint".to_owned(),
+        0 => match pick::census(context) {
+            Some(census) => format!("while waiting for an endpoint: {census}"),
+            None => "while waiting for an endpoint".to_owned(),
+        },
         1 => "in the first attempt".to_owned(),
         n => format!("in attempt {n}"),
     };
@@ -401,7 +404,10 @@ where
             Attempted::Answer(received, place)
         }
         Err(mut failed) => {
-            place.serving.judge(&Attempt::Failed(failed.failure));
+            // A server that goes away is not to blame for what it leaves to others.
+            let graceful = failed.failure == Failure::Refused && failed.is_going_away();
+            let failure = if graceful { Failure::NotSent } else { failed.failure };
+            place.serving.judge(&Attempt::Failed(failure));
             let endpoint = Arc::clone(place.serving.endpoint());
             failed.error = failed.error.in_place(&format!("{} at {}", context.place(), endpoint.address()));
             Attempted::Failed(failed, Some(endpoint))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::balance::{Chosen, Pick, PickRequest, Picker, State};
+use mesh_core::balance::{Census, Chosen, Pick, PickRequest, Picker, State};
 use mesh_core::model::{Discovered, Discovery};
 use mesh_core::resilience::limits::Limit;
 use tokio::time::Instant;
@@ -229,8 +229,8 @@ fn look_now(context: &Context, search: Search<'_>, now: Instant) -> Result<Look,
         }
         pick => pick,
     };
-    if let Some((priority, panics)) = picker.take_news() {
-        core.shared.observers.priority(backend.id(), priority, panics);
+    if let Some(news) = picker.take_news() {
+        core.shared.observers.priority(backend.id(), &news);
     }
     let looker = Looker { context, backend, picker, wanted };
     match pick {
@@ -326,6 +326,13 @@ fn nobody_speaks_http2(picker: &Picker<Pool>) -> bool {
             .all(|endpoint| !pool::has_left(endpoint) && (pool::refuses_http2(endpoint) || stands_by(endpoint)))
 }
 
+/// What the endpoints are at that the request may go to.
+pub(super) fn census(context: &Context) -> Option<Census> {
+    let snapshot = context.handle.core.snapshot.load();
+    let picker = newest(&snapshot, &context.backend)?.picker_of(context.subset.as_ref())?;
+    Some(picker.census())
+}
+
 /// The backend as it is now.
 fn newest<'a>(snapshot: &'a Snapshot, drawn: &Backend) -> Option<&'a Arc<Backend>> {
     snapshot.backend(drawn.index()).filter(|backend| backend.id() == drawn.id())
@@ -335,6 +342,11 @@ fn empty(context: &Context, backend: &Backend) -> NoPlace {
     let place = context.place();
     let none = |text| NoPlace::Refused(Error::new(ErrorKind::NoEndpoint, text));
     match &backend.config().discovery {
+        _ if !backend.config().endpoints.is_empty() => {
+            let text =
+                format!("no endpoint of {place} may be picked: each drains, or has a weight of 0, or its locality has");
+            none(text)
+        }
         None => none(format!("{place} has no endpoints; add one to its `endpoints`")),
         Some(Discovery { of, found: Discovered::Failed(why), .. }) => {
             let text = format!("no endpoint of {place} is known: {of}: {why}");

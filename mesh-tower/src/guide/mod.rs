@@ -7,11 +7,12 @@
 //! | [3. Canary and A/B](chapter_03_canary) | weights, matches, moving traffic without an interruption |
 //! | [4. Timeouts and retries](chapter_04_retries) | what is bounded, what is sent again, and what stops that |
 //! | [5. Finding endpoints](chapter_05_endpoints) | lists, DNS, Unix sockets, a source of your own |
-//! | [6. Balancing](chapter_06_balancing) | the policies, hash keys, a policy of your own |
+//! | [6. Balancing](chapter_06_balancing) | the policies, zones and priorities, hashes and sessions, a policy of your own |
 //! | [7. Telemetry](chapter_07_telemetry) | traces, metrics, events, and what to alert on |
 //! | [8. Taking it apart](chapter_08_layers) | single layers around a client of your own |
 //! | [9. Testing your service](chapter_09_testing) | backends that fail on demand, time that jumps |
 //! | [10. Production](chapter_10_production) | a check list, bounds, Kubernetes |
+//! | [11. A bad day](chapter_11_bad_day) | endpoints that fail, backends that are slow: what helps, what it says, what to watch |
 //!
 //! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
 //! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
@@ -46,3 +47,6 @@ pub mod chapter_09_testing {}
 
 #[doc = include_str!("10_production.md")]
 pub mod chapter_10_production {}
+
+#[doc = include_str!("11_bad_day.md")]
+pub mod chapter_11_bad_day {}

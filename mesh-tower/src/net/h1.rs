@@ -34,6 +34,10 @@ pub(crate) struct Conn {
     pub(super) number: u64,
     /// How many requests it has served: the peer may have closed it since the last one.
     served: u32,
+    /// Whether it served a request of our own: the peer may have closed it since.
+    asked: bool,
+    /// Whether that was what it did last.
+    pub(super) aside: bool,
     max_requests: Option<u32>,
     /// When it is too old.
     expires: Option<Instant>,
@@ -66,7 +70,8 @@ pub(super) async fn handshake(
     let policy = cluster.account.policy().kept;
     let since = Instant::now();
     let expires = policy.max_age.map(|age| after(since, jittered(age, &mut rand::rng())));
-    Ok((Conn { send, since, number: 0, served: 0, max_requests: policy.max_requests, expires }, driver))
+    let max_requests = policy.max_requests;
+    Ok((Conn { send, since, number: 0, served: 0, asked: false, aside: false, max_requests, expires }, driver))
 }
 
 /// A connection taken out of its pool for one request.
@@ -82,9 +87,15 @@ impl Lease {
         Self { conn: Some(conn), endpoint }
     }
 
+    /// For a request of our own.
+    pub(super) fn aside(mut self) -> Self {
+        self.conn.iter_mut().for_each(|conn| conn.aside = true);
+        self
+    }
+
     /// Whether it has served a request before: the peer may have closed it as we wrote.
     pub(crate) fn is_reused(&self) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.served > 0)
+        self.conn.as_ref().is_some_and(|conn| conn.served > 0 || conn.asked)
     }
 
     /// Sends a request and waits for the response head.
@@ -102,7 +113,11 @@ impl Lease {
     /// Gives the connection back: the response was read to its end.
     pub(crate) fn finish(mut self) {
         if let Some(mut conn) = self.conn.take() {
-            conn.served = conn.served.saturating_add(1);
+            if conn.aside {
+                conn.asked = true;
+            } else {
+                conn.served = conn.served.saturating_add(1);
+            }
             give_back(&self.endpoint, conn);
         }
     }

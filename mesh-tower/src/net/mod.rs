@@ -10,7 +10,9 @@
 //! cancelled never takes a connection attempt with it. A [`Pool`] is the only one to change its endpoint's state.
 
 mod account;
+pub(crate) mod aside;
 pub(crate) mod connect;
+pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
 mod io;
@@ -171,6 +173,13 @@ impl Cluster {
         }
         self.changed.notify_waiters();
         self.queue.wake_all();
+    }
+
+    /// An endpoint became unhealthy, or healthy again.
+    pub(crate) fn health(&self, endpoint: &Address, healthy: bool) {
+        self.shared.observers.health(&self.id, endpoint, healthy);
+        self.changed.notify_waiters();
+        self.queue.wake();
     }
 
     /// Whether requests for HTTP/1.1 use it.

@@ -63,6 +63,9 @@ pub enum Seen {
     /// [`observe::Config`](mesh_core::observe::Config): a configuration was applied or refused. The error as a text.
     #[non_exhaustive]
     Config { version: u64, source: String, error: Option<String> },
+    /// [`observe::Health`](mesh_core::observe::Health): an endpoint became unhealthy, or healthy again.
+    #[non_exhaustive]
+    Health { backend: BackendId, endpoint: Address, healthy: bool },
     /// Another event, as its `Debug` text.
     Other(String),
 }
@@ -110,6 +113,11 @@ impl From<&Event<'_>> for Seen {
             Event::Priority(priority) => {
                 Self::Priority { backend: priority.backend.clone(), priority: priority.priority, panic: priority.panic }
             }
+            Event::Health(health) => Self::Health {
+                backend: health.backend.clone(),
+                endpoint: health.endpoint.clone(),
+                healthy: health.healthy,
+            },
             Event::Config(config) => Self::Config {
                 version: config.version,
                 source: config.source.to_owned(),

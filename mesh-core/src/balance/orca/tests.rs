@@ -173,3 +173,14 @@ proptest! {
         }).unwrap()?;
     }
 }
+
+/// `report_interval` (1) is a `Duration` of seconds (1) and nanoseconds (2).
+#[test]
+fn a_stream_is_asked_for_with_its_period() {
+    assert_eq!(LoadReport::request(Duration::from_secs(10)), [0x0a, 2, 0x08, 10]);
+    assert_eq!(
+        LoadReport::request(Duration::from_millis(1500)),
+        [0x0a, 8, 0x08, 1, 0x10, 0x80, 0xca, 0xb5, 0xee, 0x01]
+    );
+    assert_eq!(LoadReport::request(Duration::ZERO), [0x0a, 0]);
+}

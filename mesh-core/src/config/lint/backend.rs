@@ -33,7 +33,15 @@ impl Lint<'_> {
         }
         self.keepalive(&section.keepalive, path);
         self.outlier_detection(&section.outlier_detection, path);
+        let of_pick_first =
+            section.load_balancer.value().and_then(|balancer| balancer.policy.value()) == Some(&Balancer::PickFirst);
         if let Some(Spanned { value: Some(_), at }) = section.outlier_detection.given()
+            && of_pick_first
+        {
+            let message = "`pick_first` stays with its endpoint, whatever that answers".to_owned();
+            let help = "choose another `load_balancer`, or remove this";
+            self.warn("idle-outlier-detection", *at, path.key("outlier_detection"), message, help);
+        } else if let Some(Spanned { value: Some(_), at }) = section.outlier_detection.given()
             && all_endpoints(section)
                 .is_some_and(|mut endpoints| endpoints.next().is_some() && endpoints.next().is_none())
         {
@@ -77,6 +85,13 @@ impl Lint<'_> {
             let message = "every client uses the first endpoint that it can connect to, and the others idle".to_owned();
             let help = "set `shuffle: true`, or use another balancer";
             self.warn("pick-first-of-many", balancer.at, path.key("load_balancer"), message, help);
+        }
+        if let Some(Spanned { at, .. }) = section.health_check.given()
+            && is_policy(balancer, Balancer::PickFirst)
+        {
+            let message = "`pick_first` leaves its endpoint when the connection is lost, and asks nobody".to_owned();
+            let help = "use another balancer, or remove it";
+            self.warn("unused-health-check", *at, path.key("health_check"), message, help);
         }
         let weighs = balancer.policy.value().is_none_or(|policy| {
             !matches!(policy, Balancer::PickFirst | Balancer::RingHash | Balancer::Maglev | Balancer::Custom)

@@ -34,7 +34,7 @@ section! {
         table_size: Prime<LARGEST_TABLE> = Follows("`65537`", |balancer| of(balancer, "table_size", "65537")),
         /// The time after which `peak_ewma`, and only it, has forgotten all but 1/e of a peak of latency.
         decay: Span<1, 3_600_000> = Follows("`10s`", |balancer| of(balancer, "decay", "10s")),
-        /// The latency of an endpoint that nobody has asked, for `peak_ewma`, and only for it.
+        /// The latency that `peak_ewma`, and only it, assumes of an endpoint while its first answer is under way.
         default_latency: Span<1, 300_000> = Follows("`30ms`", |balancer| of(balancer, "default_latency", "30ms")),
         /// Whether `weighted_round_robin`, as all below, asks for load reports on a stream of their own.
         out_of_band: Flag = Follows("`false`", |balancer| of(balancer, "out_of_band", "false")),

@@ -37,7 +37,7 @@ section! {
         consecutive_5xx: Consecutive = DefaultsTo("5"),
         /// Answers 502, 503 and 504 in a row, and missing answers unless `split_local_origin`.
         consecutive_gateway_errors: Consecutive = DefaultsTo("none"),
-        /// Requests without an answer in a row: failed connections, resets, timeouts. Only with `split_local_origin`.
+        /// Requests without an answer in a row: resets, timeouts. Only with `split_local_origin`.
         consecutive_local_origin_failures: Consecutive = DefaultsTo("none"),
         /// Whether missing answers are counted apart from answers that are errors.
         split_local_origin: Flag = DefaultsTo("false"),

@@ -226,6 +226,12 @@ fn says_what_is_probably_wrong() {
             "defaults: { timeout: 1s, load_balancer: pick_first }",
             &["unused-slow-start f:2:42 services.s.backends.b.slow_start"],
         ),
+        (&backend("dns: b:80, health_check: { grpc: '' }"), t, &[]),
+        (
+            &backend("dns: b:80, health_check: { grpc: '' }"),
+            "defaults: { timeout: 1s, load_balancer: pick_first }",
+            &["unused-health-check f:2:44 services.s.backends.b.health_check"],
+        ),
         (
             &backend("dns: b:80, locality_policy: { prefer: zone }"),
             t,
@@ -250,6 +256,11 @@ fn says_what_is_probably_wrong() {
             &backend("dns: b:80, outlier_detection: { consecutive_5xx: none }"),
             t,
             &["idle-outlier-detection f:2:49 services.s.backends.b.outlier_detection"],
+        ),
+        (
+            &backend("dns: b:80, load_balancer: pick_first, outlier_detection: {}"),
+            t,
+            &["idle-outlier-detection f:2:76 services.s.backends.b.outlier_detection"],
         ),
         (&backend("dns: b:80, outlier_detection: { consecutive_5xx: none, success_rate: {} }"), t, &[]),
         (

@@ -111,8 +111,10 @@ impl Life {
 
     fn look(&mut self, cx: &mut Context<'_>, status: &Status) -> Option<Verdict> {
         let now = Instant::now();
-        let busy = status.in_flight.load(Ordering::Acquire) > 0;
-        let verdict = self.judge(now, busy, status.used.swap(false, Ordering::AcqRel) || busy);
+        let aside = status.aside.load(Ordering::Acquire);
+        let in_flight = status.in_flight.load(Ordering::Acquire);
+        let used = status.used.swap(false, Ordering::AcqRel) || in_flight > aside;
+        let verdict = self.judge(now, in_flight > 0, used);
         let next = self.next(now);
         self.rearm(next);
         verdict.or_else(|| self.poll_timer(cx, status))

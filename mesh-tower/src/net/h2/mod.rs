@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use mesh_core::model::Address;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use self::driver::Driver;
@@ -57,6 +58,8 @@ struct Status {
     /// The peer's `SETTINGS_MAX_CONCURRENT_STREAMS`.
     limit: AtomicU32,
     in_flight: AtomicU32,
+    /// How many of them are our own: no reason to keep the connection.
+    aside: AtomicU32,
     /// How many requests were put on it; counted where they are limited.
     admitted: AtomicU32,
     /// Whether a request was put on it since its timer looked.
@@ -65,6 +68,8 @@ struct Status {
     aged: AtomicBool,
     /// Whether it takes no more requests.
     draining: AtomicBool,
+    /// Woken when that begins.
+    drained: Notify,
     /// Whether it ever brought a response.
     served: AtomicBool,
 }
@@ -116,10 +121,12 @@ pub(super) async fn handshake(
     let status = Arc::new(Status {
         limit: AtomicU32::new(limit_of(&connection)),
         in_flight: AtomicU32::new(0),
+        aside: AtomicU32::new(0),
         admitted: AtomicU32::new(0),
         used: AtomicBool::new(false),
         aged: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        drained: Notify::new(),
         served: AtomicBool::new(false),
     });
     let pings = pulse.zip(policy.keepalive).zip(connection.ping_pong());
@@ -139,12 +146,7 @@ pub(super) async fn handshake(
 impl Conn {
     /// A place for one request, if the peer allows one more stream now.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
-        if self.is_draining() {
-            return None;
-        }
-        let limit = self.status.limit.load(Ordering::Acquire);
-        if self.status.in_flight.fetch_add(1, Ordering::AcqRel) >= limit {
-            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if !self.enter() {
             return None;
         }
         if let Some(max) = self.max_requests
@@ -154,7 +156,30 @@ impl Conn {
             return None;
         }
         self.status.used.store(true, Ordering::Release);
-        Some(Permit(Arc::clone(self)))
+        Some(Permit { conn: Arc::clone(self), aside: false })
+    }
+
+    /// A place for a request of our own, which is no use of the connection: it counts as a stream, and otherwise neither
+    /// against `max_requests` nor the idle timeout.
+    pub(super) fn admit_aside(self: &Arc<Self>) -> Option<Permit> {
+        if !self.enter() {
+            return None;
+        }
+        self.status.aside.fetch_add(1, Ordering::AcqRel);
+        Some(Permit { conn: Arc::clone(self), aside: true })
+    }
+
+    /// Counts one more stream, if the peer allows it.
+    fn enter(&self) -> bool {
+        if self.is_draining() {
+            return false;
+        }
+        let limit = self.status.limit.load(Ordering::Acquire);
+        let enters = self.status.in_flight.fetch_add(1, Ordering::AcqRel) < limit;
+        if !enters {
+            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+        enters
     }
 
     /// Requests on it.
@@ -204,17 +229,35 @@ impl Conn {
 
     /// Takes no more requests; returns whether this call changed that.
     pub(super) fn drain(&self) -> bool {
-        !self.status.draining.swap(true, Ordering::AcqRel)
+        let began = !self.status.draining.swap(true, Ordering::AcqRel);
+        if began {
+            self.status.drained.notify_waiters();
+        }
+        began
+    }
+
+    /// Resolves once it takes no more requests.
+    pub(super) async fn drained(&self) {
+        let drained = self.status.drained.notified();
+        let mut drained = pin!(drained);
+        drained.as_mut().enable();
+        if !self.is_draining() {
+            drained.await;
+        }
     }
 }
 
 /// A place for one request on a connection; given back when dropped.
-pub(crate) struct Permit(Arc<Conn>);
+pub(crate) struct Permit {
+    conn: Arc<Conn>,
+    /// Whether it is for a request of our own.
+    aside: bool,
+}
 
 impl Permit {
     /// The connection.
     pub(crate) fn conn(&self) -> &Arc<Conn> {
-        &self.0
+        &self.conn
     }
 
     /// Opens a stream for `request` and sends as much of `body` as it takes until the response head is here.
@@ -230,20 +273,24 @@ impl Permit {
     {
         let ended = body.is_end_stream();
         // A clone of its own: `send_request` needs one exclusively.
-        let (response, stream) = self.0.send.clone().send_request(request, ended).map_err(ExchangeError::not_sent)?;
+        let (response, stream) =
+            self.conn.send.clone().send_request(request, ended).map_err(ExchangeError::not_sent)?;
         let mut upload = (!ended).then(|| Upload::new(stream));
         let mut response = pin!(response);
         let response = poll_fn(|cx| poll_exchange(cx, &mut upload, body, response.as_mut())).await?;
-        self.0.status.served.store(true, Ordering::Release);
+        self.conn.status.served.store(true, Ordering::Release);
         Ok((response, upload))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.status.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.cluster.queue.wake();
-        self.0.room.freed();
+        if self.aside {
+            self.conn.status.aside.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.conn.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.conn.cluster.queue.wake();
+        self.conn.room.freed();
     }
 }
 

@@ -259,6 +259,9 @@ pub(super) fn install(endpoint: &Arc<Endpoint>, opened: Opened, looped: Option<&
             });
             if changed {
                 announce(endpoint, State::Ready);
+            } else {
+                // Who waits for HTTP/2 at this endpoint alone.
+                pool.cluster.changed.notify_waiters();
             }
             pool.cluster.queue.wake_all();
         }

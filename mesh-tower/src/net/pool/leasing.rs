@@ -64,6 +64,8 @@ pub(super) fn open_more(endpoint: &Arc<Endpoint>) {
 /// Puts a connection where the next request finds it.
 pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
     let pool = endpoint.transport();
+    // What we asked on our own account is no use of it.
+    let aside = std::mem::take(&mut conn.aside);
     let mut inner = pool.lock();
     // Idle: it stands by while another endpoint serves.
     let now = Instant::now();
@@ -78,8 +80,11 @@ pub(in crate::net) fn give_back(endpoint: &Endpoint, mut conn: h1::Conn) {
         }
     }
     if inner.idle.len() < MAX_H1_IDLE {
-        conn.since = now;
-        inner.idle.push_back(conn);
+        if !aside {
+            conn.since = now;
+        }
+        let place = inner.idle.partition_point(|other| other.since <= conn.since);
+        inner.idle.insert(place, conn);
     }
 }
 
@@ -96,6 +101,28 @@ pub(crate) async fn lease(
     if fresh {
         return receive(endpoint, open_fresh(endpoint)).await;
     }
+    if let Some(lease) = lease_idle(endpoint).await {
+        return Ok(lease);
+    }
+    let _waiting = pool.cluster.queue.step_aside(max_pending).map_err(NoLease::Full)?;
+    wait(endpoint).await
+}
+
+/// A connection for a request of our own, which is not among those that wait, and no use of the connection: it counts
+/// neither against `max_requests` nor the idle timeout. Otherwise as [`lease`].
+pub(crate) async fn lease_aside(endpoint: &Arc<Endpoint>, fresh: bool) -> Result<h1::Lease, NoLease> {
+    if fresh {
+        return Ok(receive(endpoint, open_fresh(endpoint)).await?.aside());
+    }
+    let lease = match lease_idle(endpoint).await {
+        Some(lease) => lease,
+        None => wait(endpoint).await?,
+    };
+    Ok(lease.aside())
+}
+
+async fn lease_idle(endpoint: &Arc<Endpoint>) -> Option<h1::Lease> {
+    let pool = endpoint.transport();
     while let Some(mut conn) = newest_idle(pool) {
         if conn.is_spent(Instant::now()) {
             continue;
@@ -104,10 +131,15 @@ pub(crate) async fn lease(
         let ready =
             conn.send.is_ready() || matches!(tokio::time::timeout(H1_SETTLE, conn.send.ready()).await, Ok(Ok(())));
         if ready {
-            return Ok(h1::Lease::new(conn, Arc::clone(endpoint)));
+            return Some(h1::Lease::new(conn, Arc::clone(endpoint)));
         }
     }
-    let _waiting = pool.cluster.queue.step_aside(max_pending).map_err(NoLease::Full)?;
+    None
+}
+
+/// The first connection that becomes available.
+async fn wait(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
+    let pool = endpoint.transport();
     let receiver = {
         let mut inner = pool.lock();
         if inner.closed {

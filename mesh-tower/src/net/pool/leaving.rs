@@ -80,7 +80,7 @@ pub(super) fn remove_h2(endpoint: &Arc<Endpoint>, conn: &Arc<h2::Conn>, loss: Lo
             Loss::Theirs | Loss::Ours => {}
         }
     }
-    pool.cluster.queue.wake();
+    pool.cluster.queue.wake_all();
 }
 
 /// The last HTTP/2 connection is gone, and nobody misses it: the endpoint waits for the next request.

@@ -29,7 +29,7 @@ use self::connecting::{Pause, run};
 pub(crate) use self::connecting::{allow_http1, has_left, refuses_http2};
 pub(crate) use self::in_order::{Order, connect};
 pub(super) use self::leasing::give_back;
-pub(crate) use self::leasing::{NoLease, lease};
+pub(crate) use self::leasing::{NoLease, lease, lease_aside};
 pub(crate) use self::leaving::retire;
 use self::leaving::{Loss, give_up};
 use super::account::Claim;
@@ -43,7 +43,7 @@ const MAX_H2_CONNECTIONS: usize = 8;
 /// A backend may have thousands of endpoints, of which most are never picked: what connections need is allocated when
 /// the endpoint is first used.
 pub(crate) struct Pool {
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     used: OnceLock<Box<Used>>,
 }
 
@@ -195,6 +195,24 @@ pub(crate) fn offer(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
 /// Where requests wait for a stream of `endpoint`, and of no other.
 pub(crate) fn room(endpoint: &Endpoint) -> &Arc<Room> {
     &endpoint.transport().used().room
+}
+
+/// What `endpoint` offers for a request of our own, beside those of callers: see [`h2::Conn::admit_aside`] and
+/// [`lease_aside`]. It is no reason to open one more connection where there is one.
+pub(crate) fn offer_aside(endpoint: &Arc<Endpoint>, wanted: Wanted) -> Offer {
+    let pool = endpoint.transport();
+    if wanted == Wanted::Http1 {
+        return Offer::H1;
+    }
+    let connections = pool.h2().load();
+    if !connections.is_empty() {
+        return connections.iter().find_map(h2::Conn::admit_aside).map_or(Offer::Busy, Offer::H2);
+    }
+    if wanted == Wanted::Negotiated && pool.lock().negotiated_h2 == Some(false) {
+        return Offer::H1;
+    }
+    start(endpoint, wanted);
+    Offer::Busy
 }
 
 /// Connects one endpoint, unless it is connected or on its way.

@@ -27,6 +27,8 @@ pub(crate) struct BackendSeries {
     pub(super) ejections: [AtomicU64; Cause::ALL.len()],
     /// By [`Unenforced`].
     pub(super) spared: [[AtomicU64; Unenforced::ALL.len()]; Cause::ALL.len()],
+    /// Answers to health checks: bad ones, good ones.
+    pub(super) health_checks: [AtomicU64; 2],
     /// Whether gRPC calls asked for it.
     grpc: AtomicBool,
 }
@@ -66,6 +68,7 @@ impl BackendSeries {
             overflows: Default::default(),
             ejections: Default::default(),
             spared: Default::default(),
+            health_checks: Default::default(),
             grpc: AtomicBool::new(false),
         }
     }
@@ -101,6 +104,11 @@ impl BackendSeries {
             _ => return,
         }
         .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An endpoint answered a health check, or did not.
+    pub(crate) fn health_checked(&self, good: bool) {
+        self.health_checks[usize::from(good)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection attempt ended.

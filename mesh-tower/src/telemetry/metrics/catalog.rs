@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mesh_core::balance::State;
+use mesh_core::balance::{News, State};
 use mesh_core::error::ErrorKind;
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::{Cause, Unenforced};
@@ -274,6 +274,42 @@ pub(crate) const CATALOG: &[Metric] = &[
         }),
     },
     Metric {
+        name: "mesh.backend.health_checks",
+        unit: "{check}",
+        help: "Health checks of endpoints that ended, by result.",
+        kind: Kind::Counter(|reading, sink| {
+            let counts = |series: &BackendSeries| series.health_checks.each_ref().map(load);
+            reading.by_kind("mesh.health_check.result", ["bad", "good"], counts, sink);
+        }),
+    },
+    Metric {
+        name: "mesh.backend.unhealthy_endpoints",
+        unit: "{endpoint}",
+        help: "Endpoints that are kept out by their answers to health checks.",
+        kind: Kind::UpDownCounter(|reading, sink| {
+            let unhealthy = |backend: &Backend| {
+                backend.picker().endpoints().iter().filter(|endpoint| !endpoint.is_healthy()).count() as u64
+            };
+            reading.live(unhealthy, sink);
+        }),
+    },
+    Metric {
+        name: "mesh.backend.priority",
+        unit: "",
+        help: "The first priority that gets requests; nothing if no endpoint of any is available.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.serving(|news| news.priority.map(f64::from), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.backend.panic",
+        unit: "",
+        help: "1 while requests go to endpoints whatever their health, else 0.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.serving(|news| Some(f64::from(u8::from(news.panics))), sink);
+        }),
+    },
+    Metric {
         name: "grpc.lb.outlier_detection.ejections_enforced",
         unit: "{ejection}",
         help: "Endpoints that outlier detection took out.",
@@ -442,8 +478,14 @@ impl Reading<'_> {
     }
 
     fn spared(&self, sink: Sink<'_, u64>) {
-        let counts = |series: &BackendSeries| series.spared.each_ref().map(|reasons| reasons.iter().map(load).sum());
-        self.by_kind("mesh.ejection.cause", Cause::ALL.map(Cause::as_str), counts, sink);
+        for series in self.backends.iter() {
+            for (cause, counts) in Cause::ALL.into_iter().zip(&series.spared) {
+                for (reason, count) in Unenforced::ALL.into_iter().zip(counts).filter(|(_, count)| load(count) > 0) {
+                    let attributes = and(series.attributes(), "mesh.ejection.cause", cause.as_str());
+                    sink(load(count), &and(attributes, "mesh.ejection.reason", reason.as_str()));
+                }
+            }
+        }
     }
 
     /// In gRPC's words, of the two algorithms that it has.
@@ -512,6 +554,14 @@ impl Reading<'_> {
         for backend in self.snapshot.iter().flat_map(|snapshot| snapshot.backends()) {
             if let Some(series) = &backend.transport().series {
                 sink(value(backend), &series.attributes());
+            }
+        }
+    }
+
+    fn serving(&self, value: impl Fn(&News) -> Option<f64>, sink: Sink<'_, f64>) {
+        for backend in self.snapshot.iter().flat_map(|snapshot| snapshot.backends()) {
+            if let (Some(series), Some(value)) = (&backend.transport().series, value(&backend.picker().serving())) {
+                sink(value, &series.attributes());
             }
         }
     }

@@ -1,22 +1,23 @@
-//! As much of Protobuf's wire format as a load report takes.
+//! As much of Protobuf's wire format as load reports and health checks take.
 
 /// The fields of a message in their order. `None` is the place where it is malformed, and the end.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Double(f64),
     /// A text, or a message.
     Bytes(&'a [u8]),
-    /// Of a type that no field of a report has.
+    Varint(u64),
+    /// Of a type that no field has which is read here.
     Other,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(message: &'a [u8]) -> Self {
+    pub(crate) fn of(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
@@ -24,10 +25,7 @@ impl<'a> Fields<'a> {
         let tag = u32::try_from(self.varint()?).ok()?;
         let number = tag >> 3;
         let value = match tag & 0b111 {
-            0 => {
-                self.varint()?;
-                Value::Other
-            }
+            0 => Value::Varint(self.varint()?),
             1 => {
                 let (bytes, rest) = self.rest.split_first_chunk()?;
                 self.rest = rest;
@@ -83,6 +81,29 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Appends a field that is a number; none where that is 0, as in proto3.
+pub(crate) fn put_number(message: &mut Vec<u8>, field: u8, value: u64) {
+    if value > 0 {
+        message.push(field << 3);
+        put_varint(message, value);
+    }
+}
+
+/// Appends a field that is a text or a message.
+pub(crate) fn put_bytes(message: &mut Vec<u8>, field: u8, value: &[u8]) {
+    message.push(field << 3 | 0b10);
+    put_varint(message, value.len() as u64);
+    message.extend_from_slice(value);
+}
+
+fn put_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +119,7 @@ mod tests {
         ]
         .concat();
         let wanted = [
-            (1, Value::Other),
+            (1, Value::Varint(150)),
             (2, Value::Double(1.0)),
             (3, Value::Bytes(b"hi")),
             (4, Value::Other),
@@ -125,5 +146,20 @@ mod tests {
         for message in cases {
             assert_eq!(Fields::of(message).collect::<Vec<_>>(), [None], "{message:x?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut message = Vec::new();
+        put_number(&mut message, 1, 0);
+        for value in [1, 127, 128, 300, u64::MAX] {
+            put_number(&mut message, 2, value);
+        }
+        let long = [7; 200];
+        put_bytes(&mut message, 15, &long);
+        put_bytes(&mut message, 3, b"");
+        let numbers = [1, 127, 128, 300, u64::MAX].map(|value| (2, Value::Varint(value)));
+        let wanted = [&numbers[..], &[(15, Value::Bytes(&long)), (3, Value::Bytes(b""))]].concat();
+        assert_eq!(Fields::of(&message).collect::<Option<Vec<_>>>().unwrap(), wanted);
     }
 }

@@ -1,0 +1,200 @@
+//! Active health checks: endpoints are asked whether they are well, and are not picked while they are not.
+//!
+//! Who is asked: endpoints that are connected, and unhealthy ones, which are connected for that if their connections
+//! have idled out since; a failing one answers nobody, and its connection attempts go on anyway. A question goes over the
+//! connections of requests, and is [no use](crate::net::aside) of them: an HTTP/2 connection that only health checks use
+//! idles out, and the endpoint is asked again once a request has connected it. An endpoint of HTTP/1.1 stays ready
+//! without a connection, and is asked over one that is made for it if none is left.
+//!
+//! An endpoint is healthy before its first answer, which comes as soon as it is connected. Until then requests that come
+//! quickly may find out for themselves; a wait for it would hold up every start.
+//!
+//! A backend with `pick_first` is not checked (gRFC A61): it has one endpoint in use, and leaves it when the connection
+//! is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method};
+use mesh_core::balance::State;
+use mesh_core::grpc::health;
+use mesh_core::model::{HealthCheck, HealthProbe, LoadBalancer};
+use mesh_core::resilience::health::HealthRecord;
+use rand::{Rng, RngExt};
+use tokio::time::Instant;
+
+use super::authority_of;
+use super::rounds::{Errand, Next};
+use crate::net::aside::{self, Question, Unanswered};
+use crate::net::grpc::{Call, CallError};
+use crate::net::{Backend, Endpoint, Wanted, after, pool};
+
+/// The errand of asking endpoints for their health. What and how often is looked up at each visit: a change of that is
+/// no new beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HealthChecks;
+
+impl Errand for HealthChecks {
+    type Memory = HealthRecord;
+    /// Whether the answer was good; `None` if nothing was asked.
+    type Report = Option<bool>;
+
+    fn of(backend: &Backend) -> Option<Self> {
+        check_of(backend).map(|_| Self)
+    }
+
+    fn wants(&self, endpoint: &Endpoint) -> bool {
+        match endpoint.state() {
+            State::Ready => true,
+            State::Idle => !endpoint.is_healthy(),
+            State::Connecting | State::Failing => false,
+        }
+    }
+
+    async fn visit(&self, backend: Arc<Backend>, endpoint: Arc<Endpoint>) -> Option<bool> {
+        let check = check_of(&backend)?;
+        match &check.probe {
+            HealthProbe::Grpc { service } => ask_grpc(&backend, &endpoint, check, service).await,
+            HealthProbe::Http { path, host, expected } => {
+                let authority = match host {
+                    Some(host) => Authority::try_from(&**host).unwrap_or_else(|_| authority_of(&backend, &endpoint)),
+                    None => authority_of(&backend, &endpoint),
+                };
+                let path = PathAndQuery::try_from(&**path).ok()?;
+                let status = ask_http(&backend, &endpoint, check, authority, path).await?;
+                Some(status.is_some_and(|status| expected.contains(&status)))
+            }
+            _ => None,
+        }
+    }
+
+    fn conclude(
+        &self,
+        backend: &Backend,
+        endpoint: &Endpoint,
+        record: &mut HealthRecord,
+        report: Option<bool>,
+        began: Instant,
+    ) -> Next {
+        let Some(check) = check_of(backend) else { return Next::WhenConnectedAnew };
+        if let Some(good) = report {
+            if let Some(series) = &backend.transport().series {
+                series.health_checked(good);
+            }
+            if let Some(healthy) = record.answered(check, endpoint.is_healthy(), good) {
+                set(backend, endpoint, healthy);
+            }
+        }
+        Next::At(after(began, jittered(check.interval, &mut rand::rng())))
+    }
+
+    fn adopt(&self, backend: &Backend) {
+        forgive(backend);
+    }
+}
+
+/// `interval`, up to a tenth shorter or longer: what began at once does not go on so.
+fn jittered(interval: Duration, rng: &mut impl Rng) -> Duration {
+    let tenth = interval / 10;
+    interval - tenth + (tenth * 2).mul_f64(rng.random_range(0.0..=1.0))
+}
+
+/// Makes every endpoint healthy of a backend that is not checked, or not any more.
+pub(crate) fn forgive(backend: &Backend) {
+    if check_of(backend).is_none() {
+        let unhealthy = backend.picker().endpoints().iter().filter(|endpoint| !endpoint.is_healthy());
+        unhealthy.for_each(|endpoint| set(backend, endpoint, true));
+    }
+}
+
+fn check_of(backend: &Backend) -> Option<&HealthCheck> {
+    let config = backend.config();
+    let check = config.health_check.as_ref()?;
+    let asks_grpc = matches!(check.probe, HealthProbe::Grpc { .. });
+    let can_be_asked = !asks_grpc || backend.transport().wanted(true).is_some();
+    (can_be_asked && !matches!(config.load_balancer, LoadBalancer::PickFirst { .. })).then_some(check)
+}
+
+fn set(backend: &Backend, endpoint: &Endpoint, healthy: bool) {
+    if endpoint.set_healthy(healthy) {
+        backend.transport().health(endpoint.address(), healthy);
+    }
+}
+
+async fn ask_grpc(backend: &Backend, endpoint: &Arc<Endpoint>, check: &HealthCheck, service: &str) -> Option<bool> {
+    let call = Call {
+        wanted: backend.transport().wanted(true)?,
+        authority: authority_of(backend, endpoint),
+        path: health::CHECK,
+        message: health::request(service),
+    };
+    let answer = call.unary(endpoint, check.timeout).await;
+    match &answer {
+        Ok(message) => Some(health::is_good(Ok(message))),
+        Err(CallError::Status(code)) => Some(health::is_good(Err(*code))),
+        Err(CallError::Unanswered(error)) => owed(endpoint, error),
+        Err(CallError::Leaving) => None,
+    }
+}
+
+/// The status of the answer; `Some(None)` if there was none, `None` if nothing was asked.
+async fn ask_http(
+    backend: &Backend,
+    endpoint: &Arc<Endpoint>,
+    check: &HealthCheck,
+    authority: Authority,
+    path: PathAndQuery,
+) -> Option<Option<u16>> {
+    let cluster = backend.transport();
+    let wanted = cluster.used().or_else(|| cluster.wanted(false))?;
+    // Where there are clients of both, an endpoint may serve those of HTTP/1.1 alone.
+    let lacks = wanted == Wanted::Http2 && cluster.serves_http1() && pool::refuses_http2(endpoint);
+    let question = Question {
+        wanted: if lacks { Wanted::Http1 } else { wanted },
+        authority,
+        method: Method::GET,
+        path,
+        headers: HeaderMap::new(),
+        body: bytes::Bytes::new(),
+    };
+    let asked = async {
+        let place = aside::find(endpoint, question.wanted, after(Instant::now(), check.timeout)).await?;
+        let deadline = after(Instant::now(), check.timeout);
+        let answer = aside::ask(endpoint, &question, place, deadline).await?;
+        let status = answer.head.status.as_u16();
+        answer.discard(deadline).await;
+        Ok::<_, Unanswered>(status)
+    };
+    match asked.await {
+        Ok(status) => Some(Some(status)),
+        Err(error) => owed(endpoint, &error).map(|_| None),
+    }
+}
+
+/// What a missing answer counts as: nothing where nothing was asked, else a bad one.
+fn owed(endpoint: &Endpoint, error: &Unanswered) -> Option<bool> {
+    tracing::debug!(endpoint = %endpoint.address(), %error, "no answer to a health check");
+    match error {
+        Unanswered::NotAsked | Unanswered::Invalid(_) => None,
+        Unanswered::Failing | Unanswered::Late | Unanswered::H2(_) | Unanswered::H1(_) => Some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn the_interval_is_jittered_by_a_tenth() {
+        let mut rng = StdRng::seed_from_u64(6);
+        let draws: Vec<_> = (0..1000).map(|_| jittered(Duration::from_secs(10), &mut rng).as_secs_f64()).collect();
+        assert!(draws.iter().all(|pause| (9.0..=11.0).contains(pause)), "{draws:?}");
+        let mean = draws.iter().sum::<f64>() / 1000.0;
+        // Uniform over 2 s: its deviation is 2 / sqrt(12), that of the mean of 1000 is 0.018.
+        assert!((mean - 10.0).abs() < 5.0 * 0.0183, "{mean}");
+    }
+}
