@@ -48,7 +48,7 @@ use self::keys::Keys;
 use crate::model;
 
 /// The places of the `size` endpoints that a mesh with this `seed` uses (gRFC A68).
-pub(crate) fn subset(endpoints: &[model::Endpoint], size: usize, seed: u64) -> Vec<u32> {
+pub(crate) fn subset(endpoints: &[&model::Endpoint], size: usize, seed: u64) -> Vec<u32> {
     subsetting::choose(&keys_of(endpoints.iter().map(|endpoint| &endpoint.address)), size, seed)
 }
 

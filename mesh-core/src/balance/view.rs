@@ -141,7 +141,9 @@ impl<T> Picker<T> {
                 sight.idle.extend(group.all().filter(|at| self.at(*at).state() == State::Idle));
                 parts[index].available = parts[index].total;
             }
-            seen.open |= !sight.idle.is_empty() || sight.connecting > 0;
+            let connecting = |at: u32| self.at(at).state() == State::Connecting;
+            let connects = tiers[tier].groups.clone().any(|index| self.tiers.groups[index].all().any(connecting));
+            seen.open |= !sight.idle.is_empty() || connects;
         }
         if loads.iter().all(|load| *load == 0) {
             // Nobody is well: the first that is there at all or, if none is, that can be connected.

@@ -51,7 +51,8 @@ pub struct Backend {
     pub load_balancer: LoadBalancer,
     /// How requests are divided among localities and priorities.
     pub localities: LocalityPolicy,
-    /// How many of the endpoints this mesh uses; the same ones as long as they are there (gRFC A68). `None`: all.
+    /// How many of the endpoints of a priority this mesh uses, and of each [part](super::WeightedBackend::subset) that
+    /// routes name; the same ones as long as they are there and may be picked (gRFC A68). `None`: all.
     pub subset_size: Option<NonZeroU32>,
     /// How an endpoint that just became ready comes up to its full share. `None`: at once.
     pub slow_start: Option<SlowStart>,

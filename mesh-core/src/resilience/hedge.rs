@@ -66,6 +66,8 @@ pub struct Hedge {
     not_before: Option<Instant>,
     stopped: bool,
     resends: Resends,
+    /// Whether the next attempt was put off before.
+    is_put_off: bool,
 }
 
 impl Hedge {
@@ -83,6 +85,7 @@ impl Hedge {
             next: None,
             not_before: None,
             stopped: false,
+            is_put_off: false,
             resends: Resends::default(),
         })
     }
@@ -107,6 +110,16 @@ impl Hedge {
         self.running += 1;
         self.not_before = None;
         self.next = now.checked_add(policy.delay);
+    }
+
+    /// Nothing is under way and the budget has no place: the next attempt is due at `until` instead. Once only; returns
+    /// whether it is.
+    pub fn put_off(&mut self, until: Instant) -> bool {
+        let first = !std::mem::replace(&mut self.is_put_off, true);
+        if first {
+            self.next = Some(until);
+        }
+        first
     }
 
     /// No further attempt is due: throttle or budget do not allow it, the body cannot be sent from its beginning any

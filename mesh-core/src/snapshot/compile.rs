@@ -3,11 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Backend, BackendState, Route, Snapshot, Split, Target, Transport, VirtualHost};
-use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order, subset};
-use crate::matching::{HostTable, RouteTable};
-use crate::model::{self, Address, BackendId, LoadBalancer, Metadata, Place, RouteAction, RoutePolicy};
-use crate::resilience::throttle::Throttle;
+use super::hosts::{host_table, named, same_hosts, virtual_host};
+use super::members::{Again, again, chosen, holds, subsets};
+use super::{Backend, BackendState, Snapshot, Transport, VirtualHost};
+use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order};
+use crate::model::{self, Address, BackendId, LoadBalancer, Metadata, Place};
 
 /// Makes snapshots.
 pub struct Compiler<T: Transport> {
@@ -221,7 +221,7 @@ impl<T: Transport> Compiler<T> {
             None => Arc::new(self.transport.backend(config, old.map(|old| &old.transport))?),
         };
         let state = old.map_or_else(|| Arc::new(BackendState::new(now, rng.next_u64())), |old| Arc::clone(&old.state));
-        let chosen = chosen(config, state.seed);
+        let chosen = chosen(config, making.subsets, state.seed);
         let old_endpoints = reusable.map_or(&[][..], |old| old.picker.endpoints());
         let make = |address: &Address| {
             let slot = self.transport.endpoint(&transport, address);
@@ -284,77 +284,6 @@ impl<T: Transport> Making<'_, T> {
     }
 }
 
-/// The parts of backends that routes name.
-fn subsets(config: &model::Config) -> HashMap<&BackendId, Vec<Arc<Metadata>>> {
-    let mut subsets = HashMap::<_, Vec<Arc<Metadata>>>::new();
-    let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
-    for route in routes {
-        let RouteAction::Forward(forward) = &route.action else { continue };
-        for weighted in &forward.backends {
-            if let Some(subset) = &weighted.subset {
-                let known = subsets.entry(&weighted.backend).or_default();
-                if !known.contains(subset) {
-                    known.push(Arc::clone(subset));
-                }
-            }
-        }
-    }
-    subsets
-}
-
-/// Whether the metadata of `endpoint` holds all of `subset`.
-fn holds(endpoint: &model::Endpoint, subset: &Metadata) -> bool {
-    let has = |(name, value)| endpoint.metadata.as_ref().and_then(|metadata| metadata.get(name)) == Some(value);
-    subset.iter().all(has)
-}
-
-/// The endpoints that are used.
-fn chosen(config: &model::Backend, seed: u64) -> Vec<&model::Endpoint> {
-    match config.subset_size {
-        Some(size) if size.get() as usize >= config.endpoints.len() => config.endpoints.iter().collect(),
-        Some(size) => {
-            let places = subset(&config.endpoints, size.get() as usize, seed);
-            places.into_iter().map(|place| &config.endpoints[place as usize]).collect()
-        }
-        None => config.endpoints.iter().collect(),
-    }
-}
-
-/// The endpoints for `configs`, those of `old` that have their addresses and new ones, and what is left of `old`. Mostly
-/// few differ, and mostly they come in the same order.
-fn again<T>(
-    configs: &[&model::Endpoint],
-    old: &[Arc<Endpoint<T>>],
-    make: impl Fn(&Address) -> Arc<Endpoint<T>>,
-) -> Again<T> {
-    let mut stay = vec![false; old.len()];
-    // Where it was, counted from the beginning or from the end: one that is put in or taken out moves half of them.
-    let in_place = |(place, config): (usize, &&model::Endpoint)| {
-        let places = [Some(place), (place + old.len()).checked_sub(configs.len())];
-        places.into_iter().flatten().find(|at| old.get(*at).is_some_and(|old| *old.address() == config.address))
-    };
-    let mut found: Vec<Option<usize>> = configs.iter().enumerate().map(in_place).collect();
-    found.iter().flatten().for_each(|at| stay[*at] = true);
-    let moved: HashMap<&Address, usize> =
-        (0..old.len()).filter(|at| !stay[*at]).map(|at| (old[at].address(), at)).collect();
-    for (config, found) in configs.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-        *found = moved.get(&config.address).copied();
-        found.iter().for_each(|at| stay[*at] = true);
-    }
-    let endpoint = |(config, found): (&&model::Endpoint, Option<usize>)| {
-        found.map_or_else(|| make(&config.address), |at| Arc::clone(&old[at]))
-    };
-    let endpoints = configs.iter().zip(found).map(endpoint).collect();
-    let gone = old.iter().zip(stay).filter(|(_, stays)| !stays).map(|(old, _)| Arc::clone(old)).collect();
-    Again { endpoints, gone }
-}
-
-/// The endpoints of a list, and those of the list before that are not among them.
-struct Again<T> {
-    endpoints: Vec<Arc<Endpoint<T>>>,
-    gone: Vec<Arc<Endpoint<T>>>,
-}
-
 /// Where each backend lives: where it lived before, or in a place that is free.
 fn indices<T: Transport>(previous: &Snapshot<T>, config: &model::Config) -> Arc<HashMap<BackendId, u32>> {
     let old = &previous.indices;
@@ -382,104 +311,4 @@ fn same_connections(old: &model::Backend, new: &model::Backend) -> bool {
         && old.tls == new.tls
         && old.connect_timeout == new.connect_timeout
         && old.connect_backoff == new.connect_backoff
-}
-
-fn virtual_host<E: std::error::Error>(
-    config: &Arc<model::VirtualHost>,
-    old: Option<&Arc<VirtualHost>>,
-    indices: &HashMap<BackendId, u32>,
-    touched: &mut Vec<u32>,
-) -> Result<Arc<VirtualHost>, CompileError<E>> {
-    if let Some(old) = old
-        && (Arc::ptr_eq(&old.config, config) || old.config == *config)
-        && old.targets().all(|target| target.index == indices.get(&target.backend).copied())
-    {
-        return Ok(Arc::clone(old));
-    }
-    let mut routes = Vec::with_capacity(config.routes.len());
-    for (number, route) in config.routes.iter().enumerate() {
-        let action = match &route.action {
-            RouteAction::Forward(forward) => Action::Forward(split(forward, indices).map_err(|sum| {
-                let route =
-                    route.name.as_ref().map_or_else(|| format!("route #{number}"), |name| format!("route `{name}`"));
-                CompileError::Weights { virtual_host: Arc::clone(&config.name), route, sum }
-            })?),
-            RouteAction::Unsupported(what) => Action::Unsupported(Arc::clone(what)),
-        };
-        routes.push(Route { name: route.name.clone(), action });
-    }
-    let throttle = config.retry_throttling.as_ref().map(|throttling| {
-        let kept = old.and_then(|old| old.throttle.clone());
-        kept.unwrap_or_else(|| Arc::new(Throttle::new(throttling)))
-    });
-    let new = VirtualHost { config: Arc::clone(config), table: RouteTable::new(&config.routes), routes, throttle };
-    let used = |index: &u32| old.is_some_and(|old| old.targets().any(|target| target.index == Some(*index)));
-    touched.extend(new.targets().filter_map(|target| target.index).filter(|index| !used(index)));
-    Ok(Arc::new(new))
-}
-
-impl VirtualHost {
-    /// Every backend some route may draw.
-    pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        let splits = self.routes.iter().filter_map(|route| match &route.action {
-            Action::Forward(split) => Some(split),
-            Action::Unsupported(_) => None,
-        });
-        splits.flat_map(|split| split.targets.iter())
-    }
-}
-
-/// Compiles the backends of a route; the error is a sum of weights that cannot be drawn from.
-fn split(forward: &model::Forward, indices: &HashMap<BackendId, u32>) -> Result<Split, u64> {
-    let route_policy = Arc::new(forward.policy.clone());
-    let mut targets = Vec::with_capacity(forward.backends.len());
-    let mut bounds = Vec::with_capacity(forward.backends.len());
-    let mut sum = 0_u64;
-    for weighted in forward.backends.iter().filter(|weighted| weighted.weight > 0) {
-        sum += u64::from(weighted.weight);
-        let over = &weighted.policy;
-        let policy = if *over == model::PolicyOverride::default() {
-            Arc::clone(&route_policy)
-        } else {
-            Arc::new(RoutePolicy {
-                timeout: over.timeout.unwrap_or(forward.policy.timeout),
-                retry: over.retry.clone().unwrap_or_else(|| forward.policy.retry.clone()),
-                hedge: over.hedge.clone().unwrap_or_else(|| forward.policy.hedge.clone()),
-                session: forward.policy.session.clone(),
-                hash: over.hash.clone().unwrap_or_else(|| Arc::clone(&forward.policy.hash)),
-            })
-        };
-        let index = indices.get(&weighted.backend).copied();
-        let (backend, subset) = (weighted.backend.clone(), weighted.subset.clone());
-        targets.push(Target { backend, index, weight: weighted.weight, subset, policy });
-        bounds.push(sum);
-    }
-    if sum == 0 || sum > u64::from(u32::MAX) {
-        return Err(sum);
-    }
-    Ok(Split { targets: targets.into(), bounds: bounds.into() })
-}
-
-fn same_hosts(old: &[Arc<VirtualHost>], new: &[Arc<VirtualHost>]) -> bool {
-    old.len() == new.len()
-        && old.iter().zip(new).all(|(old, new)| {
-            Arc::ptr_eq(old, new) || old.config.hosts == new.config.hosts && old.config.name == new.config.name
-        })
-}
-
-fn named(virtual_hosts: &[Arc<VirtualHost>]) -> HashMap<Arc<str>, u32> {
-    let named = (0..).zip(virtual_hosts).filter(|(_, host)| host.config.hosts.is_empty());
-    named.map(|(index, host)| (Arc::clone(host.name()), index)).collect()
-}
-
-fn host_table<E: std::error::Error>(virtual_hosts: &[Arc<VirtualHost>]) -> Result<HostTable, CompileError<E>> {
-    let patterns = virtual_hosts
-        .iter()
-        .zip(0_u32..)
-        .flat_map(|(host, index)| host.config.hosts.iter().map(move |pattern| (pattern, index)));
-    HostTable::new(patterns).map_err(|conflict| CompileError::HostConflict {
-        host: conflict.pattern.to_string(),
-        first: Arc::clone(virtual_hosts[conflict.first as usize].name()),
-        second: Arc::clone(virtual_hosts[conflict.second as usize].name()),
-    })
 }

@@ -13,6 +13,8 @@
 mod compile;
 mod describe;
 mod explain;
+mod hosts;
+mod members;
 mod route;
 #[cfg(test)]
 mod tests;

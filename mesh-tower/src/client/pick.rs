@@ -342,6 +342,11 @@ fn empty(context: &Context, backend: &Backend) -> NoPlace {
     let place = context.place();
     let none = |text| NoPlace::Refused(Error::new(ErrorKind::NoEndpoint, text));
     match &backend.config().discovery {
+        _ if context.subset.is_some() && !backend.config().endpoints.is_empty() => {
+            let subset = context.subset.as_deref().into_iter().flatten();
+            let subset: Vec<_> = subset.map(|(name, value)| format!("{name}: {value}")).collect();
+            none(format!("no endpoint of {place} that may be picked has the metadata {{{}}}", subset.join(", ")))
+        }
         _ if !backend.config().endpoints.is_empty() => {
             let text =
                 format!("no endpoint of {place} may be picked: each drains, or has a weight of 0, or its locality has");

@@ -263,3 +263,16 @@ fn once_stopped_nothing_is_due_and_the_last_failure_is_returned() {
     assert_eq!(run.end(110, End::Grpc(14, None)), Decision::GoOn);
     assert_eq!(run.end(120, End::Grpc(14, None)), Decision::GiveUp);
 }
+
+/// Nothing is under way and the budget is full: one more look later, and no more.
+#[test]
+fn an_attempt_is_put_off_once() {
+    let mut run = Run::new(true, 5, RetryOn::UNAVAILABLE);
+    run.start(0);
+    assert_eq!(run.end(10, End::Grpc(14, None)), Decision::GoOn);
+    let later = run.hedge.next_at().unwrap() + ms(25);
+    assert!(run.hedge.put_off(later));
+    assert_eq!(run.hedge.next_at(), Some(later));
+    assert!(!run.hedge.put_off(later + ms(25)));
+    assert_eq!(run.hedge.next_at(), Some(later));
+}

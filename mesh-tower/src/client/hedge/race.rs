@@ -48,6 +48,9 @@ struct Running<'a, B: HttpBody> {
     future: Flying<'a, B>,
 }
 
+/// How long a request whose attempts all failed waits for a place in the budget: the first pause of a retry.
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// Attempts that are under way at once.
 ///
 /// Whatever of them is left when it is dropped was cut off, by the deadline or by the caller.
@@ -148,6 +151,9 @@ where
                     let previous = self.story.hedge.previous_attempts();
                     self.begin_beside(Launch { previous, permit: Some(permit), ..Launch::default() });
                 }
+                // As with retries: when an endpoint dies under load, its requests fail all at once.
+                Err(Denied::Budget)
+                    if self.running.is_empty() && self.story.hedge.put_off(Instant::now().into_std() + PAUSE) => {}
                 Err(denied) => {
                     if let Denied::Budget = denied {
                         self.context.hedge_denied();
