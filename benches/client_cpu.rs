@@ -10,12 +10,15 @@ use tokio::runtime::Runtime;
 
 const CALLERS: u64 = 128;
 const ENDPOINTS: usize = 3;
+const PAIRS: usize = 7;
 
 /// Candidate and baseline.
 const COMPARISONS: &[(Contender, Contender)] = &[
     // A client against itself: what the measure is worth on this machine at this time.
     (Contender::BalanceList, Contender::BalanceList),
     (Contender::Mesh, Contender::BalanceList),
+    (Contender::MeshProtected, Contender::BalanceList),
+    (Contender::MeshProtected, Contender::Mesh),
     (Contender::MeshMeasured, Contender::BalanceList),
     (Contender::MeshMeasured, Contender::Mesh),
     (Contender::Hyper, Contender::BalanceList),
@@ -68,7 +71,7 @@ fn compare(
         Some(rpcs) => rpcs,
         None => calls_per_run(runtime, &*baseline, CALLERS)?,
     };
-    let pairs = interleave(runtime, &*baseline, &*candidate, CALLERS, rpcs, args.pairs)?;
+    let pairs = interleave(runtime, &*baseline, &*candidate, CALLERS, rpcs, args.pairs_or(PAIRS))?;
     Ok(Comparison {
         candidate: names.0.to_owned(),
         baseline: names.1.to_owned(),

@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 const WARM_UP: u64 = 1_000;
 const RPCS: u64 = 10_000;
+const ROUNDS: usize = 7;
 
 /// All against [`Contender::Channel`]; to one endpoint, as that one.
 const CANDIDATES: &[Contender] = &[
@@ -42,11 +43,11 @@ struct Row {
 
 fn main() -> Result<()> {
     let args = Args::from_env()?;
+    let rounds = args.pairs_or(ROUNDS);
     let rpcs = args.rpcs.unwrap_or(RPCS);
     let runtime = two_workers()?;
     let server = Server::spawn(env!("CARGO_BIN_EXE_greeter-server"), 1)?;
-    let title =
-        format!("latency at one caller, in us: {} rounds of {rpcs} RPCs by turns with a tonic Channel", args.pairs);
+    let title = format!("latency at one caller, in us: {rounds} rounds of {rpcs} RPCs by turns with a tonic Channel");
     let mut out = report::table(&args, &title)?;
     writeln!(
         out,
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
     )?;
     let mut rows = Vec::new();
     for candidate in CANDIDATES.iter().filter(|candidate| args.wants(candidate.name())) {
-        let row = compare(*candidate, &runtime, &server, args.pairs, rpcs)?;
+        let row = compare(*candidate, &runtime, &server, rounds, rpcs)?;
         writeln!(
             out,
             "{:>32} {:>8.1} {:>8.1} {:>11.1} {:>10.1} {:>+10.1} {:>+10.1}",

@@ -3,22 +3,16 @@
 use crate::Result;
 
 /// `cargo bench -p benches --bench NAME -- [--pairs N] [--rpcs N] [--only TEXT] [--json]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Args {
-    /// How many pairs of runs count, after one that does not. Default 7.
-    pub pairs: usize,
+    /// How many pairs of runs, or rounds, count. Default: see [`Args::pairs_or`].
+    pub pairs: Option<usize>,
     /// How many RPCs a run has. Default: what takes about 1.5 s.
     pub rpcs: Option<u64>,
     /// Only comparisons whose title holds this text.
     pub only: Option<String>,
     /// Whether the result is printed as one JSON object in place of tables.
     pub json: bool,
-}
-
-impl Default for Args {
-    fn default() -> Self {
-        Self { pairs: 7, rpcs: None, only: None, json: false }
-    }
 }
 
 impl Args {
@@ -40,7 +34,7 @@ impl Args {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
-                "--pairs" => args.pairs = usize::try_from(positive(&word, &value()?)?)?,
+                "--pairs" => args.pairs = Some(usize::try_from(positive(&word, &value()?)?)?),
                 "--rpcs" => args.rpcs = Some(positive(&word, &value()?)?),
                 "--only" => args.only = Some(value()?),
                 "--json" => args.json = true,
@@ -50,6 +44,11 @@ impl Args {
             }
         }
         Ok(args)
+    }
+
+    /// How many pairs or rounds count where `default` do if nobody says otherwise.
+    pub fn pairs_or(&self, default: usize) -> usize {
+        self.pairs.unwrap_or(default)
     }
 
     /// Whether a comparison of this title was asked for.
@@ -75,7 +74,7 @@ mod tests {
 
     #[test]
     fn reads_every_argument() {
-        let expected = Args { pairs: 9, rpcs: Some(500), only: Some("xds".to_owned()), json: true };
+        let expected = Args { pairs: Some(9), rpcs: Some(500), only: Some("xds".to_owned()), json: true };
         assert_eq!(parse("--pairs 9 --rpcs 500 --only xds --json --bench").unwrap(), expected);
         assert_eq!(parse("").unwrap(), Args::default());
     }

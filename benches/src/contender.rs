@@ -3,6 +3,8 @@
 use tokio::runtime::Runtime;
 
 use crate::Result;
+#[cfg(feature = "peers")]
+use crate::client::{SERVICE, xds};
 use crate::client::{hyper, hyper_util, mesh, tonic};
 use crate::measure::{Candidate, candidate};
 use crate::server::Server;
@@ -82,13 +84,13 @@ impl Contender {
                 Self::Channel => {
                     candidate(name, tonic::channel(*endpoints.first().ok_or("the server has no endpoint")?).await?)
                 }
-                Self::BalanceList => candidate(name, tonic::balance_list(endpoints)?),
+                Self::BalanceList => candidate(name, tonic::balance_list(endpoints, None)?),
                 Self::Hyper => candidate(name, hyper::generated(endpoints).await?),
                 Self::HyperRaw => candidate(name, hyper::raw_grpc(endpoints).await?),
                 #[cfg(feature = "peers")]
                 Self::TonicXds => {
                     let control_plane = server.control_plane().ok_or("the server has no control plane")?;
-                    candidate(name, crate::client::xds::channel(control_plane)?)
+                    candidate(name, xds::channel(control_plane, SERVICE)?)
                 }
                 Self::MeshHttp1 => candidate(name, mesh::http1(endpoints).await?),
                 Self::HyperUtilHttp1 => candidate(name, hyper_util::http1(endpoints)?),

@@ -9,6 +9,8 @@ pub mod contender;
 pub mod measure;
 pub mod micro;
 pub mod model;
+pub mod open_loop;
+pub mod plot;
 pub mod report;
 pub mod server;
 

@@ -44,9 +44,10 @@ pub fn config_text(endpoints: &[SocketAddr], protocol: &str) -> String {
 /// The same with all that protects a backend: outlier detection by every rule, limits, and localities with priorities.
 fn protected_text(endpoints: &[SocketAddr]) -> String {
     let (near, far) = endpoints.split_at(endpoints.len().div_ceil(2));
-    let place = |name: &str, weight: u32, endpoints: &[SocketAddr]| match endpoints {
-        [] => String::new(),
-        _ => format!(
+    // Weights by which every endpoint gets as much as without localities.
+    let place = |name: &str, endpoints: &[SocketAddr]| match endpoints.len() {
+        0 => String::new(),
+        weight => format!(
             "
           - {{ region: eu, zone: {name}, weight: {weight}, endpoints: {endpoints:?} }}"
         ),
@@ -63,8 +64,8 @@ fn protected_text(endpoints: &[SocketAddr]) -> String {
           failure_percentage: {{}}
         circuit_breaker: {{ max_requests: 1024, max_pending_requests: 1024, max_connections: 1024, max_retries: 3 }}
 ",
-        place("a", 1, near),
-        place("b", 3, far)
+        place("a", near),
+        place("b", far)
     );
     text.replace(&one_list, &protection)
 }
@@ -87,6 +88,34 @@ async fn mesh(endpoints: &[SocketAddr], protocol: &str) -> Result<Mesh> {
 /// If the mesh refuses its configuration.
 pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
+}
+
+/// The mesh's gRPC channel with outlier detection as it is when switched on, and with the policies of these names in the
+/// file: a balancer and, if any, a retry policy.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn grpc_in_adversity(endpoints: &[SocketAddr], balancer: &str, retry: Option<&str>) -> Result<MeshGrpc> {
+    let retry = retry.map(|retry| format!("        retry: {retry}\n")).unwrap_or_default();
+    let config = format!(
+        "services:
+  {SERVICE}:
+    routes:
+      - matches: [{{ path: {{ prefix: {METHOD_PREFIX} }} }}]
+        backends: [{{ name: all }}]
+{retry}    backends:
+      all:
+        endpoints: {endpoints:?}
+        protocol: http2
+        load_balancer: {balancer}
+        outlier_detection: {{}}
+"
+    );
+    grpc_of(config).await
+}
+
+async fn grpc_of(config: String) -> Result<MeshGrpc> {
+    Ok(Greeter::new(Mesh::builder().text(config).build().await?.channel(SERVICE)?))
 }
 
 /// The generated client over a mesh channel that is measured: metrics by the SDK, collected every second, and a share of

@@ -34,6 +34,8 @@ use crate::{Error, Result};
 
 /// The name of the service, for the clients that know one.
 pub const SERVICE: &str = "greeter";
+/// The name under which the control plane tells of the same service without a retry policy.
+pub const SERVICE_WITHOUT_RETRIES: &str = "greeter-without-retries";
 /// The path prefix of the route that the clients with routes have.
 pub const METHOD_PREFIX: &str = "/greeter.v1.Greeter/";
 /// How often the clients with a retry policy would retry a call that ends as UNAVAILABLE.

@@ -1,6 +1,7 @@
 //! tonic's own channel.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
@@ -15,12 +16,20 @@ pub async fn channel(endpoint: SocketAddr) -> Result<Greeter<Channel>> {
     Ok(Greeter::new(to(endpoint)?.connect().await?))
 }
 
-/// A `Channel::balance_list`, which connects to all endpoints on its first call.
+/// A `Channel::balance_list`, which connects to all endpoints on its first call. It gives up each call after `timeout`,
+/// if there is one.
 ///
 /// # Errors
 /// If an address is no address.
-pub fn balance_list(endpoints: &[SocketAddr]) -> Result<Greeter<Channel>> {
-    let endpoints: Vec<Endpoint> = endpoints.iter().map(|endpoint| to(*endpoint)).collect::<Result<_>>()?;
+pub fn balance_list(endpoints: &[SocketAddr], timeout: Option<Duration>) -> Result<Greeter<Channel>> {
+    let endpoint = |address: &SocketAddr| {
+        let endpoint = to(*address)?;
+        Ok(match timeout {
+            Some(timeout) => endpoint.timeout(timeout),
+            None => endpoint,
+        })
+    };
+    let endpoints: Vec<Endpoint> = endpoints.iter().map(endpoint).collect::<Result<_>>()?;
     Ok(Greeter::new(Channel::balance_list(endpoints.into_iter())))
 }
 

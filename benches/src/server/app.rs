@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use examples::greeter::greeter_server::{Greeter, GreeterServer};
@@ -13,6 +14,8 @@ use tonic::codegen::Service;
 use tonic::codegen::tokio_stream::Empty;
 use tonic::{Status, Streaming};
 
+use super::manner::Conduct;
+
 /// Answers `greeter.v1.Greeter/SayHello` and, on every path that is no gRPC method it knows, HTTP with five bytes.
 #[derive(Clone)]
 pub(super) struct App {
@@ -22,9 +25,9 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(conduct: Arc<Conduct>) -> Self {
         Self {
-            greeter: GreeterServer::new(Hello),
+            greeter: GreeterServer::new(Hello(conduct)),
             #[cfg(feature = "peers")]
             control_plane: None,
         }
@@ -32,7 +35,7 @@ impl App {
 
     #[cfg(feature = "peers")]
     pub(super) fn with_control_plane(endpoints: &[std::net::SocketAddr]) -> Self {
-        Self { control_plane: Some(super::control_plane::control_plane(endpoints)), ..Self::new() }
+        Self { control_plane: Some(super::control_plane::control_plane(endpoints)), ..Self::new(Arc::default()) }
     }
 }
 
@@ -55,12 +58,13 @@ impl hyper::service::Service<Request<Incoming>> for App {
     }
 }
 
-/// A greeter as cheap as can be, so that the machine is left to the client.
-struct Hello;
+/// A greeter as cheap as can be, so that the machine is left to the client, unless it is told to take its time.
+struct Hello(Arc<Conduct>);
 
 #[tonic::async_trait]
 impl Greeter for Hello {
     async fn say_hello(&self, request: tonic::Request<HelloRequest>) -> Result<tonic::Response<HelloReply>, Status> {
+        self.0.serve().await?;
         let HelloRequest { name, .. } = request.into_inner();
         Ok(tonic::Response::new(HelloReply { message: name, served_by: String::new() }))
     }

@@ -1,12 +1,12 @@
-//! The least xDS control plane that tells a client what the mesh's configuration file tells ours: one route with a
-//! retry policy to one cluster of all endpoints.
+//! The least xDS control plane that tells a client what the mesh's configuration file tells ours: one route to one
+//! cluster of all endpoints, with a retry policy for the one service, without for the other.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::cluster::v3::{Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress};
@@ -27,13 +27,13 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use envoy_types::pb::google::protobuf::{Any, UInt32Value};
+use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value};
 use prost::Message;
 use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::client::{METHOD_PREFIX, RETRIES, SERVICE};
+use crate::client::{METHOD_PREFIX, RETRIES, SERVICE, SERVICE_WITHOUT_RETRIES};
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -44,13 +44,18 @@ const HTTP_CONNECTION_MANAGER: &str =
 pub(super) type ControlPlane = AggregatedDiscoveryServiceServer<Ads>;
 
 pub(super) fn control_plane(endpoints: &[SocketAddr]) -> ControlPlane {
-    let resources = [any(LISTENER, &listener()), any(CLUSTER, &cluster()), any(ENDPOINTS, &assignment(endpoints))];
+    let resources = [
+        (SERVICE, any(LISTENER, &listener(SERVICE, Some(retries())))),
+        (SERVICE_WITHOUT_RETRIES, any(LISTENER, &listener(SERVICE_WITHOUT_RETRIES, None))),
+        (SERVICE, any(CLUSTER, &cluster())),
+        (SERVICE, any(ENDPOINTS, &assignment(endpoints))),
+    ];
     AggregatedDiscoveryServiceServer::new(Ads { resources: resources.into() })
 }
 
-/// Sends the one resource of a type to whoever asks for that type.
+/// Sends what it has of a type and a name to whoever asks for that.
 pub(super) struct Ads {
-    resources: Arc<[Any]>,
+    resources: Arc<[(&'static str, Any)]>,
 }
 
 #[tonic::async_trait]
@@ -71,10 +76,13 @@ impl AggregatedDiscoveryService for Ads {
                 if answered.get(&type_url) == Some(&resource_names) {
                     continue;
                 }
+                let wanted = |(name, any): &&(&str, Any)| {
+                    any.type_url == type_url && resource_names.iter().any(|wanted| wanted == name)
+                };
                 let response = DiscoveryResponse {
                     version_info: "1".to_owned(),
                     nonce: "1".to_owned(),
-                    resources: resources.iter().filter(|any| any.type_url == type_url).cloned().collect(),
+                    resources: resources.iter().filter(wanted).map(|(_, any)| any.clone()).collect(),
                     type_url: type_url.clone(),
                     ..Default::default()
                 };
@@ -101,7 +109,15 @@ fn any(type_url: &str, message: &impl Message) -> Any {
     Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
 }
 
-fn listener() -> Listener {
+fn retries() -> RetryPolicy {
+    RetryPolicy {
+        retry_on: "unavailable".to_owned(),
+        num_retries: Some(UInt32Value { value: RETRIES }),
+        ..Default::default()
+    }
+}
+
+fn listener(service: &str, retry_policy: Option<RetryPolicy>) -> Listener {
     let route = Route {
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix(METHOD_PREFIX.to_owned())),
@@ -109,20 +125,16 @@ fn listener() -> Listener {
         }),
         action: Some(Action::Route(RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(SERVICE.to_owned())),
-            retry_policy: Some(RetryPolicy {
-                retry_on: "unavailable".to_owned(),
-                num_retries: Some(UInt32Value { value: RETRIES }),
-                ..Default::default()
-            }),
+            retry_policy,
             ..Default::default()
         })),
         ..Default::default()
     };
     let routes = RouteConfiguration {
-        name: SERVICE.to_owned(),
+        name: service.to_owned(),
         virtual_hosts: vec![VirtualHost {
-            name: SERVICE.to_owned(),
-            domains: vec![SERVICE.to_owned()],
+            name: service.to_owned(),
+            domains: vec![service.to_owned()],
             routes: vec![route],
             ..Default::default()
         }],
@@ -131,16 +143,26 @@ fn listener() -> Listener {
     let manager =
         HttpConnectionManager { route_specifier: Some(RouteSpecifier::RouteConfig(routes)), ..Default::default() };
     Listener {
-        name: SERVICE.to_owned(),
+        name: service.to_owned(),
         api_listener: Some(ApiListener { api_listener: Some(any(HTTP_CONNECTION_MANAGER, &manager)) }),
         ..Default::default()
     }
 }
 
+/// With outlier detection as sharp as gRPC has it (gRFC A50), for whoever reads it: tonic-xds 0.1.0-alpha.4 does not.
 fn cluster() -> Cluster {
+    let outlier_detection = OutlierDetection {
+        interval: Some(Duration { seconds: 1, nanos: 0 }),
+        failure_percentage_threshold: Some(UInt32Value { value: 85 }),
+        enforcing_failure_percentage: Some(UInt32Value { value: 100 }),
+        failure_percentage_minimum_hosts: Some(UInt32Value { value: 3 }),
+        failure_percentage_request_volume: Some(UInt32Value { value: 10 }),
+        ..Default::default()
+    };
     Cluster {
         name: SERVICE.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        outlier_detection: Some(outlier_detection),
         ..Default::default()
     }
 }

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::Listening;
+use super::manner::{Manner, Order};
 use crate::Result;
 
 /// A server process; it ends when this is dropped, or with the process that holds it.
@@ -46,7 +47,20 @@ impl Server {
     /// # Errors
     /// If the process has ended.
     pub fn connections(&mut self) -> Result<u64> {
-        self.stdin.write_all(b"\n")?;
+        self.ask("")
+    }
+
+    /// Has the endpoint at this place answer so from now on; it does when this returns.
+    ///
+    /// # Errors
+    /// If there is none at this place, or the process has ended.
+    pub fn tell(&mut self, endpoint: usize, manner: Manner) -> Result<()> {
+        self.ask(&serde_json::to_string(&Order { endpoint, manner })?)?;
+        Ok(())
+    }
+
+    fn ask(&mut self, line: &str) -> Result<u64> {
+        writeln!(self.stdin, "{line}")?;
         self.stdin.flush()?;
         Ok(self.read_line()?.trim().parse()?)
     }

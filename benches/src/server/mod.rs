@@ -6,6 +6,8 @@
 //!   endpoints, control_plane ◀── stdout: a line of JSON ── {"endpoints": [..], "control_plane": ..}
 //!   connections() ── stdin: an empty line ────────────▶
 //!                 ◀── stdout: a number ──────────────── connections accepted so far
+//!   tell(endpoint, manner) ── stdin: a line of JSON ──▶ answers so from now on
+//!                 ◀── stdout: a number ──────────────── as above
 //!   drop ── stdin: end of file ───────────────────────▶ exits
 //! ```
 
@@ -13,6 +15,7 @@ mod app;
 #[cfg(feature = "peers")]
 mod control_plane;
 mod handle;
+mod manner;
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,9 +28,11 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use self::manner::{Conduct, Order};
 use crate::Result;
 
 pub use handle::Server;
+pub use manner::{Manner, WORKERS};
 
 /// The most connections a port has open at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -48,25 +53,30 @@ pub fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
 
     let accepted = Arc::new(AtomicU64::new(0));
-    let listening = runtime.block_on(listen(ports, &accepted))?;
+    let conducts: Vec<_> = (0..ports).map(|_| Arc::<Conduct>::default()).collect();
+    let listening = runtime.block_on(listen(&conducts, &accepted))?;
 
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(&listening)?)?;
     out.flush()?;
     for line in std::io::stdin().lock().lines() {
-        line?;
+        let line = line?;
+        if !line.is_empty() {
+            let Order { endpoint, manner } = serde_json::from_str(&line)?;
+            conducts.get(endpoint).ok_or("no such endpoint")?.set(manner)?;
+        }
         writeln!(out, "{}", accepted.load(Ordering::Relaxed))?;
         out.flush()?;
     }
     Ok(())
 }
 
-async fn listen(ports: usize, accepted: &Arc<AtomicU64>) -> Result<Listening> {
-    let mut endpoints = Vec::with_capacity(ports);
-    for _ in 0..ports {
+async fn listen(conducts: &[Arc<Conduct>], accepted: &Arc<AtomicU64>) -> Result<Listening> {
+    let mut endpoints = Vec::with_capacity(conducts.len());
+    for conduct in conducts {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         endpoints.push(listener.local_addr()?);
-        tokio::spawn(accept(listener, app::App::new(), Arc::clone(accepted)));
+        tokio::spawn(accept(listener, app::App::new(Arc::clone(conduct)), Arc::clone(accepted)));
     }
     let control_plane = control_plane(&endpoints).await?;
     Ok(Listening { endpoints, control_plane })
