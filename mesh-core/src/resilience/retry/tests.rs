@@ -256,7 +256,8 @@ fn re_08_pushback_sets_the_pause_or_ends_the_call() {
     let mut at_once = Request::grpc("unavailable");
     assert_eq!(at_once.head(200, &pushback("0"), true), Decision::RetryAfter(Duration::ZERO));
     let mut long = Request::grpc("unavailable");
-    assert_eq!(long.head(200, &pushback("60000"), true), Decision::RetryAfter(Duration::from_secs(60)));
+    assert_eq!(long.head(200, &pushback("30000"), true), Decision::RetryAfter(Duration::from_secs(30)));
+    assert_eq!(long.head(200, &pushback("30001"), true), Decision::Return, "nobody is kept for longer");
     for value in ["-1", "abc", ""] {
         assert_eq!(Request::grpc("unavailable").head(200, &pushback(value), true), Decision::Return, "{value:?}");
     }

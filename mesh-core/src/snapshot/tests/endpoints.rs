@@ -221,3 +221,43 @@ proptest! {
         }
     }
 }
+
+/// Pick first would stay with what it may not pick, and connect nothing else.
+#[test]
+fn pick_first_has_only_what_it_may_pick() {
+    let pick_first = |backend: &mut BackendConfig| backend.load_balancer = LoadBalancer::PickFirst { shuffle: false };
+    let mut mesh = Mesh::new(&config([1, 2, 3, 4], pick_first));
+    connect(&mesh.endpoints()[..1]);
+    let update = mesh.apply(&config([1, 2, 3, 4], |backend| {
+        pick_first(backend);
+        backend.endpoints[0].health = Health::Draining;
+        backend.endpoints[1].health = Health::Unhealthy;
+        backend.endpoints[2].weight = 0;
+    }));
+    assert_eq!(mesh.ports(), [4]);
+    assert_eq!(update.removed.len(), 3, "their connections drain");
+}
+
+/// LB-08: what cannot serve takes no place of a subset; each priority, and each part that a route names, has its own.
+#[test]
+fn lb_08_a_subset_is_one_of_what_may_be_picked() {
+    for _ in 0..20 {
+        let size = |backend: &mut BackendConfig| backend.subset_size = NonZeroU32::new(1);
+        let mesh = Mesh::new(&config([1, 2, 3, 4], |backend| {
+            size(backend);
+            backend.endpoints[0].health = Health::Draining;
+            backend.endpoints[1].health = Health::Unhealthy;
+            backend.endpoints[2].weight = 0;
+        }));
+        assert_eq!(mesh.ports(), [4]);
+        let mesh = Mesh::new(&config(1..=20, |backend| {
+            size(backend);
+            let mut second = Locality::new(Place::new("eu", "b", ""));
+            second.priority = 1;
+            let second = Arc::new(second);
+            backend.endpoints[10..].iter_mut().for_each(|endpoint| endpoint.locality = Some(Arc::clone(&second)));
+        }));
+        let ports = mesh.ports();
+        assert!(ports.len() == 2 && ports[0] <= 10 && ports[1] > 10, "{ports:?}");
+    }
+}

@@ -112,3 +112,22 @@ fn a_request_that_the_old_view_fails_waits_for_the_look() {
         assert_eq!(waiting.join().unwrap(), "ready");
     });
 }
+
+/// A view of very many endpoints may be older than their last change: whoever finds no room by it is told when to ask
+/// again.
+#[test]
+fn a_stale_view_of_many_endpoints_is_asked_again() {
+    let mut states = vec![State::Idle; 1_001];
+    states[0] = State::Ready;
+    let mut kit = Kit::new(LoadBalancer::RoundRobin, &states);
+    let picker = kit.picker();
+    let busy = Arc::clone(&kit.endpoints[0]);
+    assert!(Arc::ptr_eq(ready(picker.pick(&kit.request(), &[], &mut kit.rng)), &busy));
+    assert_eq!(picker.ask_again(), None);
+    kit.set_one(1, State::Ready);
+    let tried = [Arc::clone(&busy)];
+    assert!(Arc::ptr_eq(ready(picker.pick(&kit.request(), &tried, &mut kit.rng)), &busy), "by the old view");
+    let at = picker.ask_again().expect("the view is old");
+    kit.pass(at.saturating_duration_since(kit.now));
+    assert!(Arc::ptr_eq(ready(picker.pick(&kit.request(), &tried, &mut kit.rng)), &kit.endpoints[1]));
+}

@@ -89,3 +89,23 @@ fn od_09_whoever_waits_for_a_probe_returns_by_time_if_the_policy_says_so() {
     assert_eq!(backend.sweep(), [], "it is being probed");
     assert_eq!(backend.conclude(0, Outcome::Success), Some(EjectionChange::Returned));
 }
+
+/// OD-09: a probe that goes on for longer than an ejection is no verdict; another request may be one.
+#[test]
+fn od_09_a_probe_that_takes_too_long_is_handed_on() {
+    let mut backend = half_open();
+    assert!(backend.records[0].try_probe());
+    let begun = backend.now;
+    let changes = loop {
+        let changes = backend.sweep();
+        if !changes.is_empty() {
+            break changes;
+        }
+        assert!(backend.now < begun + 3 * backend.policy.base_ejection_time, "it is handed on some time");
+        assert_eq!(backend.standing(0), Standing::Probing);
+    };
+    assert!(backend.now >= begun + backend.policy.base_ejection_time);
+    assert_eq!(changes, [(0, EjectionChange::Probing)]);
+    assert_eq!(backend.conclude(0, Outcome::Success), None, "it comes too late");
+    assert!(backend.records[0].try_probe());
+}
