@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use mesh_tower::core::balance::State;
-use mesh_tower::core::model::{Address, Backend, Config, ConnectBackoff, LoadBalancer, Protocol};
+use mesh_tower::core::model::{
+    Address, Backend, Config, ConnectBackoff, Health, LoadBalancer, Locality, Place, Protocol,
+};
 use mesh_tower::testing::{Events, Seen, TestBackend, watched};
 use mesh_tower::{Connect, Connecting, ErrorKind, Io, Mesh};
 use rand::rngs::StdRng;
@@ -374,6 +376,45 @@ async fn lb_07_an_update_leaves_the_connection_alone_while_its_endpoint_stays() 
         let log = peers.until(3).await;
         assert_happened(&log, &[("192.0.2.2:80 tried", 0), ("192.0.2.3:80 tried", 0), ("192.0.2.2:80 closed", 0)]);
         finish(setting.mesh).await;
+    })
+    .await;
+}
+
+/// The connected endpoint drains, or is called unhealthy, or weighs nothing, or comes behind another priority.
+#[tokio::test(start_paused = true)]
+async fn lb_07_what_may_not_be_picked_is_left_and_priorities_are_an_order() {
+    watched(async {
+        type Change = fn(&mut Backend);
+        let changes: [(Change, &str); 4] = [
+            (|backend| backend.endpoints[0].health = Health::Draining, B),
+            (|backend| backend.endpoints[0].health = Health::Unhealthy, B),
+            (|backend| backend.endpoints[0].weight = 0, B),
+            // It stays, as long as it lasts.
+            (
+                |backend| {
+                    let mut second = Locality::new(Place::new("eu", "b", ""));
+                    second.priority = 1;
+                    backend.endpoints[0].locality = Some(Arc::new(second));
+                },
+                A,
+            ),
+        ];
+        for (change, serves) in changes {
+            let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0))]);
+            let mut setting = Setting::start(&peers, pick_first(&[A, B])).await;
+            assert_eq!(get(&setting.mesh).await.unwrap(), A);
+            let mut backend = pick_first(&[A, B]);
+            change(&mut backend);
+            setting.update(backend.clone()).await;
+            assert_eq!(get(&setting.mesh).await.unwrap(), serves);
+            finish(setting.mesh).await;
+
+            // From the beginning.
+            let peers = Peers::new(&[(A, Peer::Serves(0)), (B, Peer::Serves(0))]);
+            let setting = Setting::start(&peers, backend).await;
+            assert_eq!(get(&setting.mesh).await.unwrap(), B);
+            finish(setting.mesh).await;
+        }
     })
     .await;
 }
