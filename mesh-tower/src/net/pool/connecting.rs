@@ -51,8 +51,29 @@ pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
         }
         inner.connecting = Some(token.clone());
     }
+    let running = Running { endpoint: Arc::clone(endpoint), wanted, token: token.clone() };
     let connect = connect_loop(Arc::clone(endpoint), wanted, pause, token.clone());
-    tasks.spawn_until_stop(async move { token.run_until_cancelled(connect).await.unwrap_or_default() });
+    tasks.spawn_until_stop(async move {
+        let _running = running;
+        token.run_until_cancelled(connect).await.unwrap_or_default();
+    });
+}
+
+/// A connect loop, however it ends: an endpoint that took one for running that is gone would never connect again.
+struct Running {
+    endpoint: Arc<Endpoint>,
+    wanted: Wanted,
+    token: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let broken = self.endpoint.transport().lock().end_loop(&self.token);
+        // Code of the application may panic in it, such as its connector.
+        if broken && std::thread::panicking() {
+            run(&self.endpoint, self.wanted, Pause::Yes);
+        }
+    }
 }
 
 impl Inner {
@@ -61,6 +82,8 @@ impl Inner {
         let counts = !token.is_cancelled();
         if counts {
             self.connecting = None;
+            // It has ended, and another one may begin.
+            token.cancel();
         }
         counts
     }

@@ -26,8 +26,16 @@ const H1_SETTLE: Duration = Duration::from_millis(5);
 
 impl Inner {
     /// Whether a request waits for a connection that is not on its way.
-    fn wants_opening(&self) -> bool {
+    fn wants_opening(&mut self) -> bool {
+        self.forget_gone();
         !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING)
+    }
+
+    /// Forgets those who have given up, as far as they are first.
+    fn forget_gone(&mut self) {
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
     }
 
     /// Counts one more connection on its way, if a request waits for it and there may be one more.
@@ -145,9 +153,7 @@ async fn wait(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
         if inner.closed {
             return Err(NoLease::Lost(closed(endpoint)));
         }
-        while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            inner.waiting.pop_front();
-        }
+        inner.forget_gone();
         if inner.waiting.len() >= MAX_H1_WAITING {
             return Err(NoLease::Full(Limit::PendingRequests));
         }
@@ -277,4 +283,19 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_opened_for_those_who_gave_up() {
+        let mut inner = Inner::default();
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.push_back(sender);
+        assert!(inner.wants_opening());
+        drop(receiver);
+        assert!(!inner.wants_opening());
+    }
 }
