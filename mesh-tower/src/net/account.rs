@@ -10,7 +10,10 @@ use mesh_core::resilience::limits::Limit;
 use rand::{Rng, RngExt};
 use tokio::sync::Notify;
 
-use super::Cluster;
+use super::{Cluster, FAR};
+
+/// The least age at which a connection is replaced: less is an endless row of connections that serve nothing.
+const MIN_AGE: Duration = Duration::from_secs(1);
 
 /// How connections are kept. A change holds for those made from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,10 @@ pub(crate) struct Policy {
 
 impl Policy {
     fn of(config: &model::Backend) -> Self {
-        Self { kept: config.connections, max: config.circuit_breaker.max_connections }
+        let mut kept = config.connections;
+        kept.max_age = kept.max_age.map(|age| age.max(MIN_AGE));
+        kept.max_requests = kept.max_requests.map(|max| max.max(1));
+        Self { kept, max: config.circuit_breaker.max_connections }
     }
 }
 
@@ -91,14 +97,16 @@ impl Drop for Claim {
         account.open.fetch_sub(1, Ordering::AcqRel);
         account.told.store(false, Ordering::Relaxed);
         if account.max() < u32::MAX {
-            account.freed.notify_one();
+            // All of them look: one whose endpoint has a connection on its way has no use for the place.
+            account.freed.notify_waiters();
             self.0.queue.wake();
         }
     }
 }
 
 /// `age`, up to a tenth shorter or longer: connections that were made at once do not end at once (gRFC A9).
-pub(super) fn jittered(age: Duration, rng: &mut impl Rng) -> Duration {
+pub(crate) fn jittered(age: Duration, rng: &mut impl Rng) -> Duration {
+    let age = age.min(FAR);
     let tenth = age / 10;
     age - tenth + (tenth * 2).mul_f64(rng.random_range(0.0..=1.0))
 }
@@ -109,6 +117,22 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+
+    #[test]
+    fn any_age_can_be_jittered() {
+        let mut rng = StdRng::seed_from_u64(2);
+        assert!(jittered(Duration::MAX, &mut rng) >= FAR / 2);
+        assert_eq!(jittered(Duration::ZERO, &mut rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_would_leave_no_connection_to_use_counts_as_the_least() {
+        let mut config = model::Backend::new(model::BackendId::new("s", "b"), Vec::new());
+        config.connections.max_age = Some(Duration::ZERO);
+        config.connections.max_requests = Some(0);
+        let kept = Policy::of(&config).kept;
+        assert_eq!((kept.max_age, kept.max_requests), (Some(Duration::from_secs(1)), Some(1)));
+    }
 
     #[test]
     fn the_age_is_jittered_by_a_tenth() {
