@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_tower::core::balance::State;
-use mesh_tower::core::model::{Backend, ConnectBackoff, Protocol};
+use mesh_tower::core::model::{Address, Backend, ConnectBackoff, Protocol};
 use mesh_tower::testing::{Fault, MemoryNetwork, Seen, TestBackend, watched};
+use mesh_tower::{Connect, Connecting, Mesh};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -566,6 +567,65 @@ async fn max_connections_over_http1_keeps_nobody_who_could_go_on() {
             first.await.unwrap();
             finish(mesh).await;
         }
+    })
+    .await;
+}
+
+/// Connects over the network, except to one address as long as it hangs.
+struct Hanging(MemoryNetwork, SocketAddr, Arc<AtomicBool>);
+
+impl Connect for Hanging {
+    fn connect(&self, address: &Address) -> Connecting {
+        if self.2.load(Ordering::SeqCst) && *address == Address::Socket(self.1) {
+            return Box::pin(std::future::pending());
+        }
+        Connect::connect(&self.0, address)
+    }
+}
+
+/// A place that becomes free is not lost at an endpoint whose attempt to connect goes on.
+#[tokio::test(start_paused = true)]
+async fn max_connections_over_http1_gives_a_free_place_to_who_can_use_it() {
+    watched(async {
+        // Given three endpoints that take turns, a connection each, of which the first cannot be connected any more,
+        let network = MemoryNetwork::new();
+        let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+        let servers = ["0", "1", "2"].map(|name| held(&network, &gates, name));
+        let (addresses, hangs) = (servers.each_ref().map(TestBackend::address), Arc::new(AtomicBool::new(false)));
+        let mut backend = http1(&addresses);
+        backend.circuit_breaker.max_connections = Some(4);
+        backend.connect_timeout = Duration::from_secs(3600);
+        let connector = Hanging(network, addresses[0], Arc::clone(&hangs));
+        let mesh = Mesh::builder().config(config_of(backend)).connector(connector).build().await.unwrap();
+        let call = |path: &str| {
+            let (client, uri) = (mesh.http_client(), format!("{URI}{path}"));
+            tokio::spawn(async move { client.get(uri).await.unwrap().into_body().string().await.unwrap() })
+        };
+        let turn = || sleep(Duration::from_millis(10));
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            turns.push(call("").await.unwrap());
+        }
+        assert_eq!(servers.each_ref().map(TestBackend::connections), [1, 1, 1]);
+        hangs.store(true, Ordering::SeqCst);
+        servers[0].disconnect();
+        turn().await;
+        // with four places, two of which it takes, and with a request on each of the others and one that waits behind.
+        let mut calls = Vec::new();
+        for name in turns.iter().chain(&turns) {
+            calls.push((name, call(if name == "1" { "1" } else { "2" })));
+            turn().await;
+        }
+        // When one of those who wait gives up, and the connection it waited for ends,
+        let at = |name: &str| calls.iter().rposition(|(other, _)| *other == name).unwrap();
+        calls[at("1")].1.abort();
+        turn().await;
+        gates[0].add_permits(1);
+        turn().await;
+        // then the one who waits at the third endpoint has a connection in its place.
+        assert_eq!(servers[2].connections(), 2);
+        calls.iter().for_each(|(_, call)| call.abort());
+        finish(mesh).await;
     })
     .await;
 }
