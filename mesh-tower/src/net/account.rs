@@ -68,16 +68,26 @@ impl Account {
 }
 
 /// One connection that counts, from the attempt to make it to its end.
-pub(super) struct Claim(Arc<Cluster>);
+pub(super) struct Claim {
+    cluster: Arc<Cluster>,
+    /// Where it counts if it is above the limit.
+    beyond: Option<Arc<AtomicU32>>,
+}
 
 impl Claim {
-    /// A place for one more connection. `needed`: even above the limit, because its endpoint has none.
-    pub(super) fn new(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
-        let account = &cluster.account;
-        let max = if needed { u32::MAX } else { account.max() };
-        let count = |open: u32| (open < max).then_some(open + 1);
-        let counted = account.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, count);
-        counted.is_ok().then(|| Self(Arc::clone(cluster)))
+    /// A place for one more connection. Above the limit there is one only while its endpoint has fewer than `most` of
+    /// that kind, those that drain included; `beyond` counts them.
+    pub(super) fn new(cluster: &Arc<Cluster>, beyond: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        let open = &cluster.account.open;
+        let cluster = Arc::clone(cluster);
+        if count_below(open, cluster.account.max()) {
+            return Some(Self { cluster, beyond: None });
+        }
+        if !count_below(beyond, most) {
+            return None;
+        }
+        cluster.account.open.fetch_add(1, Ordering::AcqRel);
+        Some(Self { cluster, beyond: Some(Arc::clone(beyond)) })
     }
 
     /// Whether only an endpoint without a connection may make one. Whoever asks would have made one.
@@ -93,15 +103,25 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let account = &self.0.account;
+        let account = &self.cluster.account;
+        if let Some(beyond) = &self.beyond {
+            beyond.fetch_sub(1, Ordering::AcqRel);
+        }
         account.open.fetch_sub(1, Ordering::AcqRel);
         account.told.store(false, Ordering::Relaxed);
         if account.max() < u32::MAX {
             // All of them look: one whose endpoint has a connection on its way has no use for the place.
             account.freed.notify_waiters();
-            self.0.queue.wake();
+            self.cluster.queue.wake();
         }
     }
+}
+
+/// Counts one more, if that is below `limit`. Whoever is refused has taken nothing from others, not even for a moment:
+/// they would be refused in turn, and nobody would wake them.
+pub(super) fn count_below(count: &AtomicU32, limit: u32) -> bool {
+    let more = |count: u32| (count < limit).then(|| count + 1);
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
 }
 
 /// `age`, up to a tenth shorter or longer: connections that were made at once do not end at once (gRFC A9).

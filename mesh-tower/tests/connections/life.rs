@@ -675,3 +675,38 @@ async fn max_connections_counts_those_that_drain() {
     })
     .await;
 }
+
+/// Connections that have served all they may, and still do, are those of an endpoint that has none else.
+#[tokio::test(start_paused = true)]
+async fn max_connections_holds_where_each_serves_one_request() {
+    watched(async {
+        for (protocol, endpoints, most) in [(Protocol::Http2, 1, 3), (Protocol::Http1, 1, 3), (Protocol::Http2, 3, 5)] {
+            let network = MemoryNetwork::new();
+            let slow = || async {
+                sleep(Duration::from_secs(1)).await;
+                "done"
+            };
+            let servers: Vec<_> =
+                (0..endpoints).map(|_| TestBackend::handling(move |_| slow()).start_in(&network)).collect();
+            let mut backend = backend("b", &servers.iter().map(TestBackend::address).collect::<Vec<_>>());
+            backend.protocol = protocol;
+            backend.circuit_breaker.max_connections = Some(2);
+            backend.connections.max_requests = Some(1);
+            let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+            let mut calls = JoinSet::new();
+            for _ in 0..12 {
+                let mesh = mesh.clone();
+                calls.spawn(async move { get(&mesh).await.unwrap() });
+            }
+            let mut seen = 0;
+            while !calls.is_empty() {
+                seen = seen.max(servers.iter().map(TestBackend::open_connections).sum());
+                sleep(Duration::from_millis(10)).await;
+                while calls.try_join_next().is_some() {}
+            }
+            assert!((1..=most).contains(&seen), "{protocol:?}: {seen} connections");
+            finish(mesh).await;
+        }
+    })
+    .await;
+}

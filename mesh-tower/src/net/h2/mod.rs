@@ -30,6 +30,7 @@ pub(super) use self::driver::Leaving;
 use self::driver::limit_of;
 use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
+use super::account::count_below;
 use super::io::Stream;
 use super::pulse::{Pulse, Watched};
 use super::{Cluster, ConnectError, Room};
@@ -239,13 +240,6 @@ impl Conn {
             drained.await;
         }
     }
-}
-
-/// Counts one more, if that is below `limit`. Whoever is refused has taken nothing from others, not even for a moment:
-/// they would be refused in turn, and nobody would wake them.
-fn count_below(count: &AtomicU32, limit: u32) -> bool {
-    let more = |count: u32| (count < limit).then(|| count + 1);
-    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
 }
 
 /// A place for one request on a connection; given back when dropped.

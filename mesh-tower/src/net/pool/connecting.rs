@@ -104,14 +104,25 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
         if pool.lock().closed {
             break;
         }
-        let Some(claim) = Claim::new(&pool.cluster, pool.lacks_h2()) else {
-            let mut inner = pool.lock();
-            if pool.lacks_h2() {
-                pause = false;
-                continue;
+        let freed = pool.cluster.account.freed.notified();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        let Some(claim) = pool.claim_h2() else {
+            {
+                let mut inner = pool.lock();
+                if !pool.lacks_h2() {
+                    inner.end_loop(&token);
+                    return;
+                }
             }
-            inner.end_loop(&token);
-            return;
+            // Those of it that drain hold what there is for it.
+            Claim::is_refused(&pool.cluster);
+            tokio::select! {
+                () = freed => {}
+                () = pool.used().closed.notified() => {}
+            }
+            pause = false;
+            continue;
         };
         let error = match open(&endpoint, wanted, claim).await {
             Ok(connection) => return install(&endpoint, connection, Some(&token)),
