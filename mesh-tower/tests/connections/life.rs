@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh_tower::core::balance::State;
 use mesh_tower::core::model::{Address, Backend, ConnectBackoff, Protocol};
+use mesh_tower::core::resilience::limits::Limit;
 use mesh_tower::testing::{Fault, MemoryNetwork, Seen, TestBackend, watched};
 use mesh_tower::{Connect, Connecting, Mesh};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -333,7 +334,7 @@ async fn a_worn_connection_is_replaced_in_time() {
 }
 
 fn overflows(events: &mesh_tower::testing::Events) -> usize {
-    events.count(|seen| matches!(seen, Seen::Other(text) if text.contains("Overflow") && text.contains("Connections")))
+    events.count(|seen| matches!(seen, Seen::Overflow { limit: Limit::Connections, .. }))
 }
 
 /// Peers that allow one stream a connection and hold it until they are told.
