@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_support::{greeter, text};
@@ -17,6 +18,7 @@ use mesh_tower::core::model::{Address, Backend, DnsName, Endpoint, LoadBalancer}
 use mesh_tower::observe::{Event, Observer};
 use mesh_tower::testing::{MemoryNetwork, TestBackend, TestMesh, watched};
 use mesh_tower::{Answer, Connect, EndpointSource, ErrorKind, Found, Io, Mesh, RequestOptions, Resolve, Resolving};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -192,6 +194,54 @@ async fn rl_14_a_maker_of_balancers_that_panicks_refuses_the_update_and_nothing_
         sender.send_replace(config(two.address(), Some("first")));
         status.wait_for(|status| status.error.is_none()).await.unwrap();
         assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "two");
+        mesh.end().await;
+    })
+    .await;
+}
+
+/// Hands out streams that panic when they are read, as long as it is clumsy.
+struct Hands(MemoryNetwork, Clumsy);
+
+/// A stream that panics when it is read, if it has been given what makes it do so.
+struct Slippery(Box<dyn Io>, Clumsy);
+
+impl Connect for Hands {
+    fn connect(&self, address: &Address) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>> {
+        let (connecting, clumsy) = (Connect::connect(&self.0, address), self.1.clone());
+        Box::pin(async move { Ok(Box::new(Slippery(connecting.await?, clumsy)) as Box<dyn Io>) })
+    }
+}
+
+impl AsyncRead for Slippery {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.1.stumble();
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Slippery {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// The task that connects an endpoint may panic; another one goes on.
+#[tokio::test(start_paused = true)]
+async fn rl_14_a_stream_that_panics_as_it_is_greeted_is_followed_by_another() {
+    watched(async {
+        let network = MemoryNetwork::new();
+        let backend = TestBackend::named("found").at(http_support::nowhere()).start_in(&network);
+        let hands = Hands(network, Clumsy::new(2));
+        let mesh = TestMesh::start(Mesh::builder().text(greeter(&[backend.address()]).yaml()).connector(hands)).await;
+        assert_eq!(text(mesh.http_client().get("http://greeter/").await.unwrap()).await, "found");
         mesh.end().await;
     })
     .await;

@@ -20,9 +20,10 @@ pub struct ConnectionPolicy {
     /// HTTP/1.1 connections close after 50 s whatever it says, because common servers close them after 60 s.
     pub idle_timeout: Option<Duration>,
     /// How old a connection may become, jittered by 10 % in both directions. An HTTP/2 connection that is the only one
-    /// goes once another one is there: while none can be made it serves on. Default `None`: any age.
+    /// goes once another one is there: while none can be made it serves on. Less than 1 s counts as 1 s.
+    /// Default `None`: any age.
     pub max_age: Option<Duration>,
-    /// How many requests a connection may serve, at least 1. The next connection is made when four fifths are used up.
+    /// How many requests a connection may serve; 0 counts as 1. The next connection is made when four fifths are used up.
     /// Default `None`: any number.
     pub max_requests: Option<u32>,
     /// A backend of more endpoints than this is connected as its endpoints are picked, and not all of them at once.
@@ -73,9 +74,9 @@ impl Keepalive {
 pub struct HealthCheck {
     /// What is asked.
     pub probe: HealthProbe,
-    /// The pause between two questions, jittered by 10 %. Default 10 s.
+    /// The pause between two questions, jittered by 10 %. Less than 10 ms counts as 10 ms. Default 10 s.
     pub interval: Duration,
-    /// How long an answer may take. Default 1 s.
+    /// How long an answer may take. Less than 1 ms counts as 1 ms. Default 1 s.
     pub timeout: Duration,
     /// After so many bad answers in a row an endpoint is unhealthy. At least 1. Default 3.
     pub unhealthy_threshold: u32,

@@ -10,7 +10,10 @@ use mesh_core::resilience::limits::Limit;
 use rand::{Rng, RngExt};
 use tokio::sync::Notify;
 
-use super::Cluster;
+use super::{Cluster, FAR};
+
+/// The least age at which a connection is replaced: less is an endless row of connections that serve nothing.
+const MIN_AGE: Duration = Duration::from_secs(1);
 
 /// How connections are kept. A change holds for those made from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,10 @@ pub(crate) struct Policy {
 
 impl Policy {
     fn of(config: &model::Backend) -> Self {
-        Self { kept: config.connections, max: config.circuit_breaker.max_connections }
+        let mut kept = config.connections;
+        kept.max_age = kept.max_age.map(|age| age.max(MIN_AGE));
+        kept.max_requests = kept.max_requests.map(|max| max.max(1));
+        Self { kept, max: config.circuit_breaker.max_connections }
     }
 }
 
@@ -62,16 +68,26 @@ impl Account {
 }
 
 /// One connection that counts, from the attempt to make it to its end.
-pub(super) struct Claim(Arc<Cluster>);
+pub(super) struct Claim {
+    cluster: Arc<Cluster>,
+    /// Where it counts if it is above the limit.
+    beyond: Option<Arc<AtomicU32>>,
+}
 
 impl Claim {
-    /// A place for one more connection. `needed`: even above the limit, because its endpoint has none.
-    pub(super) fn new(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
-        let account = &cluster.account;
-        let max = if needed { u32::MAX } else { account.max() };
-        let count = |open: u32| (open < max).then_some(open + 1);
-        let counted = account.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, count);
-        counted.is_ok().then(|| Self(Arc::clone(cluster)))
+    /// A place for one more connection. Above the limit there is one only while its endpoint has fewer than `most` of
+    /// that kind, those that drain included; `beyond` counts them.
+    pub(super) fn new(cluster: &Arc<Cluster>, beyond: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+        let open = &cluster.account.open;
+        let cluster = Arc::clone(cluster);
+        if count_below(open, cluster.account.max()) {
+            return Some(Self { cluster, beyond: None });
+        }
+        if !count_below(beyond, most) {
+            return None;
+        }
+        cluster.account.open.fetch_add(1, Ordering::AcqRel);
+        Some(Self { cluster, beyond: Some(Arc::clone(beyond)) })
     }
 
     /// Whether only an endpoint without a connection may make one. Whoever asks would have made one.
@@ -87,18 +103,30 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let account = &self.0.account;
+        let account = &self.cluster.account;
+        if let Some(beyond) = &self.beyond {
+            beyond.fetch_sub(1, Ordering::AcqRel);
+        }
         account.open.fetch_sub(1, Ordering::AcqRel);
         account.told.store(false, Ordering::Relaxed);
         if account.max() < u32::MAX {
-            account.freed.notify_one();
-            self.0.queue.wake();
+            // All of them look: one whose endpoint has a connection on its way has no use for the place.
+            account.freed.notify_waiters();
+            self.cluster.queue.wake();
         }
     }
 }
 
+/// Counts one more, if that is below `limit`. Whoever is refused has taken nothing from others, not even for a moment:
+/// they would be refused in turn, and nobody would wake them.
+pub(super) fn count_below(count: &AtomicU32, limit: u32) -> bool {
+    let more = |count: u32| (count < limit).then(|| count + 1);
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+}
+
 /// `age`, up to a tenth shorter or longer: connections that were made at once do not end at once (gRFC A9).
-pub(super) fn jittered(age: Duration, rng: &mut impl Rng) -> Duration {
+pub(crate) fn jittered(age: Duration, rng: &mut impl Rng) -> Duration {
+    let age = age.min(FAR);
     let tenth = age / 10;
     age - tenth + (tenth * 2).mul_f64(rng.random_range(0.0..=1.0))
 }
@@ -109,6 +137,22 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+
+    #[test]
+    fn any_age_can_be_jittered() {
+        let mut rng = StdRng::seed_from_u64(2);
+        assert!(jittered(Duration::MAX, &mut rng) >= FAR / 2);
+        assert_eq!(jittered(Duration::ZERO, &mut rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_would_leave_no_connection_to_use_counts_as_the_least() {
+        let mut config = model::Backend::new(model::BackendId::new("s", "b"), Vec::new());
+        config.connections.max_age = Some(Duration::ZERO);
+        config.connections.max_requests = Some(0);
+        let kept = Policy::of(&config).kept;
+        assert_eq!((kept.max_age, kept.max_requests), (Some(Duration::from_secs(1)), Some(1)));
+    }
 
     #[test]
     fn the_age_is_jittered_by_a_tenth() {

@@ -9,7 +9,7 @@
 //! Every connection attempt and every connection runs on a task of its own, tracked by [`Tasks`]; a request that is
 //! cancelled never takes a connection attempt with it. A [`Pool`] is the only one to change its endpoint's state.
 
-mod account;
+pub(crate) mod account;
 pub(crate) mod aside;
 pub(crate) mod connect;
 pub(crate) mod grpc;
@@ -104,9 +104,11 @@ const GRPC: u8 = 2;
 /// Anybody, since somebody looked.
 const RECENT: u8 = 4;
 
+/// 30 years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     at + duration.min(FAR)
 }
 

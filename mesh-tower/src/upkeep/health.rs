@@ -22,17 +22,21 @@ use mesh_core::balance::State;
 use mesh_core::grpc::health;
 use mesh_core::model::{HealthCheck, HealthProbe, LoadBalancer};
 use mesh_core::resilience::health::HealthRecord;
-use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
 use super::authority_of;
 use super::rounds::{Errand, Next};
+use crate::net::account::jittered;
 use crate::net::aside::{self, Question, Unanswered};
 use crate::net::grpc::{Call, CallError};
 use crate::net::{Backend, Endpoint, Wanted, after, pool};
 
 /// That an answer was good, or what was wrong with it.
 type Verdict = Result<(), String>;
+/// The least pause between two questions.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The least time for an answer.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// The errand of asking endpoints for their health. What and how often is looked up at each visit: a change of that is
 /// no new beginning.
@@ -91,18 +95,12 @@ impl Errand for HealthChecks {
                 set(backend, endpoint, healthy, verdict.err());
             }
         }
-        Next::At(after(began, jittered(check.interval, &mut rand::rng())))
+        Next::At(after(began, jittered(check.interval.max(MIN_INTERVAL), &mut rand::rng())))
     }
 
     fn adopt(&self, backend: &Backend) {
         forgive(backend);
     }
-}
-
-/// `interval`, up to a tenth shorter or longer: what began at once does not go on so.
-fn jittered(interval: Duration, rng: &mut impl Rng) -> Duration {
-    let tenth = interval / 10;
-    interval - tenth + (tenth * 2).mul_f64(rng.random_range(0.0..=1.0))
 }
 
 /// Makes every endpoint healthy of a backend that is not checked, or not any more.
@@ -145,7 +143,7 @@ async fn ask_grpc(backend: &Backend, endpoint: &Arc<Endpoint>, check: &HealthChe
         path: health::CHECK,
         message: health::request(service),
     };
-    let answer = call.unary(endpoint, check.timeout).await;
+    let answer = call.unary(endpoint, check.timeout.max(MIN_TIMEOUT)).await;
     match &answer {
         Ok(message) => Some(health::judge(Ok(message))),
         Err(CallError::Status(code)) => Some(health::judge(Err(*code))),
@@ -174,9 +172,10 @@ async fn ask_http(
         headers: HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
+    let timeout = check.timeout.max(MIN_TIMEOUT);
     let asked = async {
-        let place = aside::find(endpoint, question.wanted, after(Instant::now(), check.timeout)).await?;
-        let deadline = after(Instant::now(), check.timeout);
+        let place = aside::find(endpoint, question.wanted, after(Instant::now(), timeout)).await?;
+        let deadline = after(Instant::now(), timeout);
         let answer = aside::ask(endpoint, &question, place, deadline).await?;
         let status = answer.head.status.as_u16();
         answer.discard(deadline).await;
@@ -195,23 +194,5 @@ fn owed(endpoint: &Endpoint, check: &HealthCheck, error: &Unanswered) -> Option<
         Unanswered::NotAsked | Unanswered::Invalid(_) => None,
         Unanswered::Late => Some(format!("no answer within {:?}", check.timeout)),
         Unanswered::Failing | Unanswered::H2(_) | Unanswered::H1(_) => Some(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    #[test]
-    fn the_interval_is_jittered_by_a_tenth() {
-        let mut rng = StdRng::seed_from_u64(6);
-        let draws: Vec<_> = (0..1000).map(|_| jittered(Duration::from_secs(10), &mut rng).as_secs_f64()).collect();
-        assert!(draws.iter().all(|pause| (9.0..=11.0).contains(pause)), "{draws:?}");
-        let mean = draws.iter().sum::<f64>() / 1000.0;
-        // Uniform over 2 s: its deviation is 2 / sqrt(12), that of the mean of 1000 is 0.018.
-        assert!((mean - 10.0).abs() < 5.0 * 0.0183, "{mean}");
     }
 }

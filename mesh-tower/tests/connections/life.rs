@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_tower::core::balance::State;
-use mesh_tower::core::model::{Backend, ConnectBackoff, Protocol};
+use mesh_tower::core::model::{Address, Backend, ConnectBackoff, Protocol};
+use mesh_tower::core::resilience::limits::Limit;
 use mesh_tower::testing::{Fault, MemoryNetwork, Seen, TestBackend, watched};
+use mesh_tower::{Connect, Connecting, Mesh};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -332,7 +334,7 @@ async fn a_worn_connection_is_replaced_in_time() {
 }
 
 fn overflows(events: &mesh_tower::testing::Events) -> usize {
-    events.count(|seen| matches!(seen, Seen::Other(text) if text.contains("Overflow") && text.contains("Connections")))
+    events.count(|seen| matches!(seen, Seen::Overflow { limit: Limit::Connections, .. }))
 }
 
 /// Peers that allow one stream a connection and hold it until they are told.
@@ -570,6 +572,65 @@ async fn max_connections_over_http1_keeps_nobody_who_could_go_on() {
     .await;
 }
 
+/// Connects over the network, except to one address as long as it hangs.
+struct Hanging(MemoryNetwork, SocketAddr, Arc<AtomicBool>);
+
+impl Connect for Hanging {
+    fn connect(&self, address: &Address) -> Connecting {
+        if self.2.load(Ordering::SeqCst) && *address == Address::Socket(self.1) {
+            return Box::pin(std::future::pending());
+        }
+        Connect::connect(&self.0, address)
+    }
+}
+
+/// A place that becomes free is not lost at an endpoint whose attempt to connect goes on.
+#[tokio::test(start_paused = true)]
+async fn max_connections_over_http1_gives_a_free_place_to_who_can_use_it() {
+    watched(async {
+        // Given three endpoints that take turns, a connection each, of which the first cannot be connected any more,
+        let network = MemoryNetwork::new();
+        let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+        let servers = ["0", "1", "2"].map(|name| held(&network, &gates, name));
+        let (addresses, hangs) = (servers.each_ref().map(TestBackend::address), Arc::new(AtomicBool::new(false)));
+        let mut backend = http1(&addresses);
+        backend.circuit_breaker.max_connections = Some(4);
+        backend.connect_timeout = Duration::from_secs(3600);
+        let connector = Hanging(network, addresses[0], Arc::clone(&hangs));
+        let mesh = Mesh::builder().config(config_of(backend)).connector(connector).build().await.unwrap();
+        let call = |path: &str| {
+            let (client, uri) = (mesh.http_client(), format!("{URI}{path}"));
+            tokio::spawn(async move { client.get(uri).await.unwrap().into_body().string().await.unwrap() })
+        };
+        let turn = || sleep(Duration::from_millis(10));
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            turns.push(call("").await.unwrap());
+        }
+        assert_eq!(servers.each_ref().map(TestBackend::connections), [1, 1, 1]);
+        hangs.store(true, Ordering::SeqCst);
+        servers[0].disconnect();
+        turn().await;
+        // with four places, two of which it takes, and with a request on each of the others and one that waits behind.
+        let mut calls = Vec::new();
+        for name in turns.iter().chain(&turns) {
+            calls.push((name, call(if name == "1" { "1" } else { "2" })));
+            turn().await;
+        }
+        // When one of those who wait gives up, and the connection it waited for ends,
+        let at = |name: &str| calls.iter().rposition(|(other, _)| *other == name).unwrap();
+        calls[at("1")].1.abort();
+        turn().await;
+        gates[0].add_permits(1);
+        turn().await;
+        // then the one who waits at the third endpoint has a connection in its place.
+        assert_eq!(servers[2].connections(), 2);
+        calls.iter().for_each(|(_, call)| call.abort());
+        finish(mesh).await;
+    })
+    .await;
+}
+
 /// A connection that drains counts until its last stream has ended; then who waits may have another.
 #[tokio::test(start_paused = true)]
 async fn max_connections_counts_those_that_drain() {
@@ -612,6 +673,41 @@ async fn max_connections_counts_those_that_drain() {
         answered.expect("the place is free").unwrap().unwrap();
         calls.abort_all();
         finish(mesh).await;
+    })
+    .await;
+}
+
+/// Connections that have served all they may, and still do, are those of an endpoint that has none else.
+#[tokio::test(start_paused = true)]
+async fn max_connections_holds_where_each_serves_one_request() {
+    watched(async {
+        for (protocol, endpoints, most) in [(Protocol::Http2, 1, 3), (Protocol::Http1, 1, 3), (Protocol::Http2, 3, 5)] {
+            let network = MemoryNetwork::new();
+            let slow = || async {
+                sleep(Duration::from_secs(1)).await;
+                "done"
+            };
+            let servers: Vec<_> =
+                (0..endpoints).map(|_| TestBackend::handling(move |_| slow()).start_in(&network)).collect();
+            let mut backend = backend("b", &servers.iter().map(TestBackend::address).collect::<Vec<_>>());
+            backend.protocol = protocol;
+            backend.circuit_breaker.max_connections = Some(2);
+            backend.connections.max_requests = Some(1);
+            let (mesh, _, _configs) = mesh_over(&network, config_of(backend)).await;
+            let mut calls = JoinSet::new();
+            for _ in 0..12 {
+                let mesh = mesh.clone();
+                calls.spawn(async move { get(&mesh).await.unwrap() });
+            }
+            let mut seen = 0;
+            while !calls.is_empty() {
+                seen = seen.max(servers.iter().map(TestBackend::open_connections).sum());
+                sleep(Duration::from_millis(10)).await;
+                while calls.try_join_next().is_some() {}
+            }
+            assert!((1..=most).contains(&seen), "{protocol:?}: {seen} connections");
+            finish(mesh).await;
+        }
     })
     .await;
 }

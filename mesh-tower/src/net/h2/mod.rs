@@ -30,6 +30,7 @@ pub(super) use self::driver::Leaving;
 use self::driver::limit_of;
 use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
+use super::account::count_below;
 use super::io::Stream;
 use super::pulse::{Pulse, Watched};
 use super::{Cluster, ConnectError, Room};
@@ -146,17 +147,16 @@ pub(super) async fn handshake(
 impl Conn {
     /// A place for one request, if the peer allows one more stream now.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Permit> {
-        if !self.enter() {
+        if self.is_spent() || !self.enter() {
             return None;
         }
-        if let Some(max) = self.max_requests
-            && self.status.admitted.fetch_add(1, Ordering::AcqRel) >= max
-        {
-            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
+        // From here on it is given back with a word to those who were refused meanwhile.
+        let permit = Permit { conn: Arc::clone(self), aside: false };
+        if self.max_requests.is_some_and(|max| !count_below(&self.status.admitted, max)) {
             return None;
         }
         self.status.used.store(true, Ordering::Release);
-        Some(Permit { conn: Arc::clone(self), aside: false })
+        Some(permit)
     }
 
     /// A place for a request of our own, which is no use of the connection: it counts as a stream, and otherwise neither
@@ -174,12 +174,7 @@ impl Conn {
         if self.is_draining() {
             return false;
         }
-        let limit = self.status.limit.load(Ordering::Acquire);
-        let enters = self.status.in_flight.fetch_add(1, Ordering::AcqRel) < limit;
-        if !enters {
-            self.status.in_flight.fetch_sub(1, Ordering::AcqRel);
-        }
-        enters
+        count_below(&self.status.in_flight, self.status.limit.load(Ordering::Acquire))
     }
 
     /// Requests on it.
@@ -340,4 +335,25 @@ impl<E> ExchangeError<E> {
 /// h2 fails a stream by a remote GOAWAY only if its id is above the last one the peer will process.
 pub(crate) fn is_refused(error: &::h2::Error) -> bool {
     error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_refused_takes_no_place_for_a_moment() {
+        // Given one place, and threads that take it, find it taken, or give it back:
+        let (count, failures) = (AtomicU32::new(1), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..100_000).for_each(|_| assert!(!count_below(&count, 1))));
+            }
+            // nobody but the holder changes the count.
+            for _ in 0..100_000 {
+                failures.fetch_add(u32::from(count.load(Ordering::Acquire) != 1), Ordering::Relaxed);
+            }
+        });
+        assert_eq!(failures.into_inner(), 0);
+    }
 }

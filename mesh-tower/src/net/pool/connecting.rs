@@ -51,8 +51,29 @@ pub(super) fn run(endpoint: &Arc<Endpoint>, wanted: Wanted, pause: Pause) {
         }
         inner.connecting = Some(token.clone());
     }
+    let running = Running { endpoint: Arc::clone(endpoint), wanted, token: token.clone() };
     let connect = connect_loop(Arc::clone(endpoint), wanted, pause, token.clone());
-    tasks.spawn_until_stop(async move { token.run_until_cancelled(connect).await.unwrap_or_default() });
+    tasks.spawn_until_stop(async move {
+        let _running = running;
+        token.run_until_cancelled(connect).await.unwrap_or_default();
+    });
+}
+
+/// A connect loop, however it ends: an endpoint that took one for running that is gone would never connect again.
+struct Running {
+    endpoint: Arc<Endpoint>,
+    wanted: Wanted,
+    token: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let broken = self.endpoint.transport().lock().end_loop(&self.token);
+        // Code of the application may panic in it, such as its connector.
+        if broken && std::thread::panicking() {
+            run(&self.endpoint, self.wanted, Pause::Yes);
+        }
+    }
 }
 
 impl Inner {
@@ -61,6 +82,8 @@ impl Inner {
         let counts = !token.is_cancelled();
         if counts {
             self.connecting = None;
+            // It has ended, and another one may begin.
+            token.cancel();
         }
         counts
     }
@@ -81,14 +104,25 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
         if pool.lock().closed {
             break;
         }
-        let Some(claim) = Claim::new(&pool.cluster, pool.lacks_h2()) else {
-            let mut inner = pool.lock();
-            if pool.lacks_h2() {
-                pause = false;
-                continue;
+        let freed = pool.cluster.account.freed.notified();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        let Some(claim) = pool.claim_h2() else {
+            {
+                let mut inner = pool.lock();
+                if !pool.lacks_h2() {
+                    inner.end_loop(&token);
+                    return;
+                }
             }
-            inner.end_loop(&token);
-            return;
+            // Those of it that drain hold what there is for it.
+            Claim::is_refused(&pool.cluster);
+            tokio::select! {
+                () = freed => {}
+                () = pool.used().closed.notified() => {}
+            }
+            pause = false;
+            continue;
         };
         let error = match open(&endpoint, wanted, claim).await {
             Ok(connection) => return install(&endpoint, connection, Some(&token)),

@@ -13,7 +13,7 @@ use super::connecting::{Opened, Pause, fail, install, open, run};
 use super::driving::drive_h1;
 use super::{Inner, Pool, closed, in_order};
 use crate::net::account::Claim;
-use crate::net::{Cluster, ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, after, h1};
+use crate::net::{ConnectError, Endpoint, MAX_WAIT, Queue, Wanted, after, h1};
 
 /// The most idle HTTP/1.1 connections kept for one endpoint.
 const MAX_H1_IDLE: usize = 64;
@@ -26,16 +26,24 @@ const H1_SETTLE: Duration = Duration::from_millis(5);
 
 impl Inner {
     /// Whether a request waits for a connection that is not on its way.
-    fn wants_opening(&self) -> bool {
+    fn wants_opening(&mut self) -> bool {
+        self.forget_gone();
         !self.closed && self.opening < self.waiting.len().min(MAX_H1_OPENING)
     }
 
+    /// Forgets those who have given up, as far as they are first.
+    fn forget_gone(&mut self) {
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
+    }
+
     /// Counts one more connection on its way, if a request waits for it and there may be one more.
-    fn claim_opening(&mut self, cluster: &Arc<Cluster>) -> Option<Claim> {
+    fn claim_opening(&mut self, pool: &Pool) -> Option<Claim> {
         if !self.wants_opening() {
             return None;
         }
-        let claim = Claim::new(cluster, self.live_h1 + self.opening == 0)?;
+        let claim = pool.claim(u32::from(self.live_h1 + self.opening == 0))?;
         self.opening += 1;
         Some(claim)
     }
@@ -46,7 +54,7 @@ pub(super) fn open_more(endpoint: &Arc<Endpoint>) {
     let pool = endpoint.transport();
     let (claim, wants) = {
         let mut inner = pool.lock();
-        let claim = inner.claim_opening(&pool.cluster);
+        let claim = inner.claim_opening(pool);
         (claim, inner.wants_opening())
     };
     match claim {
@@ -145,9 +153,7 @@ async fn wait(endpoint: &Arc<Endpoint>) -> Result<h1::Lease, NoLease> {
         if inner.closed {
             return Err(NoLease::Lost(closed(endpoint)));
         }
-        while inner.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            inner.waiting.pop_front();
-        }
+        inner.forget_gone();
         if inner.waiting.len() >= MAX_H1_WAITING {
             return Err(NoLease::Full(Limit::PendingRequests));
         }
@@ -235,7 +241,7 @@ async fn open_for_waiters(endpoint: Arc<Endpoint>, mut claim: Claim) {
                 pool.lock().opening -= 1;
             }
         }
-        let Some(next) = pool.lock().claim_opening(&pool.cluster) else { return };
+        let Some(next) = pool.lock().claim_opening(pool) else { return };
         claim = next;
     }
 }
@@ -254,7 +260,7 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
     endpoint.transport().cluster.shared.tasks.spawn_until_stop(async move {
         let wanted = wanted(at.transport());
         // Above the limit if need be: the one that was stale counts until it has ended.
-        let claim = Claim::new(&at.transport().cluster, true);
+        let claim = at.transport().claim(u32::MAX);
         let opened = match claim {
             Some(claim) => open(&at, wanted, claim).await,
             None => Err(closed(&at)),
@@ -277,4 +283,19 @@ fn open_fresh(endpoint: &Arc<Endpoint>) -> oneshot::Receiver<Result<h1::Conn, Co
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_opened_for_those_who_gave_up() {
+        let mut inner = Inner::default();
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.push_back(sender);
+        assert!(inner.wants_opening());
+        drop(receiver);
+        assert!(!inner.wants_opening());
+    }
 }

@@ -17,6 +17,7 @@ mod leasing;
 mod leaving;
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ struct Used {
     inner: Mutex<Inner>,
     closed: Notify,
     room: Arc<Room>,
+    /// Its connections above the limit of the backend.
+    beyond: Arc<AtomicU32>,
 }
 
 #[derive(Default)]
@@ -152,6 +155,22 @@ impl Pool {
     /// Whether there is no HTTP/2 connection but such as are to be replaced.
     fn lacks_h2(&self) -> bool {
         self.h2().load().iter().all(|conn| conn.is_aged())
+    }
+
+    /// A place for one more connection. Above the limit there may be `most` of the endpoint.
+    fn claim(&self, most: u32) -> Option<Claim> {
+        Claim::new(&self.cluster, &self.used().beyond, most)
+    }
+
+    /// A place for one more HTTP/2 connection: above the limit one for an endpoint that has none, and another one where
+    /// that is to be replaced.
+    fn claim_h2(&self) -> Option<Claim> {
+        let connections = self.h2().load();
+        self.claim(match connections.as_slice() {
+            [] => 1,
+            connections if connections.iter().all(|conn| conn.is_aged()) => 2,
+            _ => 0,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
