@@ -45,9 +45,8 @@ fn status_of(message: &[u8]) -> Option<u64> {
     const STATUS: u32 = 1;
     let mut status = 0;
     for field in Fields::of(message) {
-        match field? {
-            (STATUS, Value::Varint(value)) => status = value,
-            _ => {}
+        if let (STATUS, Value::Varint(value)) = field? {
+            status = value;
         }
     }
     Some(status)
