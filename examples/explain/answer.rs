@@ -105,6 +105,12 @@ services:
                 json!("#2"),
                 "forward",
             ),
+            (
+                json!({ "authority": "a.greeter.test", "path": "/api", "headers": { "X-Canary": "true" } }),
+                json!("greeter"),
+                json!("testers"),
+                "forward",
+            ),
             (json!({ "authority": "greeter", "path": "/some?q=1" }), json!("greeter"), json!("#1"), "forward"),
             (
                 json!({ "authority": "greeter", "path": "/some", "draw": 249_999 }),
@@ -166,7 +172,7 @@ services:
 
     #[test]
     fn a_bad_line_is_an_error_and_the_next_one_is_answered() {
-        let bad_lines: [&[u8]; 9] = [
+        let bad_lines: [&[u8]; 10] = [
             b"not json",
             b"{}",
             b"[1, 2]",
@@ -174,6 +180,7 @@ services:
             b"{\"authority\": \"greeter\", \"path\": \"api\"}",
             b"{\"authority\": \"greeter\", \"method\": \"G E T\"}",
             b"{\"authority\": \"greeter\", \"headers\": [[\"a b\", \"c\"]]}",
+            b"{\"authority\": \"greeter\", \"headers\": \"a: b\"}",
             b"{\"authority\": \"greeter\", \"draw\": 1000000}",
             b"{\"authority\": \"gr\xffeter\"}",
         ];

@@ -22,8 +22,8 @@ usage: explain --config FILE < REQUESTS
 
 Tells for each request what the mesh would do with it. Requests are lines of JSON:
   {\"method\": \"GET\", \"authority\": \"greeter\", \"path\": \"/\", \"headers\": [[\"x-canary\", \"true\"]], \"draw\": 0}
-Only `authority` must be given. `draw`, 0 to 999999, decides what is left to chance: a fraction of P percent matches
-draws below P * 10000. Balancers that only the program knows are taken for granted.
+Only `authority` must be given. `headers` may be a map, too. `draw`, 0 to 999999, decides what is left to chance: a
+fraction of P percent matches draws below P * 10000. Balancers that only the program knows are taken for granted.
 
 Answers are lines of JSON too: the route and why it matches, its policies, and its backends, each with its balancer and
 with what is in force for it: localities, limits, outlier detection and so on.

@@ -27,7 +27,7 @@ impl fmt::Display for Warning {
 }
 
 /// The [codes](Warning::code) of all warnings that there are, each with its meaning.
-pub const WARNINGS: [(&str, &str); 24] = [
+pub const WARNINGS: [(&str, &str); 28] = [
     ("no-timeout", "A route, or all of a service, has no `timeout`, and `defaults` have none."),
     ("no-default-timeout", "`unknown_services` is `dns`, and `defaults` have no `timeout`."),
     ("unreachable-route", "A route stands behind one that matches everything."),
@@ -41,15 +41,22 @@ pub const WARNINGS: [(&str, &str); 24] = [
     ("unused-hash-policy", "A hash policy is given, and no balancer behind the route looks at a hash."),
     ("missing-hash-policy", "A way to a backend that balances by hash has no hash policy."),
     ("hedging-too-late", "The second attempt of a hedged request comes no sooner than its timeout."),
+    ("hedging-of-one", "All backends of a hedged route list one endpoint."),
     ("unmatched-subset", "A `subset` selects no endpoint of its backend."),
+    ("unused-weight", "An endpoint has a weight, and the balancer is `pick_first` or `weighted_round_robin`."),
+    ("small-hash-table", "The table or ring of a hashing balancer has fewer entries than the backend has endpoints."),
     ("unused-slow-start", "A `slow_start` is given, and the balancer does not choose by share."),
     (
         "prefer-without-locality",
         "A backend is to `prefer` endpoints near a process of which nobody says where it runs.",
     ),
     ("outlier-detection-of-one", "The only endpoint of a backend can be ejected."),
-    ("idle-outlier-detection", "An outlier detection counts nothing or may eject nothing."),
+    (
+        "idle-outlier-detection",
+        "An outlier detection counts nothing, needs more endpoints than there are, or may eject nothing.",
+    ),
     ("unused-health-check", "A `health_check` is given, and the balancer is `pick_first`."),
+    ("slow-health-check", "The `timeout` of a health check is longer than its `interval`."),
     ("frequent-keepalive", "A keepalive sends pings more often than every 10 s."),
     ("pick-first-of-many", "`pick_first` without `shuffle` over more than two listed endpoints."),
     ("public-plaintext", "An endpoint with a public address is spoken to without TLS."),

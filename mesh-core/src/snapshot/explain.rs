@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Action, Snapshot, Target, Transport, describe};
 use crate::matching::{Origin, RequestHead, Session, stated_hash};
@@ -21,8 +23,9 @@ pub struct RequestDescription {
     /// The path, with the query if there is one. Default `/`.
     #[serde(default = "slash")]
     pub path: String,
-    /// Headers as pairs of name and value.
-    #[serde(default)]
+    /// Headers as pairs of name and value. Read from a list of pairs, `[["name", "value"]]`, or from a map,
+    /// `{"name": "value"}`, which has no place for a name that comes twice.
+    #[serde(default, deserialize_with = "headers")]
     pub headers: Vec<(String, String)>,
     /// What every fraction draws, `0..1_000_000`. Default 0.
     #[serde(default)]
@@ -30,6 +33,36 @@ pub struct RequestDescription {
     /// The address of whom it comes from.
     #[serde(default)]
     pub source: Option<IpAddr>,
+}
+
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    struct Pairs;
+
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(r#"headers as [["name", "value"]] or {"name": "value"}"#)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = list.next_element()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+
+    deserializer.deserialize_any(Pairs)
 }
 
 fn get() -> String {

@@ -6,7 +6,7 @@ use super::super::duration::format;
 use super::super::problem::Path;
 use super::super::schema;
 use super::super::shape::{Field, Spanned};
-use super::{Lint, is_policy};
+use super::Lint;
 use crate::model::{Address, Health};
 
 impl Lint<'_> {
@@ -48,7 +48,17 @@ impl Lint<'_> {
             let message = "the only endpoint can be ejected, and every request fails until it is back".to_owned();
             let help = "list more endpoints, or set `max_ejection_percent: 0` or `outlier_detection: none`";
             self.warn("outlier-detection-of-one", *at, path.key("outlier_detection"), message, help);
+        } else if let Some(Spanned { value: Some(detection), at }) = section.outlier_detection.given()
+            && let Some(least) = least_hosts(detection)
+            && let Some(listed) = all_endpoints(section).map(Iterator::count)
+            && usize::try_from(least).is_ok_and(|least| listed < least)
+        {
+            let message =
+                format!("no endpoint is ever ejected: {least} of them must have the volume, and {listed} are listed");
+            let help = "lower `minimum_hosts`, or count failures in a row by `consecutive_5xx`";
+            self.warn("idle-outlier-detection", *at, path.key("outlier_detection"), message, help);
         }
+        self.health_check(section, path);
     }
 
     fn endpoints(&mut self, section: &schema::Backend, path: Path<'_>) {
@@ -76,36 +86,6 @@ impl Lint<'_> {
         }
     }
 
-    fn balancer_of(&mut self, section: &schema::Backend, path: Path<'_>) {
-        let Some(balancer) = self.balancer(section) else { return };
-        if is_policy(balancer, Balancer::PickFirst)
-            && !balancer.shuffle.or(false)
-            && all_endpoints(section).is_some_and(|endpoints| endpoints.count() > 2)
-        {
-            let message = "every client uses the first endpoint that it can connect to, and the others idle".to_owned();
-            let help = "set `shuffle: true`, or use another balancer";
-            self.warn("pick-first-of-many", balancer.at, path.key("load_balancer"), message, help);
-        }
-        if let Some(Spanned { at, .. }) = section.health_check.given()
-            && is_policy(balancer, Balancer::PickFirst)
-        {
-            let message = "`pick_first` leaves its endpoint when the connection is lost, and asks nobody".to_owned();
-            let help = "use another balancer, or remove it";
-            self.warn("unused-health-check", *at, path.key("health_check"), message, help);
-        }
-        let weighs = balancer.policy.value().is_none_or(|policy| {
-            !matches!(policy, Balancer::PickFirst | Balancer::RingHash | Balancer::Maglev | Balancer::Custom)
-        });
-        if let Some(Spanned { at, .. }) = section.slow_start.given()
-            && !weighs
-        {
-            let message =
-                "the balancer of this backend does not choose by share, and starts no endpoint slowly".to_owned();
-            let help = "use another balancer, or remove it";
-            self.warn("unused-slow-start", *at, path.key("slow_start"), message, help);
-        }
-    }
-
     fn public(&mut self, section: &schema::Backend, path: Path<'_>) {
         const HELP: &str = "add `tls: { mode: simple }`; `mode: disabled` says that plaintext is meant";
         let first = |list: Option<&Vec<Field<schema::EndpointSection>>>| {
@@ -127,6 +107,24 @@ impl Lint<'_> {
         }
     }
 
+    fn health_check(&mut self, section: &schema::Backend, path: Path<'_>) {
+        let Some(check) = section.health_check.value() else { return };
+        let path = path.key("health_check");
+        let (Some(&timeout), Some(&interval)) = (check.timeout.value(), check.interval.value()) else { return };
+        let written = [(&check.timeout, "timeout"), (&check.interval, "interval")];
+        let written = written.into_iter().find_map(|(field, name)| Some((field.given()?.at, name)));
+        if let Some((at, name)) = written
+            && timeout > interval
+        {
+            let [timeout, interval] = [timeout, interval].map(format);
+            let message = format!(
+                "an answer may take {timeout}, longer than the {interval} between two questions: a silent endpoint is \
+                 asked less often than the others"
+            );
+            self.warn("slow-health-check", at, path.key(name), message, "make the timeout a fraction of the interval");
+        }
+    }
+
     pub(super) fn keepalive(&mut self, field: &Field<Option<schema::Keepalive>>, path: Path<'_>) {
         const LEAST: Duration = Duration::from_secs(10);
         let time = field.value().and_then(|section| section.as_ref()?.time.given());
@@ -144,17 +142,39 @@ impl Lint<'_> {
 
     pub(super) fn outlier_detection(&mut self, field: &Field<Option<schema::OutlierDetection>>, path: Path<'_>) {
         let Some(Spanned { value: Some(section), at }) = field.given() else { return };
-        let consecutive =
-            [&section.consecutive_5xx, &section.consecutive_gateway_errors, &section.consecutive_local_origin_failures];
-        let detects = consecutive.iter().any(|field| field.value().is_some_and(Option::is_some))
-            || section.success_rate.is_written()
-            || section.failure_percentage.is_written();
+        let detects =
+            counts_in_a_row(section) || section.success_rate.is_written() || section.failure_percentage.is_written();
         if !detects || section.max_ejection_percent.value() == Some(&0) {
             let why = if detects { "`max_ejection_percent` is 0" } else { "nothing is counted" };
             let help = "raise it or count something; `outlier_detection: none` says that no ejection is meant";
             let message = format!("no endpoint is ever ejected: {why}");
             self.warn("idle-outlier-detection", *at, path.key("outlier_detection"), message, help);
         }
+    }
+}
+
+fn counts_in_a_row(section: &schema::OutlierDetection) -> bool {
+    [&section.consecutive_5xx, &section.consecutive_gateway_errors, &section.consecutive_local_origin_failures]
+        .iter()
+        .any(|field| field.value().is_some_and(Option::is_some))
+}
+
+/// How many endpoints a detection needs that only compares endpoints.
+fn least_hosts(section: &schema::OutlierDetection) -> Option<u32> {
+    let hosts = [
+        section.success_rate.value().and_then(|section| section.minimum_hosts.value()),
+        section.failure_percentage.value().and_then(|section| section.minimum_hosts.value()),
+    ];
+    hosts.into_iter().flatten().min().copied().filter(|_| !counts_in_a_row(section))
+}
+
+/// Whether the backend lists one endpoint and no more.
+pub(super) fn is_single(section: &schema::Backend) -> bool {
+    let one = |list: Option<&Vec<_>>| list.is_some_and(|list| list.len() == 1);
+    match section.localities.value().map(Vec::as_slice) {
+        None => one(section.endpoints.value()),
+        Some([locality]) => one(locality.value().and_then(|locality| locality.endpoints.value())),
+        Some(_) => false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `tls: { mode: disabled }`) is not warned about.
 
 mod backend;
+mod balancer;
 mod hash;
 mod subset;
 
@@ -11,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::backend::is_single;
 use super::choice::{Balancer, MethodList};
 use super::duration::format;
 use super::origin::Position;
@@ -163,6 +165,13 @@ impl<'a> Lint<'a> {
         let timeout = if route.timeout.is_written() { &route.timeout } else { inherited };
         self.retry(&route.retry, timeout, path);
         self.hedging(&route.hedging, timeout, path);
+        let single = |backend: &schema::WeightedBackend| {
+            backend.name.value().and_then(|name| backends.get(&**name)).is_some_and(|section| is_single(section))
+        };
+        let all = route.backends.value().map_or(&[][..], Vec::as_slice);
+        if !all.is_empty() && all.iter().all(|backend| backend.value().is_some_and(single)) {
+            self.hedging_of_one(&route.hedging, path);
+        }
         self.unused_hash(&route.hash_policy, route, backends, path);
         let backends_path = path.key("backends");
         for (index, backend) in route.backends.value().into_iter().flatten().enumerate() {
@@ -171,6 +180,9 @@ impl<'a> Lint<'a> {
             let timeout = if backend.timeout.is_written() { &backend.timeout } else { timeout };
             self.retry(&backend.retry, timeout, path);
             self.hedging(&backend.hedging, timeout, path);
+            if single(backend) {
+                self.hedging_of_one(&backend.hedging, path);
+            }
             self.unused_hash(&backend.hash_policy, route, backends, path);
             let name = backend.name.value();
             let Some(section) = name.and_then(|name| backends.get(&**name)) else { continue };
@@ -247,6 +259,14 @@ impl<'a> Lint<'a> {
                 format(timeout)
             );
             self.warn("hedging-too-late", *at, path.key("delay"), message, "make it a fraction of the timeout");
+        }
+    }
+
+    fn hedging_of_one(&mut self, field: &Field<Option<schema::Hedging>>, path: Path<'_>) {
+        if let Some(Spanned { value: Some(_), at }) = field.given() {
+            let message = "there is one endpoint: the second attempt goes where the first one waits".to_owned();
+            let help = "list more endpoints, or remove it";
+            self.warn("hedging-of-one", *at, path.key("hedging"), message, help);
         }
     }
 

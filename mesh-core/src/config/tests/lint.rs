@@ -173,11 +173,16 @@ fn says_what_is_probably_wrong() {
             &routes("{ backends: [{ name: b }], hedging: { delay: 1s, methods: all } }"),
             t,
             &[
+                "hedging-of-one f:2:48 services.s.routes[0].hedging",
                 "hedging-too-late f:2:57 services.s.routes[0].hedging.delay",
                 "retry-all-methods f:2:70 services.s.routes[0].hedging.methods",
             ],
         ),
-        (&routes("{ backends: [{ name: b, hedging: { delay: 1s }, timeout: 2s }] }"), t, &[]),
+        (
+            "routes: [{ backends: [{ name: b, hedging: { delay: 1s }, timeout: 2s }] }], backends: { b: { dns: b:80 } }",
+            t,
+            &[],
+        ),
         // A hash is looked at by some balancers, and needed by them.
         (
             "routes: [{ backends: [{ name: b }], hash_policy: [{ query: q }] }], backends: { b: { dns: b:80, load_balancer: maglev } }",
@@ -298,6 +303,85 @@ fn says_what_is_probably_wrong() {
             t,
             &["public-plaintext f:2:111 services.s.backends.b.localities[1].endpoints[1]"],
         ),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, { address: '10.0.0.2:80', weight: 2 }], load_balancer: weighted_round_robin",
+            ),
+            t,
+            &["unused-weight f:2:78 services.s.backends.b.endpoints"],
+        ),
+        (
+            &backend("localities: [{ endpoints: [{ address: '10.0.0.2:80', weight: 2 }] }], load_balancer: pick_first"),
+            t,
+            &["unused-weight f:2:80 services.s.backends.b.localities"],
+        ),
+        (
+            &backend("endpoints: [10.0.0.1:80, { address: '10.0.0.2:80', weight: 0 }], load_balancer: pick_first"),
+            t,
+            &[],
+        ),
+        (&backend("endpoints: [{ address: '10.0.0.2:80', weight: 2 }], load_balancer: least_request"), t, &[]),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, 10.0.0.2:80], outlier_detection: { consecutive_5xx: none, success_rate: { minimum_hosts: 4 }, failure_percentage: { minimum_hosts: 3 } }",
+            ),
+            t,
+            &["idle-outlier-detection f:2:77 services.s.backends.b.outlier_detection"],
+        ),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, 10.0.0.2:80], outlier_detection: { consecutive_5xx: none, success_rate: {}, failure_percentage: { minimum_hosts: 2 } }",
+            ),
+            t,
+            &[],
+        ),
+        (&backend("endpoints: [10.0.0.1:80, 10.0.0.2:80], outlier_detection: { success_rate: {} }"), t, &[]),
+        (
+            "routes: [{ backends: [{ name: b }], hedging: { delay: 1ms } }], backends: { b: { endpoints: [10.0.0.1:80] } }",
+            t,
+            &["hedging-of-one f:2:47 services.s.routes[0].hedging"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b, hedging: { delay: 1ms } }] }], backends: { b: { localities: [{ endpoints: [10.0.0.1:80] }] } }",
+            t,
+            &["hedging-of-one f:2:44 services.s.routes[0].backends[0].hedging"],
+        ),
+        (
+            "routes: [{ backends: [{ name: b }, { name: c }], hedging: { delay: 1ms } }], backends: { b: { endpoints: [10.0.0.1:80] }, c: { dns: c:80 } }",
+            t,
+            &[],
+        ),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80], load_balancer: { policy: maglev, table_size: 2 }",
+            ),
+            t,
+            &[
+                "missing-hash-policy f:2:14 services.s.backends.b",
+                "small-hash-table f:2:116 services.s.backends.b.load_balancer.table_size",
+            ],
+        ),
+        (
+            &backend(
+                "endpoints: [10.0.0.1:80, 10.0.0.2:80], load_balancer: { policy: ring_hash, max_size: 1, min_size: 1 }",
+            ),
+            t,
+            &[
+                "missing-hash-policy f:2:14 services.s.backends.b",
+                "small-hash-table f:2:104 services.s.backends.b.load_balancer.max_size",
+            ],
+        ),
+        (
+            &backend("dns: b:80, health_check: { grpc: '', timeout: 11s }"),
+            t,
+            &["slow-health-check f:2:65 services.s.backends.b.health_check.timeout"],
+        ),
+        (
+            &backend("dns: b:80, health_check: { grpc: '', interval: 500ms }"),
+            t,
+            &["slow-health-check f:2:66 services.s.backends.b.health_check.interval"],
+        ),
+        (&backend("dns: b:80, health_check: { grpc: '', interval: 1s }"), t, &[]),
     ];
     // Those of the environment are tested with it.
     let mut seen = BTreeSet::from(["unknown-propagator".to_owned(), "unknown-variable".to_owned()]);
