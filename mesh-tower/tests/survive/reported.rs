@@ -33,7 +33,9 @@ async fn failures_at_once_eject_once() {
         let spared = EjectionChange::Spared { cause: Cause::Consecutive5xx, reason: Unenforced::MaxEjectionOverflow };
         assert_eq!(of(&|change| is_ejected(change, Cause::Consecutive5xx)), 1, "{told:?}");
         let spared = of(&|change| *change == spared);
-        assert_eq!(spared, 10, "fifty failures are ten rows of the one that stays");
+        // Until both are connected the first one gets more than its half.
+        let rows: Vec<_> = world.requests().iter().map(|requests| requests / 5).collect();
+        assert!(rows.contains(&spared), "{spared} rows of the one that stays, of {rows:?}");
         assert_eq!(live.metric("mesh.backend.ejections", ""), 1.0);
         assert_eq!(live.metric("mesh.backend.ejections_unenforced", ""), spared as f64);
         live.end().await;
