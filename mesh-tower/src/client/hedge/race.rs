@@ -107,6 +107,12 @@ where
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             self.begin_due();
+            if self.running.is_empty()
+                && self.story.hedge.next_at().is_none()
+                && let Some(best) = self.story.best.take()
+            {
+                return Over::Return(best, None);
+            }
             let due = self.story.hedge.next_at().map(Instant::from_std);
             if let Some(due) = due.filter(|due| *due != timer.deadline()) {
                 timer.as_mut().reset(due);
@@ -151,9 +157,6 @@ where
                     let previous = self.story.hedge.previous_attempts();
                     self.begin_beside(Launch { previous, permit: Some(permit), ..Launch::default() });
                 }
-                // As with retries: when an endpoint dies under load, its requests fail all at once.
-                Err(Denied::Budget)
-                    if self.running.is_empty() && self.story.hedge.put_off(Instant::now().into_std() + PAUSE) => {}
                 Err(denied) => {
                     if let Denied::Budget = denied {
                         self.context.hedge_denied();
@@ -162,6 +165,12 @@ where
                 }
             }
         }
+    }
+
+    /// Whether the budget is asked once more after a pause, which the deadline must leave time for.
+    fn puts_off(&mut self) -> bool {
+        let later = Instant::now() + PAUSE;
+        self.deadline.is_none_or(|deadline| later < deadline) && self.story.hedge.put_off(later.into_std())
     }
 
     /// Whether a hedge may be sent (RE-04, RE-05): the target is not failing, and the budget has a place.
@@ -265,6 +274,12 @@ where
                         Some(Over::Alone(Launch { previous, permit: Some(permit), at, ..Launch::default() }))
                     }
                     Err(Denied::Throttle) => Some(self.give_up(flight, ended, Next::Return)),
+                    // As with retries: when an endpoint dies under load, its requests fail all at once.
+                    Err(Denied::Budget) if self.puts_off() => {
+                        self.tell(&flight, &ended, Next::Hedge);
+                        self.keep(ended);
+                        None
+                    }
                     Err(Denied::Budget) => Some(self.give_up(flight, ended, Next::BudgetExhausted)),
                 }
             }
