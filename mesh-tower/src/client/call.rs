@@ -70,12 +70,12 @@ where
             let max_body = context.retry().map_or(DEFAULT_REPLAY, |policy| policy.max_body_bytes);
             let body = RequestBody::Own(Replay::new(body, max_body));
             // Pinned where it is made: it is large, and every move of it is a copy.
-            let running = pin!(attempts(&mut context, &head, body, wanted, deadline));
+            let running = pin!(attempts(&mut context, &head, body, wanted));
             until(deadline, running).await
         }
         // In a box: few requests come here, and all would carry its state.
         Some(hedge) => {
-            let mut running = Box::pin(hedge::attempts(&mut context, &head, body, hedge, wanted, deadline));
+            let mut running = Box::pin(hedge::attempts(&mut context, &head, body, hedge, wanted));
             until(deadline, running.as_mut()).await
         }
     };
@@ -111,7 +111,6 @@ fn deadline_exceeded(context: &Context, limit: Duration) -> Error {
 pub(super) struct Answer {
     received: Received,
     place: Place,
-    deadline: Option<Instant>,
     upload: Option<Rest>,
 }
 
@@ -119,7 +118,7 @@ impl Answer {
     fn into_response(self, mut context: Context, head: &Head) -> Response<Body> {
         let Received { mut parts, body, .. } = self.received;
         context.tell_affinity(self.place.serving.endpoint(), &mut parts.headers);
-        let ended = body.is_end_stream();
+        let (ended, deadline) = (body.is_end_stream(), context.deadline);
         let guard = Guard {
             context,
             serving: self.place.serving,
@@ -132,7 +131,7 @@ impl Answer {
             guard.complete(Some(&parts.headers));
             return Response::from_parts(parts, Body::empty());
         }
-        Response::from_parts(parts, Body::new(body, guard, self.deadline))
+        Response::from_parts(parts, Body::new(body, guard, deadline))
     }
 }
 
@@ -191,7 +190,6 @@ async fn attempts<B>(
     head: &Head,
     mut body: RequestBody<B>,
     mut wanted: Wanted,
-    deadline: Option<Instant>,
 ) -> Result<Answer, Error>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -209,14 +207,14 @@ where
         let attempted = match settle(context, head, &mut wanted, &tried, fresh).await {
             Ok(place) => {
                 let (span, previous) = (context.attempt_span(), retry.previous_attempts());
-                exchange(context, head, span, &mut body, place, previous, deadline).await
+                exchange(context, head, span, &mut body, place, previous).await
             }
             Err(failed) => Attempted::Failed(failed, None),
         };
         drop(permit.take());
         let decision = {
             let attempt = attempted.attempt();
-            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let remaining = context.remaining();
             let throttle = context.virtual_host.throttle().map(|throttle| &**throttle);
             let replayable = body.is_replayable();
             if let (Some(classifier), Some(_)) = (&context.handle.core.shared.classifier, policy) {
@@ -230,7 +228,7 @@ where
             Decision::RetryAfter(_) => Next::Retry,
         };
         if let Decision::RetryAfter(delay) = decision {
-            permit = RetryPermit::claim(context, delay, deadline).await;
+            permit = RetryPermit::claim(context, delay).await;
             if permit.is_none() {
                 next = Next::BudgetExhausted;
             }
@@ -240,8 +238,8 @@ where
         // A body that cannot begin again was never offered for a retry; asking twice costs nothing.
         if matches!(next, Next::Return | Next::BudgetExhausted) || !body.rewind() {
             return match attempted {
-                Attempted::Answer(received, place) => Ok(answer(context, received, place, body, deadline)),
-                Attempted::Failed(failed, _) => Err(describe(failed, context, deadline)),
+                Attempted::Answer(received, place) => Ok(answer(context, received, place, body)),
+                Attempted::Failed(failed, _) => Err(describe(failed, context)),
             };
         }
         match attempted {
@@ -263,30 +261,25 @@ where
     }
 }
 
-pub(super) fn answer<B>(
-    context: &Context,
-    mut received: Received,
-    place: Place,
-    mut body: RequestBody<B>,
-    deadline: Option<Instant>,
-) -> Answer
+pub(super) fn answer<B>(context: &Context, mut received: Received, place: Place, mut body: RequestBody<B>) -> Answer
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     body.commit();
     let tasks = &context.handle.core.shared.tasks;
-    let upload = received.upload.take().and_then(|upload| attempt::spawn_upload(tasks, upload, &mut body, deadline));
-    Answer { received, place, deadline, upload }
+    let upload = received.upload.take();
+    let upload = upload.and_then(|upload| attempt::spawn_upload(tasks, upload, &mut body, context.deadline));
+    Answer { received, place, upload }
 }
 
 /// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
 /// further attempt (RE-11), and as the shutdown's where that broke it.
-pub(super) fn describe(failed: Failed, context: &Context, deadline: Option<Instant>) -> Error {
+pub(super) fn describe(failed: Failed, context: &Context) -> Error {
     let error = failed.error;
     let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
-    if let (Failure::PerTryTimeout, Some(deadline), Some(per_try)) = (failed.failure, deadline, per_try)
-        && deadline.saturating_duration_since(Instant::now()) < per_try
+    if let (Failure::PerTryTimeout, Some(remaining), Some(per_try)) = (failed.failure, context.remaining(), per_try)
+        && remaining < per_try
     {
         let text = format!("{error}, and the deadline leaves no time for another attempt");
         return Error::new(ErrorKind::DeadlineExceeded, text);
@@ -366,7 +359,6 @@ pub(super) async fn exchange<B>(
     body: &mut RequestBody<B>,
     mut place: Place,
     previous: u32,
-    deadline: Option<Instant>,
 ) -> Attempted
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -374,10 +366,9 @@ where
 {
     context.attempt_sent();
     let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
-    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let per_attempt = PerAttempt {
         previous,
-        timeout: match (remaining, per_try) {
+        timeout: match (context.remaining(), per_try) {
             (Some(remaining), Some(per_try)) => Some(remaining.min(per_try)),
             (remaining, per_try) => remaining.or(per_try),
         },

@@ -203,6 +203,11 @@ impl Context {
         }
     }
 
+    /// The time to its deadline, if it has one.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// How many attempts went out.
     pub(super) fn attempts(&self) -> u32 {
         self.attempts.load(Ordering::Relaxed)

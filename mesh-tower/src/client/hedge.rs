@@ -48,7 +48,6 @@ pub(super) async fn attempts<B>(
     body: B,
     (policy, hedge): (Arc<HedgePolicy>, Hedge),
     mut wanted: Wanted,
-    deadline: Option<Instant>,
 ) -> Result<Answer, Error>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -66,7 +65,7 @@ where
         let placed = settle(context, head, &mut wanted, &story.tried, launch.fresh).await;
         let underway = context.take_underway().expect("it has begun, and nothing has ended it");
         let over = {
-            let mut race = Race::new(context, head, &tee, &policy, wanted, deadline, &mut story);
+            let mut race = Race::new(context, head, &tee, &policy, wanted, &mut story);
             race.begin(underway, Some(placed), launch);
             race.run().await
         };
@@ -84,8 +83,8 @@ where
             context.tell_attempt(attempted.endpoint(), attempted.outcome(), attempted.headers(), next);
         }
         return match ended.attempted {
-            Attempted::Answer(received, place) => Ok(answer(context, received, place, ended.body, deadline)),
-            Attempted::Failed(failed, _) => Err(describe(failed, context, deadline)),
+            Attempted::Answer(received, place) => Ok(answer(context, received, place, ended.body)),
+            Attempted::Failed(failed, _) => Err(describe(failed, context)),
         };
     }
 }

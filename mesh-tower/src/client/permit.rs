@@ -22,10 +22,11 @@ pub(super) struct RetryPermit {
 impl RetryPermit {
     /// Takes a place in the budget. If there is none, asks once more after a pause of `delay`: when an endpoint dies
     /// under load, its requests fail all at once, and few of them need to be given up for that.
-    pub(super) async fn claim(context: &Context, delay: Duration, deadline: Option<Instant>) -> Option<Self> {
+    pub(super) async fn claim(context: &Context, delay: Duration) -> Option<Self> {
         let backend = &context.backend;
-        let in_time =
-            |pauses| deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline);
+        let in_time = |pauses| {
+            context.deadline.is_none_or(|deadline| after(Instant::now(), delay.saturating_mul(pauses)) < deadline)
+        };
         let mut place = Self::take(backend);
         // What was answered is kept meanwhile, with its place on a connection.
         if place.is_err() && delay <= MAX_PAUSE && in_time(2) {

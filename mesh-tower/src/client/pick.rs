@@ -310,7 +310,7 @@ impl Looker<'_> {
             }
             return Ok(None);
         }
-        let serving = Serving::begin(self.backend, chosen, self.context.is_grpc(), self.context.deadline)
+        let serving = Serving::begin(self.backend, chosen, self.context)
             .ok_or_else(|| NoPlace::Refused(self.context.overflow(Limit::Requests)))?;
         Ok(Some(match offer {
             Offer::H2(permit) => Look::Found(Place { serving, slot: Slot::H2(permit) }),

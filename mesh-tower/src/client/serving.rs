@@ -9,6 +9,7 @@ use mesh_core::model::{LoadBalancer, WeightedRoundRobin};
 use mesh_core::resilience::outlier::{self, Outcome};
 use tokio::time::Instant;
 
+use super::context::Context;
 use crate::net::{Backend, Endpoint, Pool};
 
 /// An attempt on an endpoint. Counts until it is dropped.
@@ -33,22 +34,8 @@ struct Watch {
 
 impl Serving {
     /// Takes a place at the endpoint that was chosen, unless the backend serves as many requests as it may.
-    pub(super) fn begin(
-        backend: &Arc<Backend>,
-        chosen: &Chosen<'_, Pool>,
-        grpc: bool,
-        deadline: Option<Instant>,
-    ) -> Option<Self> {
-        Self::at(backend, chosen.endpoint, chosen.probes, grpc, deadline)
-    }
-
-    pub(super) fn at(
-        backend: &Arc<Backend>,
-        endpoint: &Arc<Endpoint>,
-        probes: bool,
-        grpc: bool,
-        deadline: Option<Instant>,
-    ) -> Option<Self> {
+    pub(super) fn begin(backend: &Arc<Backend>, chosen: &Chosen<'_, Pool>, context: &Context) -> Option<Self> {
+        let Chosen { endpoint, probes, .. } = *chosen;
         let entered = endpoint.enter(backend.config().circuit_breaker.max_requests);
         let Some(in_flight) = entered else {
             if probes {
@@ -56,9 +43,15 @@ impl Serving {
             }
             return None;
         };
-        let watched = probes || is_watched(backend);
-        let (backend, sent, answered) = (Arc::clone(backend), None, false);
-        let watch = watched.then(|| Watch { backend, probes, grpc, sent, deadline, answered });
+        // Most backends are not watched, and pay nothing for it.
+        let watch = (probes || is_watched(backend)).then(|| Watch {
+            backend: Arc::clone(backend),
+            probes,
+            grpc: context.is_grpc(),
+            sent: None,
+            deadline: context.deadline,
+            answered: false,
+        });
         Some(Self { in_flight, watch })
     }
 

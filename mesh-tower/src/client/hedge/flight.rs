@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use mesh_core::classify::Failure;
-use tokio::time::Instant;
 
 use crate::client::attempt::{Failed, RequestBody};
 use crate::client::call::{Attempted, Unplaced, exchange, find_place};
@@ -38,7 +37,6 @@ pub(super) struct Fly<'a> {
     pub(super) tried: Vec<Arc<Endpoint>>,
     pub(super) fresh: bool,
     pub(super) previous: u32,
-    pub(super) deadline: Option<Instant>,
 }
 
 impl Fly<'_> {
@@ -52,7 +50,7 @@ impl Fly<'_> {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { context, head, flight, wanted, tried, fresh, previous, deadline } = self;
+        let Self { context, head, flight, wanted, tried, fresh, previous } = self;
         let span = &flight.underway.span;
         let placed = match placed {
             Some(placed) => placed,
@@ -69,7 +67,7 @@ impl Fly<'_> {
             Ok(place) => {
                 // Set once: each attempt has a flight of its own.
                 let _ = flight.endpoint.set(Arc::clone(place.serving.endpoint()));
-                exchange(context, head, span, &mut body, place, previous, deadline).await
+                exchange(context, head, span, &mut body, place, previous).await
             }
             Err(failed) => Attempted::Failed(failed, None),
         };

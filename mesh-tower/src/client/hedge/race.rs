@@ -63,7 +63,6 @@ where
     tee: &'a Tee<B>,
     policy: &'a HedgePolicy,
     wanted: Wanted,
-    deadline: Option<Instant>,
     story: &'a mut Story<B>,
     /// Whether the body has outgrown its cap, and one attempt goes on alone.
     alone: bool,
@@ -95,11 +94,10 @@ where
         tee: &'a Tee<B>,
         policy: &'a HedgePolicy,
         wanted: Wanted,
-        deadline: Option<Instant>,
         story: &'a mut Story<B>,
     ) -> Self {
         let running = Vec::with_capacity(policy.max_attempts.min(5) as usize);
-        Self { context, head, tee, policy, wanted, deadline, story, alone: false, running }
+        Self { context, head, tee, policy, wanted, story, alone: false, running }
     }
 
     /// Runs until the request is over, or nothing is under way.
@@ -170,7 +168,7 @@ where
     /// Whether the budget is asked once more after a pause, which the deadline must leave time for.
     fn puts_off(&mut self) -> bool {
         let later = Instant::now() + PAUSE;
-        self.deadline.is_none_or(|deadline| later < deadline) && self.story.hedge.put_off(later.into_std())
+        self.context.deadline.is_none_or(|deadline| later < deadline) && self.story.hedge.put_off(later.into_std())
     }
 
     /// Whether a hedge may be sent (RE-04, RE-05): the target is not failing, and the budget has a place.
@@ -209,7 +207,6 @@ where
             tried,
             fresh,
             previous,
-            deadline: self.deadline,
         };
         let copy: Copy<B> = reader.map_err(from_tee);
         let future = Box::pin(fly.run(placed, RequestBody::Own(Replay::new(copy, 0))));
@@ -289,7 +286,7 @@ where
 
     fn decide(&mut self, attempted: &Attempted) -> Decision {
         let now = Instant::now();
-        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let remaining = self.context.remaining();
         let throttle = self.context.virtual_host.throttle().map(|throttle| &**throttle);
         let whole = self.tee.is_whole();
         self.story.hedge.ended(self.policy, &attempted.attempt(), now.into_std(), whole, remaining, throttle)
@@ -383,7 +380,7 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
 {
     fn drop(&mut self) {
-        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let late = self.context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let outcome = if late { Outcome::Failed(ErrorKind::DeadlineExceeded) } else { Outcome::Cancelled };
         for running in std::mem::take(&mut self.running) {
             self.cancel(running, outcome, Next::Return);
