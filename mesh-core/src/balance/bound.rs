@@ -28,6 +28,5 @@ impl<T> Picker<T> {
 
 /// Whether not even a session reaches the endpoint.
 pub(super) fn is_barred(endpoint: &model::Endpoint) -> bool {
-    let weight = endpoint.locality.as_ref().map_or(1, |locality| locality.weight);
-    endpoint.weight == 0 || weight == 0 || endpoint.health == Health::Unhealthy
+    !endpoint.has_weight() || endpoint.health == Health::Unhealthy
 }

@@ -117,7 +117,7 @@ impl<T> Picker<T> {
     ///
     /// `here` is the place of this process. `start` is where round robin begins: a random number keeps many clients from
     /// beginning with the same endpoint. A policy of the application is [put in](Self::with_balance) by whoever knows it;
-    /// until then it chooses at random. Pick first takes the endpoints as they stand.
+    /// until then it chooses at random. Pick first takes the endpoints as they stand: none of them that may not be picked.
     pub fn new(
         backend: &model::Backend,
         endpoints: Vec<(&model::Endpoint, Arc<Endpoint<T>>)>,
@@ -127,11 +127,10 @@ impl<T> Picker<T> {
         now: Instant,
     ) -> Self {
         let localities = backend.localities;
-        let configs = endpoints.iter().map(|(config, _)| *config);
         let tiers = match backend.load_balancer {
             // It stays with the one it has; priorities say in which order it tries.
-            LoadBalancer::PickFirst { .. } => Tiers::one(configs),
-            _ => Tiers::new(configs, localities.prefer, here, start),
+            LoadBalancer::PickFirst { .. } => Tiers::one(u32::try_from(endpoints.len()).unwrap_or(u32::MAX)),
+            _ => Tiers::new(endpoints.iter().map(|(config, _)| *config), localities.prefer, here, start),
         };
         let weights = weights(&endpoints);
         let weight = endpoints.first().map_or(1, |(config, _)| config.weight);
@@ -465,7 +464,6 @@ fn weights<T>(endpoints: &[(&model::Endpoint, Arc<Endpoint<T>>)]) -> Option<Weig
     Some(Weights { each, mean: sum / used })
 }
 
-/// What is told of the priority in use, in a word.
 /// Where the requests of a backend go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -478,6 +476,7 @@ pub struct News {
     pub panics: bool,
 }
 
+/// What is told of the priority in use, in a word.
 pub(super) fn telling(first: Option<(u32, u32)>, panics: bool) -> u64 {
     // There are at most three steps.
     first.map_or(0, |(priority, distance)| ((u64::from(priority) + 1) << 3) | (u64::from(distance) << 1))

@@ -56,21 +56,13 @@ struct Draft {
 }
 
 impl Tiers {
-    /// All that may be picked, as they stand.
-    pub(super) fn one<'a>(endpoints: impl Iterator<Item = &'a model::Endpoint>) -> Self {
-        let (mut members, mut unhealthy) = (Vec::new(), Vec::new());
-        for (index, endpoint) in (0..).zip(endpoints) {
-            match endpoint.health {
-                _ if endpoint.weight == 0 || endpoint.locality.as_ref().is_some_and(|at| at.weight == 0) => {}
-                Health::Draining => {}
-                Health::Unhealthy => unhealthy.push(index),
-                Health::Healthy => members.push(index),
-            }
-        }
-        if members.is_empty() && unhealthy.is_empty() {
+    /// So many endpoints as they stand, all of which may be picked.
+    pub(super) fn one(count: u32) -> Self {
+        if count == 0 {
             return Self { tiers: Box::default(), groups: Box::default() };
         }
-        let group = Group { weight: 1, members: members.into(), unhealthy: unhealthy.into(), next: AtomicU32::new(0) };
+        let members = (0..count).collect();
+        let group = Group { weight: 1, members, unhealthy: Box::default(), next: AtomicU32::new(0) };
         let tier = Tier { key: (0, 0), groups: 0..1, trying: AtomicU64::new(0) };
         Self { tiers: Box::new([tier]), groups: Box::new([group]) }
     }
@@ -89,7 +81,7 @@ impl Tiers {
         for (index, endpoint) in (0..).zip(endpoints) {
             let locality = endpoint.locality.as_ref();
             let weight = locality.map_or(1, |locality| locality.weight);
-            if endpoint.weight == 0 || weight == 0 || endpoint.health == Health::Draining {
+            if !endpoint.has_weight() || endpoint.health == Health::Draining {
                 continue;
             }
             // Endpoints of a locality mostly come together, and share it.

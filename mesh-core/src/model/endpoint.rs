@@ -28,6 +28,21 @@ impl Endpoint {
     pub fn new(address: impl Into<Address>) -> Self {
         Self { address: address.into(), weight: 1, health: Health::default(), locality: None, metadata: None }
     }
+
+    /// The priority of its locality.
+    pub(crate) fn priority(&self) -> u32 {
+        self.locality.as_ref().map_or(0, |locality| locality.priority)
+    }
+
+    /// Whether it and its locality have a weight: without one it is never used, whatever its health.
+    pub(crate) fn has_weight(&self) -> bool {
+        self.weight > 0 && self.locality.as_ref().is_none_or(|locality| locality.weight > 0)
+    }
+
+    /// Whether a balancer may choose it, as far as its source says.
+    pub(crate) fn may_be_picked(&self) -> bool {
+        self.has_weight() && self.health == Health::Healthy
+    }
 }
 
 /// What a source says of an endpoint's health.

@@ -234,8 +234,7 @@ impl<T: Transport> Compiler<T> {
         }
         let mut endpoints: Vec<_> = chosen.into_iter().zip(endpoints).collect();
         if let LoadBalancer::PickFirst { shuffle } = config.load_balancer {
-            let priority = |config: &&model::Endpoint| config.locality.as_ref().map_or(0, |locality| locality.priority);
-            endpoints = pick_first_order(endpoints, shuffle, priority, rng);
+            endpoints = pick_first_order(endpoints, shuffle, |config| config.priority(), rng);
         }
         let mut picker = |endpoints: Vec<_>, before: Option<&Picker<T::Endpoint>>| {
             let mut picker = Picker::new(config, endpoints, making.here, &state.fleet, rng.next_u32(), now);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Action, Snapshot, Target, Transport, describe};
 use crate::matching::{Origin, RequestHead, Session, stated_hash};
-use crate::model::{Fraction, RetryMethods, RetryPolicy, RouteAction, WeightedBackend};
+use crate::model::{Fraction, RetryMethods, RetryPolicy};
 
 /// A request to be explained.
 #[derive(Debug, Clone, Deserialize)]
@@ -123,9 +123,9 @@ pub struct BackendShare {
 }
 
 impl BackendShare {
-    fn new<T: Transport>(snapshot: &Snapshot<T>, target: &Target, config: Option<&WeightedBackend>) -> Self {
+    fn new<T: Transport>(snapshot: &Snapshot<T>, target: &Target) -> Self {
         let backend = target.index.and_then(|index| snapshot.backend(index));
-        let subset = config.and_then(|config| config.subset.as_deref()).into_iter().flatten();
+        let subset = target.subset.as_deref().into_iter().flatten();
         Self {
             name: target.backend.name.to_string(),
             weight: target.weight,
@@ -251,14 +251,7 @@ pub fn explain<T: Transport>(snapshot: &Snapshot<T>, request: &RequestDescriptio
         Action::Forward(split) => {
             explanation.action = "forward";
             explanation.status = None;
-            let written: &[_] = match &virtual_host.config.routes[index as usize].action {
-                RouteAction::Forward(forward) => &forward.backends,
-                RouteAction::Unsupported(_) => &[],
-            };
-            // Those are the targets that may be drawn, in their order.
-            let mut written = written.iter().filter(|weighted| weighted.weight > 0);
-            let share = |target| BackendShare::new(snapshot, target, written.next());
-            explanation.backends = split.targets.iter().map(share).collect();
+            explanation.backends = split.targets.iter().map(|target| BackendShare::new(snapshot, target)).collect();
             // Where backends override the route's policies, those of the first one are shown.
             if let Some(target) = split.targets.first() {
                 explanation.timeout_ms = target.policy.timeout.map(millis);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::balance::{Endpoint, subset};
-use crate::model::{self, Address, BackendId, Health, LoadBalancer, Metadata, RouteAction};
+use crate::model::{self, Address, BackendId, LoadBalancer, Metadata, RouteAction};
 
 /// The parts of backends that routes name.
 pub(super) fn subsets(config: &model::Config) -> HashMap<&BackendId, Vec<Arc<Metadata>>> {
@@ -33,21 +33,16 @@ pub(super) fn holds(endpoint: &model::Endpoint, subset: &Metadata) -> bool {
 /// The endpoints that are used. Where `subset_size` bounds them: so many of those that may be picked, of each priority and
 /// of each part that routes name. Pick first uses none that it may not pick.
 pub(super) fn chosen<'a>(config: &'a model::Backend, parts: &[Arc<Metadata>], seed: u64) -> Vec<&'a model::Endpoint> {
-    let may_be_picked = |endpoint: &&model::Endpoint| {
-        let weighs = endpoint.locality.as_ref().is_none_or(|locality| locality.weight > 0) && endpoint.weight > 0;
-        weighs && endpoint.health == Health::Healthy
-    };
     let all = config.endpoints.iter();
     let Some(size) = config.subset_size else {
         return match config.load_balancer {
-            LoadBalancer::PickFirst { .. } => all.filter(may_be_picked).collect(),
+            LoadBalancer::PickFirst { .. } => all.filter(|endpoint| endpoint.may_be_picked()).collect(),
             _ => all.collect(),
         };
     };
     let mut priorities = BTreeMap::<u32, Vec<&model::Endpoint>>::new();
-    for endpoint in all.filter(may_be_picked) {
-        let priority = endpoint.locality.as_ref().map_or(0, |locality| locality.priority);
-        priorities.entry(priority).or_default().push(endpoint);
+    for endpoint in all.filter(|endpoint| endpoint.may_be_picked()) {
+        priorities.entry(endpoint.priority()).or_default().push(endpoint);
     }
     let mut used = HashSet::new();
     let mut choose = |endpoints: &[&'a model::Endpoint]| {
