@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use benches::Result;
 use benches::args::Args;
-use benches::measure::one_thread;
-use benches::micro::{SAMPLES, Timing, time, time_with_setup, unit};
+use benches::micro::{Timing, time, time_with_setup, unit};
+use benches::update::until_published;
 use benches::{model, report};
 use mesh_core::balance::{Pick, PickRequest, State};
 use mesh_core::model::{Backend, BackendId, LoadBalancer, Maglev, PeakEwma, RingHash, WeightedRoundRobin};
 use mesh_core::snapshot::{Compiler, Snapshot};
-use mesh_tonic::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
-use tokio::sync::watch;
 
 const COUNTS: [usize; 3] = [3, 100, 10_000];
 const MANY: usize = 10_000;
@@ -75,7 +73,9 @@ fn main() -> Result<()> {
         add(format!("look at {count} after a change, and pick"), &|| look(count))?;
     }
     add(format!("one of {MANY} endpoints changed, model to snapshot"), &change_to_snapshot)?;
-    add(format!("one of {MANY} endpoints changed, to published snapshot"), &change_to_published)?;
+    add(format!("one of {MANY} endpoints changed, to published snapshot"), &|| {
+        until_published(model::config(1, MANY))
+    })?;
     report::json(&args, title, &rows)
 }
 
@@ -147,26 +147,4 @@ fn change_to_snapshot() -> Result<Timing> {
         || (),
         |()| compiler.compile(&first, &changed, &mut rng, Instant::now()).map(|update| update.snapshot),
     ))
-}
-
-/// The whole way: the model is sent to a mesh whose clients use the backend, until its status tells the version.
-fn change_to_published() -> Result<Timing> {
-    let runtime = one_thread()?;
-    let config = Arc::new(model::config(1, MANY));
-    let mut turns = [Arc::new(model::with_one_endpoint_changed(&config)), Arc::clone(&config)].into_iter().cycle();
-    let (sender, configs) = watch::channel(config);
-    let mesh = runtime.block_on(Mesh::builder().configs(configs).build())?;
-    let mut status = mesh.config_status();
-    status.mark_unchanged();
-    let timing = time_with_setup(
-        || turns.next(),
-        |changed| {
-            runtime.block_on(async {
-                changed.map(|changed| sender.send_replace(changed));
-                status.changed().await
-            })
-        },
-    );
-    assert_eq!(mesh.config_status().borrow().version, 2 + SAMPLES as u64);
-    Ok(timing)
 }

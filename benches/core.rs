@@ -7,7 +7,8 @@ use std::sync::Arc;
 use benches::Result;
 use benches::args::Args;
 use benches::measure::one_thread;
-use benches::micro::{SAMPLES, Timing, time, time_with_setup, unit};
+use benches::micro::{Timing, time, time_with_setup, unit};
+use benches::update::until_published;
 use benches::{model, report};
 use http::{HeaderMap, Method};
 use mesh_core::matching::{RequestHead, RouteTable};
@@ -50,7 +51,9 @@ fn main() -> Result<()> {
     }
     add(format!("YAML of {SERVICES} x {ENDPOINTS} to model"), &yaml_to_model)?;
     add(format!("model of {SERVICES} x {ENDPOINTS} to published snapshot"), &model_to_snapshot)?;
-    add("then one endpoint changed, to published snapshot".to_owned(), &change_to_snapshot)?;
+    add("then one endpoint changed, to published snapshot".to_owned(), &|| {
+        until_published(model::config(SERVICES, ENDPOINTS))
+    })?;
     report::json(&args, title, &rows)
 }
 
@@ -103,26 +106,4 @@ fn model_to_snapshot() -> Result<Timing> {
     let mesh = build(configs.clone())?;
     assert_eq!(mesh.config_status().borrow().version, 1);
     Ok(time_with_setup(|| configs.clone(), build))
-}
-
-fn change_to_snapshot() -> Result<Timing> {
-    let runtime = one_thread()?;
-    let config = Arc::new(model::config(SERVICES, ENDPOINTS));
-    let mut turns = [Arc::new(model::with_one_endpoint_changed(&config)), Arc::clone(&config)].into_iter().cycle();
-    let (sender, configs) = watch::channel(config);
-    let mesh = runtime.block_on(Mesh::builder().configs(configs).build())?;
-    let mut status = mesh.config_status();
-    status.mark_unchanged();
-    let timing = time_with_setup(
-        || turns.next(),
-        |changed| {
-            runtime.block_on(async {
-                changed.map(|changed| sender.send_replace(changed));
-                status.changed().await
-            })
-        },
-    );
-    // The first configuration, the change that does not count, and the samples.
-    assert_eq!(mesh.config_status().borrow().version, 2 + SAMPLES as u64);
-    Ok(timing)
 }

@@ -13,6 +13,7 @@ pub mod open_loop;
 pub mod plot;
 pub mod report;
 pub mod server;
+pub mod update;
 
 /// Anything that ends a benchmark.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
