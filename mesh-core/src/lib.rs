@@ -19,6 +19,7 @@ pub mod classify;
 pub mod config;
 pub mod error;
 pub mod grpc;
+pub mod identity;
 pub mod matching;
 pub mod model;
 pub mod observe;

@@ -148,7 +148,7 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
                     let text = format!("{host:?} is neither a DNS name nor an IP address: no certificate can prove it");
                     return Err(Error::new(ErrorKind::InvalidRequest, text));
                 }
-                let mut tls = Tls::new(RootCertificates::WebPki);
+                let mut tls = Tls::simple(RootCertificates::WebPki);
                 tls.server_name = Some(host.into());
                 backend.tls = Some(tls);
             }

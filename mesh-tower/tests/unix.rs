@@ -144,7 +144,7 @@ async fn tls_over_a_socket_needs_a_name_to_verify() {
     let path = directory.path().join("greeter.sock");
     let _server = serve(&path, Some(TlsAcceptor::from(Arc::new(config))));
     let mut named = backend(&path);
-    let mut tls = Tls::new(RootCertificates::PemFile(roots));
+    let mut tls = Tls::simple(RootCertificates::PemFile(roots));
     tls.server_name = Some("greeter".into());
     named.tls = Some(tls.clone());
     let mesh = mesh(named).await;

@@ -8,6 +8,7 @@ use super::{
     AdmissionControl, CircuitBreaker, ConnectionPolicy, Discovery, Endpoint, HealthCheck, LoadBalancer, LocalityPolicy,
     OutlierDetection, RetryBudget, SlowStart,
 };
+use crate::identity::SanMatch;
 
 /// The identity of a backend: the service that owns it and its name there.
 ///
@@ -132,21 +133,46 @@ impl Default for ConnectBackoff {
     }
 }
 
-/// TLS towards an ordinary server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// TLS towards the endpoints of a backend. It never falls back to plaintext.
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The name sent as SNI and verified in the certificate. `None`: the name of the service, which is what callers
-    /// write; where that is no host name, the endpoint's IP address.
+    /// Who proves what to whom.
+    pub mode: TlsMode,
+    /// The name sent as SNI. With [`TlsMode::Simple`] it is also verified in the certificate, and `None` is the name of
+    /// the service, which is what callers write; where that is no host name, the endpoint's IP address. With
+    /// [`TlsMode::Mutual`] `None` sends none, and nothing is compared with it.
     pub server_name: Option<Arc<str>>,
-    /// Whom to trust.
-    pub roots: RootCertificates,
+    /// Whom to trust. `None`: with [`TlsMode::Simple`] the public authorities, with [`TlsMode::Mutual`] whom the
+    /// identity trusts.
+    pub roots: Option<RootCertificates>,
+    /// Who the peer must be: one of its names must be one of these (gRFC A29). Empty: with [`TlsMode::Simple`] the name
+    /// of the host, with [`TlsMode::Mutual`] anybody who is trusted.
+    pub identities: Vec<SanMatch>,
+}
+
+/// Who proves what to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TlsMode {
+    /// The server proves its name, the client proves nothing.
+    Simple,
+    /// Both prove who they are; ALPN is that of Istio's sidecars. Without an identity connections fail.
+    Mutual,
+    /// Mutual with endpoints that take part in the mesh ([`Endpoint::mesh`]), plaintext with the others. From a control
+    /// plane, or where the file marks endpoints; never a default.
+    Auto,
 }
 
 impl Tls {
-    /// TLS that trusts `roots` and verifies the service's name.
-    pub fn new(roots: RootCertificates) -> Self {
-        Self { server_name: None, roots }
+    /// TLS with an ordinary server, which must prove the service's name to those who trust `roots`.
+    pub fn simple(roots: RootCertificates) -> Self {
+        Self { mode: TlsMode::Simple, server_name: None, roots: Some(roots), identities: Vec::new() }
+    }
+
+    /// Mutual TLS with whoever is one of `identities`; with anybody whom the identity trusts if there are none.
+    pub fn mutual(identities: Vec<SanMatch>) -> Self {
+        Self { mode: TlsMode::Mutual, server_name: None, roots: None, identities }
     }
 }
 

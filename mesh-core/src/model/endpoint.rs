@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub locality: Option<Arc<Locality>>,
     /// What [subsets](super::WeightedBackend::subset) select by. `None`: nothing.
     pub metadata: Option<Arc<Metadata>>,
+    /// Whether it takes part in the mesh: a backend whose TLS is [`Auto`](super::TlsMode::Auto) speaks mutual TLS with it.
+    pub mesh: bool,
 }
 
 /// Words about an endpoint, by their names.
@@ -26,7 +28,14 @@ pub type Metadata = BTreeMap<Arc<str>, Arc<str>>;
 impl Endpoint {
     /// An endpoint at `address`, of weight 1.
     pub fn new(address: impl Into<Address>) -> Self {
-        Self { address: address.into(), weight: 1, health: Health::default(), locality: None, metadata: None }
+        Self {
+            address: address.into(),
+            weight: 1,
+            health: Health::default(),
+            locality: None,
+            metadata: None,
+            mesh: false,
+        }
     }
 
     /// The priority of its locality.

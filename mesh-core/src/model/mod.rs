@@ -12,22 +12,25 @@ mod balancing;
 mod connection;
 mod discovery;
 mod endpoint;
+mod identity;
 mod overload;
 mod pattern;
 mod policy;
 mod route;
+mod server;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use backend::{Backend, BackendId, ConnectBackoff, Protocol, RootCertificates, Tls};
+pub use backend::{Backend, BackendId, ConnectBackoff, Protocol, RootCertificates, Tls, TlsMode};
 pub use balancing::{
     LoadBalancer, LocalityPolicy, Maglev, PeakEwma, Proximity, RingHash, SlowStart, WeightedRoundRobin,
 };
 pub use connection::{ConnectionPolicy, HealthCheck, HealthProbe, Keepalive};
 pub use discovery::{Discovered, Discovery, DnsName, Finder};
 pub use endpoint::{Address, Endpoint, Health, Locality, Metadata, Place};
+pub use identity::{Identity, IdentityFiles, IdentityFrom, TrustFile};
 pub use overload::{
     AdmissionControl, CircuitBreaker, Consecutive, FailurePercentage, GrpcFailures, OutlierDetection, Recovery,
     SuccessRate,
@@ -41,9 +44,10 @@ pub use route::{
     Forward, Fraction, HeaderMatch, HostPattern, HostPatternError, PathMatch, PolicyOverride, QueryMatch, Route,
     RouteAction, RouteMatch, RoutePolicy, StringMatch, ValueMatch, VirtualHost, WeightedBackend,
 };
+pub use server::{AccessLog, Admin, Drain, ForwardedIdentity, Listen, Server, ServerLimits, ServerTls};
 pub use settings::{Defaults, DnsSettings, Propagator, Settings, TelemetrySettings, UnknownServices};
 
-/// Everything a mesh client needs to know: which names route where, and what stands behind each backend.
+/// Everything a mesh needs to know: which names route where, what stands behind each backend, and what it serves.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
@@ -52,6 +56,8 @@ pub struct Config {
     /// Backends by identity. A route may name a backend that is not here; requests that draw it fail with
     /// [`BackendNotFound`](crate::error::ErrorKind::BackendNotFound).
     pub backends: BTreeMap<BackendId, Arc<Backend>>,
+    /// Servers by name.
+    pub servers: BTreeMap<Arc<str>, Arc<Server>>,
     /// What holds for the mesh as a whole.
     pub settings: Arc<Settings>,
 }
@@ -71,6 +77,12 @@ impl Config {
     /// Replaces the settings.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.settings = Arc::new(settings);
+        self
+    }
+
+    /// Adds a server, or replaces the one of the same name.
+    pub fn with_server(mut self, server: Server) -> Self {
+        self.servers.insert(Arc::clone(&server.name), Arc::new(server));
         self
     }
 

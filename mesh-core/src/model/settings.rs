@@ -1,7 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, CircuitBreaker, Keepalive, LoadBalancer, OutlierDetection, Place, Protocol, RetryPolicy};
+use super::{
+    Admin, Backend, CircuitBreaker, Identity, Keepalive, LoadBalancer, OutlierDetection, Place, Protocol, RetryPolicy,
+    Tls,
+};
 
 /// What holds for the mesh as a whole.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +20,10 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// Where this process runs. Default: nobody knows.
     pub locality: Place,
+    /// Who this process is. Default: nobody, and TLS proves nothing to anybody.
+    pub identity: Option<Arc<Identity>>,
+    /// The admin listener. Default: none.
+    pub admin: Option<Admin>,
 }
 
 /// What becomes of a request to a name that no virtual host claims.
@@ -50,6 +57,9 @@ pub struct Defaults {
     pub outlier_detection: Option<OutlierDetection>,
     /// Pings over connections. Default: none.
     pub keepalive: Option<Keepalive>,
+    /// TLS towards endpoints. Default: [mutual](super::TlsMode::Mutual) with an [identity](Settings::identity), else
+    /// plaintext.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Defaults {
@@ -63,6 +73,7 @@ impl Default for Defaults {
             circuit_breaker: CircuitBreaker::default(),
             outlier_detection: None,
             keepalive: None,
+            tls: None,
         }
     }
 }

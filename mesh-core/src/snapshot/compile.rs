@@ -7,7 +7,7 @@ use super::hosts::{host_table, named, same_hosts, virtual_host};
 use super::members::{Again, again, chosen, holds, subsets};
 use super::{Backend, BackendState, Snapshot, Transport, VirtualHost};
 use crate::balance::{Endpoint, MakeBalance, Picker, pick_first_order};
-use crate::model::{self, Address, BackendId, LoadBalancer, Metadata, Place};
+use crate::model::{self, BackendId, LoadBalancer, Metadata, Place};
 
 /// Makes snapshots.
 pub struct Compiler<T: Transport> {
@@ -198,8 +198,17 @@ impl<T: Transport> Compiler<T> {
             self.transport.update(&backend.transport, &backend.config);
         }
         let settings = Arc::clone(&config.settings);
-        let snapshot =
-            Snapshot { version: previous.version + 1, hosts, virtual_hosts, named, backends, indices, settings };
+        let servers = config.servers.clone();
+        let snapshot = Snapshot {
+            version: previous.version + 1,
+            hosts,
+            virtual_hosts,
+            named,
+            backends,
+            indices,
+            servers,
+            settings,
+        };
         Ok(Update { snapshot: Arc::new(snapshot), removed, touched })
     }
 
@@ -223,9 +232,9 @@ impl<T: Transport> Compiler<T> {
         let state = old.map_or_else(|| Arc::new(BackendState::new(now, rng.next_u64())), |old| Arc::clone(&old.state));
         let chosen = chosen(config, making.subsets, state.seed);
         let old_endpoints = reusable.map_or(&[][..], |old| old.picker.endpoints());
-        let make = |address: &Address| {
-            let slot = self.transport.endpoint(&transport, address);
-            Arc::new(Endpoint::new(address.clone(), &state.fleet, slot))
+        let make = |config: &model::Endpoint| {
+            let slot = self.transport.endpoint(&transport, config);
+            Arc::new(Endpoint::new(config.address.clone(), &state.fleet, slot))
         };
         let Again { endpoints, gone } = again(&chosen, old_endpoints, make);
         match (reusable, old) {

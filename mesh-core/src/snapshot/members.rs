@@ -64,7 +64,7 @@ pub(super) fn chosen<'a>(config: &'a model::Backend, parts: &[Arc<Metadata>], se
 pub(super) fn again<T>(
     configs: &[&model::Endpoint],
     old: &[Arc<Endpoint<T>>],
-    make: impl Fn(&Address) -> Arc<Endpoint<T>>,
+    make: impl Fn(&model::Endpoint) -> Arc<Endpoint<T>>,
 ) -> Again<T> {
     let mut stay = vec![false; old.len()];
     // Where it was, counted from the beginning or from the end: one that is put in or taken out moves half of them.
@@ -81,7 +81,7 @@ pub(super) fn again<T>(
         found.iter().for_each(|at| stay[*at] = true);
     }
     let endpoint = |(config, found): (&&model::Endpoint, Option<usize>)| {
-        found.map_or_else(|| make(&config.address), |at| Arc::clone(&old[at]))
+        found.map_or_else(|| make(config), |at| Arc::clone(&old[at]))
     };
     let endpoints = configs.iter().zip(found).map(endpoint).collect();
     let gone = old.iter().zip(stay).filter(|(_, stays)| !stays).map(|(old, _)| Arc::clone(old)).collect();

@@ -19,7 +19,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ pub use route::{RouteError, Routed};
 
 use crate::balance::{Fleet, Picker};
 use crate::matching::{HostTable, RouteTable};
-use crate::model::{self, Address, BackendId, Metadata, RoutePolicy};
+use crate::model::{self, BackendId, Metadata, RoutePolicy};
 use crate::resilience::admission::Admission;
 use crate::resilience::budget::RetryBudgetState;
 use crate::resilience::limits::Limits;
@@ -61,7 +61,7 @@ pub trait Transport: Send + Sync + 'static {
     }
 
     /// Prepares an endpoint, without connecting it.
-    fn endpoint(&self, backend: &Arc<Self::Backend>, address: &Address) -> Self::Endpoint;
+    fn endpoint(&self, backend: &Arc<Self::Backend>, config: &model::Endpoint) -> Self::Endpoint;
 }
 
 /// No transport: for deciding without sending.
@@ -74,7 +74,7 @@ impl Transport for () {
         Ok(())
     }
 
-    fn endpoint(&self, _: &Arc<()>, _: &Address) {}
+    fn endpoint(&self, _: &Arc<()>, _: &model::Endpoint) {}
 }
 
 /// A compiled configuration.
@@ -86,6 +86,7 @@ pub struct Snapshot<T: Transport = ()> {
     named: Arc<HashMap<Arc<str>, u32>>,
     backends: Vec<Option<Arc<Backend<T>>>>,
     indices: Arc<HashMap<BackendId, u32>>,
+    servers: BTreeMap<Arc<str>, Arc<model::Server>>,
     settings: Arc<model::Settings>,
 }
 
@@ -99,6 +100,7 @@ impl<T: Transport> Snapshot<T> {
             named: Arc::default(),
             backends: Vec::new(),
             indices: Arc::default(),
+            servers: BTreeMap::new(),
             settings: Arc::default(),
         }
     }
@@ -111,6 +113,11 @@ impl<T: Transport> Snapshot<T> {
     /// What holds for the mesh as a whole.
     pub fn settings(&self) -> &Arc<model::Settings> {
         &self.settings
+    }
+
+    /// The servers by name.
+    pub fn servers(&self) -> &BTreeMap<Arc<str>, Arc<model::Server>> {
+        &self.servers
     }
 
     /// The backend at `index`, if it still exists.

@@ -237,7 +237,7 @@ impl Transport for Told {
         *backend.lock().unwrap() = config.connections.idle_timeout;
     }
 
-    fn endpoint(&self, _: &Arc<Self::Backend>, _: &Address) {}
+    fn endpoint(&self, _: &Arc<Self::Backend>, _: &model::Endpoint) {}
 }
 
 #[test]

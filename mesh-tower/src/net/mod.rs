@@ -240,7 +240,7 @@ impl Transport for Net {
         backend.account.update(config);
     }
 
-    fn endpoint(&self, backend: &Arc<Cluster>, _address: &Address) -> Pool {
+    fn endpoint(&self, backend: &Arc<Cluster>, _config: &model::Endpoint) -> Pool {
         Pool::new(Arc::clone(backend))
     }
 }

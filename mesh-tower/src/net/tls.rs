@@ -75,7 +75,7 @@ impl Client {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsConfigError::Provider)?
-            .with_root_certificates(roots(&tls.roots)?)
+            .with_root_certificates(roots(tls.roots.as_ref().unwrap_or(&RootCertificates::WebPki))?)
             .with_no_client_auth();
         let alpn: &[&[u8]] = match backend.protocol {
             Protocol::Auto => &[ALPN_H2, ALPN_H1],

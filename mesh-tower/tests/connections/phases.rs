@@ -287,7 +287,7 @@ impl Authority {
     }
 
     fn config(&self, addresses: &[SocketAddr], name: &str) -> Config {
-        let mut tls = Tls::new(RootCertificates::PemFile(self.file.clone()));
+        let mut tls = Tls::simple(RootCertificates::PemFile(self.file.clone()));
         tls.server_name = Some(name.into());
         let mut backend = patient(addresses);
         backend.connect_timeout = Duration::from_secs(5);

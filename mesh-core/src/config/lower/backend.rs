@@ -93,5 +93,7 @@ fn tls(section: &schema::Tls, directory: &FsPath, path: Path<'_>, context: &mut 
         Some(file) => RootCertificates::PemFile(directory.join(&**file)),
         None => RootCertificates::WebPki,
     };
-    Some(Tls { server_name: section.server_name.value().cloned(), roots })
+    let mut tls = Tls::simple(roots);
+    tls.server_name = section.server_name.value().cloned();
+    Some(tls)
 }

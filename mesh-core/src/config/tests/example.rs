@@ -242,9 +242,10 @@ services:
     retry.backoff = Backoff { base: Duration::from_millis(1), max: Duration::from_millis(1) };
     assert_eq!((policy.timeout, &policy.retry), (None, &Some(Arc::new(retry))));
 
-    let tls = |server_name: Option<&str>, file: &str| Tls {
-        server_name: server_name.map(Into::into),
-        roots: RootCertificates::PemFile(PathBuf::from(file)),
+    let tls = |server_name: Option<&str>, file: &str| {
+        let mut tls = Tls::simple(RootCertificates::PemFile(PathBuf::from(file)));
+        tls.server_name = server_name.map(Into::into);
+        tls
     };
     let mut expected = Backend::new(blue.clone(), endpoints(&["10.0.0.1:80", "[2001:db8::1]:443"]));
     expected.protocol = Protocol::Http1;

@@ -62,7 +62,7 @@ fn config(signal: &Signal) -> Config {
     }
     if secure {
         let roots = signal.certificate.clone().map_or(RootCertificates::WebPki, RootCertificates::PemFile);
-        let mut tls = Tls::new(roots);
+        let mut tls = Tls::simple(roots);
         tls.server_name = Some(host.into());
         backend.tls = Some(tls);
     }
