@@ -9,6 +9,7 @@ use mesh_core::model::{self, ServerTls};
 use tokio::sync::watch;
 
 use crate::net::{Shared, Snapshot};
+use crate::telemetry::metrics::ServerSeries;
 
 /// Where the servers of a mesh are on their way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -50,6 +51,8 @@ pub(crate) struct ServerState {
     /// Counts the changes of whom it lets in.
     pub(crate) entry: watch::Sender<u64>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// What is counted of it.
+    pub(crate) series: Arc<ServerSeries>,
 }
 
 impl ServerState {
@@ -93,12 +96,16 @@ impl Servers {
         let server = Arc::clone(snapshot.servers().get(name)?);
         let name = Arc::clone(&server.name);
         let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
+        let metrics = self.shared.telemetry.metrics.as_ref();
+        let series =
+            metrics.map_or_else(|| Arc::new(ServerSeries::new(Arc::clone(&name))), |metrics| metrics.server(&name));
         let state = Arc::new(ServerState {
             name: Arc::clone(&name),
             shared: Arc::clone(&self.shared),
             settings: ArcSwap::from_pointee(settings),
             entry: watch::Sender::default(),
             phase: self.phase.subscribe(),
+            series,
         });
         used.insert(name, Arc::clone(&state));
         Some(state)
