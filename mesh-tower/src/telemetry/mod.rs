@@ -52,6 +52,7 @@ pub mod otlp;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub(crate) mod propagate;
+pub(crate) mod server;
 pub(crate) mod spans;
 
 use std::sync::Arc;

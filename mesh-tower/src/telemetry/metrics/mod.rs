@@ -20,6 +20,7 @@ mod index;
 mod instruments;
 mod outcome;
 mod series;
+mod server;
 mod table;
 mod target;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
+pub(crate) use self::server::ServerSeries;
 use self::table::{Key, Name, Table};
 use crate::mesh::Core;
 use crate::net::Snapshot;
@@ -76,6 +78,7 @@ pub(crate) struct Metrics {
     full: AtomicBool,
     histograms: Arc<Histograms>,
     backends: Mutex<Backends>,
+    servers: Mutex<Vec<Arc<ServerSeries>>>,
     config: ConfigSeries,
     /// DNS look-ups that found something, and those that did not.
     lookups: [AtomicU64; 2],
@@ -95,6 +98,7 @@ impl Metrics {
             full: AtomicBool::new(false),
             histograms,
             backends: Mutex::default(),
+            servers: Mutex::default(),
             config: ConfigSeries::new(Instant::now()),
             lookups: Default::default(),
             unrouted: Default::default(),
@@ -169,6 +173,13 @@ impl Metrics {
     /// The series of a backend, the same one for as long as it is shown.
     pub(crate) fn backend(&self, id: &BackendId) -> Arc<BackendSeries> {
         lock(&self.backends).series(id)
+    }
+
+    /// The series of a server, which is shown from now on.
+    pub(crate) fn server(&self, name: &Arc<str>) -> Arc<ServerSeries> {
+        let series = Arc::new(ServerSeries::new(Arc::clone(name)));
+        lock(&self.servers).push(Arc::clone(&series));
+        series
     }
 
     /// A request found no route.
