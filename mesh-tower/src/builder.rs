@@ -28,11 +28,11 @@ use crate::source::endpoints::EndpointSource;
 use crate::source::env::Environment;
 use crate::source::reading::{Reading, Readings};
 use crate::source::{BuildError, file};
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Metrics};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
+use crate::telemetry::{AccessSink, Telemetry};
 use crate::upkeep;
 
 enum Source {
@@ -59,6 +59,7 @@ pub struct Builder {
     /// Whether nothing is told to OpenTelemetry's global providers either.
     quiet: bool,
     classifier: Option<Arc<dyn RetryClassifier>>,
+    access_log: Option<Arc<dyn AccessSink>>,
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
@@ -190,6 +191,14 @@ impl Builder {
         self
     }
 
+    /// Writes the access log of the servers that have one to `sink`, too. Without it a line is the message of a `tracing`
+    /// event at level `INFO` under the target `mesh::access`, which has its values as fields.
+    #[must_use]
+    pub fn access_log(mut self, sink: impl AccessSink) -> Self {
+        self.access_log = Some(Arc::new(sink));
+        self
+    }
+
     /// Tells traces and metrics to the collector that `otlp` was made for, or to nobody if it was told to do nothing.
     #[cfg(feature = "otlp")]
     #[must_use]
@@ -268,6 +277,7 @@ impl Builder {
             classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
+            access_log: self.access_log,
             provider,
             identities: Arc::default(),
         });

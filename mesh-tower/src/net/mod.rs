@@ -46,8 +46,8 @@ pub(crate) use tasks::Tasks;
 
 use crate::identity::Identities;
 use crate::observe::Observers;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BackendSeries;
+use crate::telemetry::{AccessSink, Telemetry};
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     /// What stands for this mesh where a hash asks for it (gRFC A42).
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
+    /// Where the access log goes beside `tracing`.
+    pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
     pub(crate) identities: Arc<Identities>,
 }

@@ -58,6 +58,7 @@ pub(crate) mod spans;
 use std::sync::Arc;
 
 use self::metrics::Metrics;
+pub use self::server::AccessSink;
 use self::spans::Spans;
 
 /// What is installed.

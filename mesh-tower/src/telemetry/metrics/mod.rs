@@ -49,7 +49,7 @@ use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
-pub(crate) use self::server::ServerSeries;
+pub(crate) use self::server::{HttpKind, MethodSeries, Served, ServerSeries};
 use self::table::{Key, Name, Table};
 use crate::mesh::Core;
 use crate::net::Snapshot;
@@ -177,7 +177,7 @@ impl Metrics {
 
     /// The series of a server, which is shown from now on.
     pub(crate) fn server(&self, name: &Arc<str>) -> Arc<ServerSeries> {
-        let series = Arc::new(ServerSeries::new(Arc::clone(name)));
+        let series = Arc::new(ServerSeries::new(Arc::clone(name)).with_requests(&self.histograms));
         lock(&self.servers).push(Arc::clone(&series));
         series
     }
@@ -219,6 +219,7 @@ impl Metrics {
     /// Lets go of what left the configuration and was not used for [`KEEP`].
     fn sweep(&self, now: Instant) {
         lock(&self.backends).sweep(now);
+        lock(&self.servers).iter().for_each(|series| series.sweep(now));
         if self.table.load().has_idle(now) {
             let _writer = lock(&self.writer);
             let table = self.table.load();
@@ -234,6 +235,7 @@ impl Metrics {
             metrics: self,
             table: self.table.load_full(),
             backends: lock(&self.backends).all(),
+            servers: lock(&self.servers).clone(),
             snapshot: core.map(|core| core.snapshot.load_full()),
             now,
         }
@@ -245,6 +247,7 @@ pub(crate) struct Reading<'a> {
     metrics: &'a Metrics,
     table: Arc<Table>,
     backends: Vec<Arc<BackendSeries>>,
+    servers: Vec<Arc<ServerSeries>>,
     snapshot: Option<Arc<Snapshot>>,
     now: Instant,
 }
