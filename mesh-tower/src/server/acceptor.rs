@@ -1,5 +1,6 @@
 //! From an accepted byte stream to a known caller: what is spoken, TLS, who it is.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +12,16 @@ use mesh_core::model::ServerTls;
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 use super::peer::Peer;
-use super::state::{Handshake, ServerState};
+use super::state::{Handshake, ServerSettings, ServerState};
 use super::stream::{First, Leave, Rewound, ServerStream, Transport, Version};
-use crate::identity::PeerRefused;
+use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::net::tls::{ALPN_H1, ALPN_H2};
+use crate::telemetry::server::ConnectionRefusal;
 
 /// Lets connections in, for an accept loop of your own: it tells TLS from plaintext, shakes hands, and verifies who
 /// calls, as the server's configuration says.
@@ -35,10 +38,10 @@ pub struct Acceptor {
 #[non_exhaustive]
 pub enum AcceptError {
     /// The caller said nothing, or too little, in time.
-    #[error("the caller had not {phase} within {timeout:?}")]
+    #[error("the caller had not {stage} within {timeout:?}")]
     Timeout {
         /// How far it should have come.
-        phase: &'static str,
+        stage: Stage,
         /// The bound.
         timeout: Duration,
     },
@@ -62,6 +65,28 @@ pub enum AcceptError {
     Io(#[source] io::Error),
 }
 
+/// How far a caller should have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The first bytes said what it speaks.
+    Detected,
+    /// The TLS handshake was through.
+    Handshaken,
+    /// The head of a request was there.
+    Requested,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Detected => "said what it speaks",
+            Self::Handshaken => "finished its TLS handshake",
+            Self::Requested => "sent a request",
+        })
+    }
+}
+
 impl AcceptError {
     /// What an error of the handshake means.
     fn of_handshake(self) -> Self {
@@ -71,16 +96,27 @@ impl AcceptError {
         }
     }
 
-    /// A word for it in metrics.
-    pub fn as_str(&self) -> &'static str {
+    /// What it counts as.
+    pub(crate) fn refusal(&self) -> ConnectionRefusal {
+        match self {
+            Self::Timeout { stage: Stage::Detected, .. } => ConnectionRefusal::DetectionTimeout,
+            Self::Timeout { stage: Stage::Handshaken, .. } => ConnectionRefusal::HandshakeTimeout,
+            Self::Timeout { stage: Stage::Requested, .. } => ConnectionRefusal::FirstRequestTimeout,
+            Self::Plaintext => ConnectionRefusal::Plaintext,
+            Self::Peer(_) => ConnectionRefusal::Identity,
+            Self::Handshake(_) | Self::NoIdentity | Self::Settings(_) => ConnectionRefusal::Handshake,
+            Self::Io(_) => ConnectionRefusal::Broken,
+        }
+    }
+
+    /// Why there was no handshake, in a word.
+    fn reason(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "timeout",
-            Self::Plaintext => "plaintext",
             Self::Peer(refused) => refused.as_str(),
-            Self::Handshake(_) => "handshake",
             Self::NoIdentity => "no_identity",
             Self::Settings(_) => "settings",
-            Self::Io(_) => "io",
+            _ => "protocol",
         }
     }
 }
@@ -116,8 +152,8 @@ impl Acceptor {
         let settings = Arc::clone(&self.state.settings());
         let mode = settings.tls();
         let limits = &settings.server.limits;
-        let first_request = Bound::new("sent a request", began, limits.first_request_timeout);
-        let detection = Bound::new("said what it speaks", began, limits.detection_timeout);
+        let first_request = Bound::new(Stage::Requested, began, limits.first_request_timeout);
+        let detection = Bound::new(Stage::Detected, began, limits.detection_timeout);
         let mut first = First::default();
         let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
         let raw = Rewound::new(raw, first);
@@ -135,19 +171,12 @@ impl Acceptor {
                 });
             }
         }
-        let Handshake { acceptor, identity, .. } = self.state.handshake(&settings)?;
-        let limit = Bound::new("finished its TLS handshake", Instant::now(), limits.handshake_timeout);
-        let mut tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
-        let session = tls.get_ref().1;
-        let chain = session.peer_certificates().unwrap_or_default();
-        // A resumed session proves who the caller was: whether that still counts is asked each time.
-        peer.certified = Some(
-            identity
-                .trust()
-                .certified_of_resumed(chain, &settings.server.identities, UnixTime::now())
-                .map_err(AcceptError::Peer)?,
-        );
-        let agreed = session.alpn_protocol().map(|protocol| match protocol {
+        let began = Instant::now();
+        let shaken = self.shake_hands(raw, &settings, first_request).await;
+        self.state.series.handshake(shaken.as_ref().map(|_| began.elapsed()).map_err(AcceptError::reason));
+        let (mut tls, certified) = shaken?;
+        peer.certified = Some(certified);
+        let agreed = tls.get_ref().1.alpn_protocol().map(|protocol| match protocol {
             ALPN_H2 => Some(Version::Http2),
             ALPN_H1 => Some(Version::Http1),
             // Only that the caller is of the mesh.
@@ -157,7 +186,7 @@ impl Acceptor {
         let version = match agreed.flatten() {
             Some(version) => version,
             None => {
-                let detection = Bound::new("said what it speaks", Instant::now(), limits.detection_timeout);
+                let detection = Bound::new(Stage::Detected, Instant::now(), limits.detection_timeout);
                 Version::of(detection.or(first_request).of(look(&mut tls, &mut first, detect_http)).await?)
             }
         };
@@ -167,6 +196,22 @@ impl Acceptor {
             version,
             leave,
         })
+    }
+
+    /// The TLS handshake, and what its caller's certificate says.
+    async fn shake_hands(
+        &self,
+        raw: Rewound<Raw>,
+        settings: &Arc<ServerSettings>,
+        first_request: Bound,
+    ) -> Result<(TlsStream<Rewound<Raw>>, Certified), AcceptError> {
+        let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
+        let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
+        let tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        // A resumed session proves who the caller was: whether that still counts is asked each time.
+        let certified = identity.trust().certified_of_resumed(chain, &settings.server.identities, UnixTime::now());
+        Ok((tls, certified.map_err(AcceptError::Peer)?))
     }
 }
 
@@ -190,14 +235,14 @@ async fn look(
 /// Until when a caller must have come how far.
 #[derive(Clone, Copy)]
 struct Bound {
-    phase: &'static str,
+    stage: Stage,
     at: Instant,
     timeout: Duration,
 }
 
 impl Bound {
-    fn new(phase: &'static str, since: Instant, timeout: Duration) -> Self {
-        Self { phase, at: after(since, timeout), timeout }
+    fn new(stage: Stage, since: Instant, timeout: Duration) -> Self {
+        Self { stage, at: after(since, timeout), timeout }
     }
 
     /// Whichever comes first.
@@ -208,7 +253,7 @@ impl Bound {
     async fn of<T>(self, step: impl Future<Output = io::Result<T>>) -> Result<T, AcceptError> {
         match timeout_at(self.at, step).await {
             Ok(result) => result.map_err(AcceptError::Io),
-            Err(_) => Err(AcceptError::Timeout { phase: self.phase, timeout: self.timeout }),
+            Err(_) => Err(AcceptError::Timeout { stage: self.stage, timeout: self.timeout }),
         }
     }
 }

@@ -12,9 +12,9 @@ mod serve;
 mod state;
 mod stream;
 
-pub use acceptor::{AcceptError, Acceptor};
+pub use acceptor::{AcceptError, Acceptor, Stage};
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
 pub use serve::Drained;
-pub(crate) use state::{Phase, Servers};
+pub(crate) use state::{Phase, ServerState, Servers};
 pub use stream::ServerStream;

@@ -20,6 +20,7 @@ use crate::error::BoxError;
 use crate::mesh::Mesh;
 use crate::net::{Tasks, after};
 use crate::observe::TARGET;
+use crate::telemetry::server::ConnectionRefusal;
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +103,22 @@ impl Serving {
         B::Error: Into<BoxError>,
     {
         let state = &self.state;
+        state.series.accepted();
         let place = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
             Ok(place) => place,
             Err(full) => {
-                let limit = match full {
-                    Full::All => "max_connections",
-                    Full::Address => "max_connections_per_address",
+                let why = match full {
+                    Full::All => ConnectionRefusal::MaxConnections,
+                    Full::Address => ConnectionRefusal::MaxConnectionsPerAddress,
                 };
-                tracing::debug!(target: TARGET, server = &*state.name, peer = ?arrival.remote, limit, "a connection is refused");
+                state.series.refused(why);
+                tracing::debug!(
+                    target: TARGET,
+                    server = &*state.name,
+                    peer = ?arrival.remote,
+                    limit = why.as_str(),
+                    "a connection is refused"
+                );
                 return;
             }
         };
@@ -127,8 +136,12 @@ impl Serving {
                 () = leaving.now.cancelled() => return,
             };
             match accepted {
-                Ok(stream) => connection::serve(stream, &state, service, began, &leaving).await,
+                Ok(stream) => {
+                    let _open = state.series.opened();
+                    connection::serve(stream, &state, service, began, &leaving).await;
+                }
                 Err(error) => {
+                    state.series.refused(error.refusal());
                     tracing::debug!(target: TARGET, server = &*state.name, peer = ?remote, %error, "a caller is not let in");
                 }
             }
