@@ -14,13 +14,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 
+use super::count::{Full, Place};
+use super::listener::Arrival;
 use super::peer::Peer;
 use super::state::{Handshake, ServerSettings, ServerState};
-use super::stream::{First, Leave, Rewound, ServerStream, Transport, Version};
+use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
 use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::net::tls::{ALPN_H1, ALPN_H2};
+use crate::observe::TARGET;
 use crate::telemetry::server::ConnectionRefusal;
 
 /// Lets connections in, for an accept loop of your own: it tells TLS from plaintext, shakes hands, and verifies who
@@ -140,6 +143,44 @@ impl Acceptor {
         self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await
     }
 
+    pub(super) fn state(&self) -> &Arc<ServerState> {
+        &self.state
+    }
+
+    /// A place for a connection, if there is one.
+    pub(super) fn admit(&self, arrival: &Arrival) -> Option<Place> {
+        let state = &self.state;
+        state.series.accepted();
+        let full = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
+            Ok(place) => return Some(place),
+            Err(full) => full,
+        };
+        let why = match full {
+            Full::All => ConnectionRefusal::MaxConnections,
+            Full::Address => ConnectionRefusal::MaxConnectionsPerAddress,
+        };
+        state.series.refused(why);
+        let (server, limit) = (&*state.name, why.as_str());
+        tracing::debug!(target: TARGET, server, peer = ?arrival.remote, limit, "a connection is refused");
+        None
+    }
+
+    /// Lets in a connection that was accepted at `began`, or tells why not. It holds its `place`.
+    pub(super) async fn let_in(&self, arrival: Arrival, place: Place, began: Instant) -> Option<ServerStream> {
+        let Arrival { raw, remote, local } = arrival;
+        match self.accept_raw(raw, remote, local, began).await {
+            Ok(mut stream) => {
+                stream.held = Some(Held { _place: place, _open: self.state.series.opened() });
+                Some(stream)
+            }
+            Err(error) => {
+                self.state.series.refused(error.refusal());
+                tracing::debug!(target: TARGET, server = &*self.state.name, peer = ?remote, %error, "a caller is not let in");
+                None
+            }
+        }
+    }
+
     /// As [`accept`](Self::accept), of a connection that began at `began`.
     pub(crate) async fn accept_raw(
         &self,
@@ -168,6 +209,7 @@ impl Acceptor {
                     peer: Arc::new(peer),
                     version: Version::of(detected),
                     leave,
+                    held: None,
                 });
             }
         }
@@ -195,6 +237,7 @@ impl Acceptor {
             peer: Arc::new(peer),
             version,
             leave,
+            held: None,
         })
     }
 
