@@ -18,7 +18,9 @@ use crate::demand;
 use crate::discover::Demands;
 use crate::error::Error;
 use crate::http_client::{HttpClient, ServiceClient};
+use crate::identity::{Identity, IdentityStatus};
 use crate::net::{Net, Shared, Snapshot, pool};
+use crate::observe::TARGET;
 use crate::server::{Phase, Servers};
 use crate::source::BuildError;
 use crate::source::reading::Readings;
@@ -175,6 +177,16 @@ impl Mesh {
         core.readings.of(core.snapshot.load().settings())
     }
 
+    /// The identity of this process, if it has one. It changes as its source renews it.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.handle.core.shared.identities.current()
+    }
+
+    /// What became of the last attempts to renew the identity. The receiver also tells each change.
+    pub fn identity_status(&self) -> watch::Receiver<IdentityStatus> {
+        self.handle.core.shared.identities.status()
+    }
+
     /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), those under
     /// way have 750 ms, then every connection and task is gone. Returns within a second.
     pub async fn shutdown(&self) {
@@ -232,6 +244,13 @@ impl Core {
         refused: Option<Arc<BuildError>>,
     ) {
         let version = update.snapshot.version();
+        let identity = &update.snapshot.settings().identity;
+        if *identity != self.snapshot.load().settings().identity
+            && let Err(error) = self.shared.identify(identity.as_ref())
+        {
+            // What a configuration may ask for was checked before it was compiled.
+            tracing::error!(target: TARGET, %error, "the identity stays what it was");
+        }
         self.snapshot.store(Arc::clone(&update.snapshot));
         self.servers.published(&update.snapshot);
         self.readings.published(update.snapshot.settings());
