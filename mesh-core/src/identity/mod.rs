@@ -4,6 +4,8 @@
 
 mod san;
 mod spiffe_id;
+#[cfg(test)]
+mod tests;
 
 pub use san::{SanKind, SanMatch, SanPattern, SubjectAltName, matches_any};
 pub use spiffe_id::{SpiffeId, SpiffeIdError, TrustDomain};

@@ -39,6 +39,9 @@ mod material;
 mod own;
 mod refused;
 mod rustls_config;
+mod subject;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verify;
 
