@@ -269,6 +269,7 @@ impl Builder {
             channel_id: rand::random(),
             connector: self.connector,
             provider,
+            identities: Arc::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {

@@ -26,6 +26,7 @@ pub mod guide;
 pub mod identity;
 pub mod layer;
 pub mod observe;
+pub mod server;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -19,6 +19,7 @@ use crate::discover::Demands;
 use crate::error::Error;
 use crate::http_client::{HttpClient, ServiceClient};
 use crate::net::{Net, Shared, Snapshot, pool};
+use crate::server::{Phase, Servers};
 use crate::source::BuildError;
 use crate::source::reading::Readings;
 use crate::upkeep;
@@ -59,6 +60,8 @@ impl Drop for Handle {
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// What this process serves.
+    pub(crate) servers: Servers,
     /// Asks for services that nobody configured.
     pub(crate) demands: Demands,
     readings: Arc<Readings>,
@@ -196,6 +199,7 @@ impl Core {
     /// A core without a configuration.
     pub(crate) fn new(shared: Arc<Shared>, demands: Demands, readings: Arc<Readings>) -> Self {
         Self {
+            servers: Servers::new(Arc::clone(&shared)),
             shared,
             demands,
             readings,
@@ -210,6 +214,7 @@ impl Core {
     }
 
     fn stop(&self) {
+        self.servers.advance(Phase::Forced);
         self.shared.tasks.stop();
         for backend in self.snapshot.load().backends() {
             backend.picker().endpoints().iter().for_each(|endpoint| pool::close(endpoint));
@@ -228,6 +233,7 @@ impl Core {
     ) {
         let version = update.snapshot.version();
         self.snapshot.store(Arc::clone(&update.snapshot));
+        self.servers.published(&update.snapshot);
         self.readings.published(update.snapshot.settings());
         for endpoint in &update.removed {
             endpoint.leave();

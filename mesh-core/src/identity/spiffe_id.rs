@@ -31,10 +31,7 @@ pub enum SpiffeIdError {
     #[error("a SPIFFE id has at most 2048 bytes")]
     TooLong,
     /// The trust domain is empty, too long, or has a character that it must not have.
-    #[error(
-        "a trust domain is 1 to 255 of a-z, 0-9, `.`, `-` and `_`, without capital letters, user, port or \
-         percent-encoding"
-    )]
+    #[error("a trust domain is 1 to 255 of a-z, 0-9, `.`, `-` and `_`, without user, port or percent-encoding")]
     TrustDomain,
     /// A segment of the path is empty, `.`, `..`, or has a character that it must not have.
     #[error(

@@ -39,6 +39,7 @@ mod material;
 mod own;
 mod refused;
 mod rustls_config;
+mod state;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -53,4 +54,5 @@ pub use refused::PeerRefused;
 pub(crate) use rustls_config::Terms;
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
+pub(crate) use state::Identities;
 pub(crate) use trust::{Trust, Usage};

@@ -15,7 +15,7 @@ pub(crate) mod connect;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
-mod io;
+pub(crate) mod io;
 pub(crate) mod pool;
 mod pulse;
 mod queue;
@@ -44,6 +44,7 @@ pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
+use crate::identity::Identities;
 use crate::observe::Observers;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BackendSeries;
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
+    pub(crate) identities: Arc<Identities>,
 }
 
 /// A compiled backend with this crate's transport.
@@ -105,7 +107,7 @@ const GRPC: u8 = 2;
 const RECENT: u8 = 4;
 
 /// 30 years.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {

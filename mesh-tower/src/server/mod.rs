@@ -1,0 +1,20 @@
+//! The receiving half of the mesh: who is calling, within which limits, and a way out without a lost request.
+
+mod acceptor;
+mod connection;
+mod count;
+mod life;
+mod listener;
+mod mesh;
+mod metered;
+mod peer;
+mod serve;
+mod state;
+mod stream;
+
+pub use acceptor::{AcceptError, Acceptor};
+pub use listener::{Accept, Accepted, ListenError, Listener};
+pub use peer::Peer;
+pub use serve::Drained;
+pub(crate) use state::{Phase, Servers};
+pub use stream::ServerStream;

@@ -1,0 +1,164 @@
+//! The accept loop, and the way out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::acceptor::Acceptor;
+use super::connection::{self, Leaving};
+use super::count::{Full, Place};
+use super::listener::{Arrival, Listener};
+use super::state::{Phase, ServerState};
+use crate::error::BoxError;
+use crate::mesh::Mesh;
+use crate::net::{Tasks, after};
+use crate::observe::TARGET;
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Connections that still had requests, or did not leave, when the grace was over or a second signal came.
+    pub cut: usize,
+}
+
+/// Serves `service` to whoever `listener` accepts, until the mesh drains.
+pub(crate) async fn serve<S, B>(mesh: Mesh, mut listener: Listener, service: S) -> Drained
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let servers = &mesh.handle.core.servers;
+    let _running = servers.run();
+    let state = Arc::clone(&listener.state);
+    let serving = Serving::new(Arc::clone(&state));
+    let mut phase = state.phase.clone();
+    let (arrivals, taking) = (&mut listener, &serving);
+    let accepting = async move {
+        loop {
+            let arrival = arrivals.accept().await;
+            taking.take(arrival, service.clone());
+        }
+    };
+    let told = async {
+        let drain = async {
+            // An error means that the mesh is gone.
+            let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+            let delay = state.settings().server.drain.delay;
+            tracing::info!(target: TARGET, server = &*state.name, ?delay, "the server drains");
+            sleep(delay).await;
+        };
+        tokio::select! {
+            () = drain => {}
+            () = forced(&state) => {}
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = told => {}
+    }
+    // Whoever connects from now on goes elsewhere.
+    drop(listener);
+    serving.end().await
+}
+
+/// Resolves once everything is to end.
+async fn forced(state: &ServerState) {
+    let mut phase = state.phase.clone();
+    let _ = phase.wait_for(|phase| *phase == Phase::Forced).await;
+}
+
+/// The connections of an accept loop.
+struct Serving {
+    state: Arc<ServerState>,
+    acceptor: Acceptor,
+    leaving: Leaving,
+    connections: TaskTracker,
+}
+
+impl Serving {
+    fn new(state: Arc<ServerState>) -> Self {
+        let leaving = Leaving { gracefully: CancellationToken::new(), now: CancellationToken::new() };
+        Self { acceptor: Acceptor::new(Arc::clone(&state)), state, leaving, connections: TaskTracker::new() }
+    }
+
+    /// Serves a connection, on a task of its own.
+    fn take<S, B>(&self, arrival: Arrival, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let state = &self.state;
+        let place = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
+            Ok(place) => place,
+            Err(full) => {
+                let limit = match full {
+                    Full::All => "max_connections",
+                    Full::Address => "max_connections_per_address",
+                };
+                tracing::debug!(target: TARGET, server = &*state.name, peer = ?arrival.remote, limit, "a connection is refused");
+                return;
+            }
+        };
+        let (state, acceptor, leaving) = (Arc::clone(state), self.acceptor.clone(), self.leaving.clone());
+        let counted = self.connections.token();
+        let tasks: &Tasks = &self.state.shared.tasks;
+        tasks.spawn(async move {
+            let _held: (Place, _) = (place, counted);
+            let began = Instant::now();
+            let Arrival { raw, remote, local } = arrival;
+            // In a box of its own: it is over long before the connection is.
+            let accepted = Box::pin(acceptor.accept_raw(raw, remote, local, began));
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = leaving.now.cancelled() => return,
+            };
+            match accepted {
+                Ok(stream) => connection::serve(stream, &state, service, began, &leaving).await,
+                Err(error) => {
+                    tracing::debug!(target: TARGET, server = &*state.name, peer = ?remote, %error, "a caller is not let in");
+                }
+            }
+        });
+    }
+
+    /// Lets the connections end, then ends them.
+    async fn end(self) -> Drained {
+        self.connections.close();
+        self.leaving.gracefully.cancel();
+        let grace = self.state.settings().server.drain.grace;
+        let until = after(Instant::now(), grace);
+        tokio::select! {
+            () = self.connections.wait() => {}
+            () = sleep_until(until) => {}
+            () = forced(&self.state) => {}
+        }
+        let cut = self.connections.len();
+        if cut > 0 {
+            tracing::warn!(target: TARGET, server = &*self.state.name, connections = cut, "the server cuts what did not end");
+        }
+        self.leaving.now.cancel();
+        self.connections.wait().await;
+        Drained { cut }
+    }
+}
+
+impl Drop for Serving {
+    /// Whoever drops the future of a server wants it to end.
+    fn drop(&mut self) {
+        self.leaving.now.cancel();
+    }
+}

@@ -1,0 +1,185 @@
+//! A server of a mesh: what it goes by, whichever way it is served.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_core::identity::SanMatch;
+use mesh_core::model::{self, ServerTls};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::acceptor::AcceptError;
+use super::count::Count;
+use crate::identity::Identity;
+use crate::net::{Shared, Snapshot};
+
+/// Where the servers of a mesh are on their way to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Serving,
+    /// Not ready any more; each server still accepts for its delay, then lets its requests end within its grace.
+    Draining,
+    /// Everything ends at once.
+    Forced,
+}
+
+/// What a server goes by: one configuration's word on it.
+#[derive(Debug)]
+pub(crate) struct ServerSettings {
+    pub(crate) server: Arc<model::Server>,
+    /// What holds for the mesh.
+    pub(crate) mesh: Arc<model::Settings>,
+}
+
+impl ServerSettings {
+    /// Who gets in.
+    pub(crate) fn tls(&self) -> ServerTls {
+        let default = if self.mesh.identity.is_some() { ServerTls::Strict } else { ServerTls::Disabled };
+        self.server.tls.unwrap_or(default)
+    }
+
+    /// Whether whoever got in by `self` may stay by `new`.
+    fn lets_in_as(&self, new: &Self) -> bool {
+        self.tls() == new.tls() && self.server.identities == new.server.identities
+    }
+}
+
+/// A server, as long as its mesh lives.
+pub(crate) struct ServerState {
+    pub(crate) name: Arc<str>,
+    pub(crate) shared: Arc<Shared>,
+    settings: ArcSwap<ServerSettings>,
+    /// Counts the changes of whom it lets in.
+    pub(crate) entry: watch::Sender<u64>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// What TLS goes by, for as long as it holds.
+    tls: ArcSwapOption<Handshake>,
+    pub(crate) connections: Count,
+}
+
+/// What a TLS handshake goes by: one identity, and one word on who may connect.
+#[derive(Clone)]
+pub(crate) struct Handshake {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) identity: Arc<Identity>,
+    expected: Arc<ServerSettings>,
+}
+
+impl ServerState {
+    /// What it goes by now.
+    pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<ServerSettings>> {
+        self.settings.load()
+    }
+
+    /// What the next handshake goes by. Sessions are resumed only among those that went by the same: their tickets are
+    /// of no use to others (MT-09).
+    pub(crate) fn handshake(&self, settings: &Arc<ServerSettings>) -> Result<Handshake, AcceptError> {
+        let identity = self.shared.identities.current().ok_or(AcceptError::NoIdentity)?;
+        if let Some(kept) = &*self.tls.load()
+            && Arc::ptr_eq(&kept.identity, &identity)
+            && kept.expected.lets_in_as(settings)
+        {
+            return Ok(Handshake::clone(kept));
+        }
+        let expected: Arc<[SanMatch]> = settings.server.identities.as_slice().into();
+        let config = identity.server_config(&expected, true).map_err(|error| AcceptError::Settings(Arc::new(error)))?;
+        let made = Handshake { acceptor: Arc::new(config).into(), identity, expected: Arc::clone(settings) };
+        self.tls.store(Some(Arc::new(made.clone())));
+        Ok(made)
+    }
+
+    fn update(&self, settings: ServerSettings) {
+        let old = self.settings.swap(Arc::new(settings));
+        if !old.lets_in_as(&self.settings.load()) {
+            self.entry.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+impl fmt::Debug for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerState").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The servers of a mesh that are in use, by name.
+pub(crate) struct Servers {
+    shared: Arc<Shared>,
+    phase: watch::Sender<Phase>,
+    used: Mutex<HashMap<Arc<str>, Arc<ServerState>>>,
+    /// Those that serve.
+    running: TaskTracker,
+}
+
+impl Servers {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, phase: watch::Sender::default(), used: Mutex::default(), running: TaskTracker::new() }
+    }
+
+    /// The server `name` of `snapshot`, which is followed from now on. `None` if there is none.
+    pub(crate) fn get(&self, name: &str, snapshot: &Snapshot) -> Option<Arc<ServerState>> {
+        let mut used = self.lock();
+        if let Some(state) = used.get(name) {
+            return Some(Arc::clone(state));
+        }
+        let server = Arc::clone(snapshot.servers().get(name)?);
+        let name = Arc::clone(&server.name);
+        let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
+        let state = Arc::new(ServerState {
+            name: Arc::clone(&name),
+            shared: Arc::clone(&self.shared),
+            settings: ArcSwap::from_pointee(settings),
+            entry: watch::Sender::default(),
+            phase: self.phase.subscribe(),
+            tls: ArcSwapOption::empty(),
+            connections: Count::default(),
+        });
+        used.insert(name, Arc::clone(&state));
+        Some(state)
+    }
+
+    /// A configuration is in force. A server that it does not have goes on by what it had.
+    pub(crate) fn published(&self, snapshot: &Snapshot) {
+        for (name, state) in &*self.lock() {
+            if let Some(server) = snapshot.servers().get(name) {
+                state.update(ServerSettings { server: Arc::clone(server), mesh: Arc::clone(snapshot.settings()) });
+            }
+        }
+    }
+
+    /// Where they are on their way to the end.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to `phase`, never back.
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let later = phase > *now;
+            if later {
+                *now = phase;
+            }
+            later
+        });
+    }
+
+    /// One that serves, until what is returned is dropped.
+    pub(crate) fn run(&self) -> TaskTrackerToken {
+        self.running.token()
+    }
+
+    /// Waits until none serves any more.
+    pub(crate) async fn ended(&self) {
+        self.running.close();
+        self.running.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<ServerState>>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
