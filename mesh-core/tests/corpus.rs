@@ -24,6 +24,10 @@ mod reader;
 mod replay;
 #[path = "../fuzz/targets/route_table.rs"]
 mod route_table;
+#[path = "../fuzz/targets/san.rs"]
+mod san;
+#[path = "../fuzz/targets/spiffe_id.rs"]
+mod spiffe_id;
 
 /// Runs a corpus of at least `least` inputs.
 fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
@@ -70,6 +74,17 @@ fn route_table_corpus() {
     run_corpus("route_table", 1, route_table::run);
 }
 
+/// MT-06, MT-07, MT-08
+#[test]
+fn san_corpus() {
+    run_corpus("san", 20, san::run);
+}
+
+#[test]
+fn spiffe_id_corpus() {
+    run_corpus("spiffe_id", 20, spiffe_id::run);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -85,6 +100,12 @@ proptest! {
         header_path_matching::run(&data);
     }
 
+    /// MT-06, MT-07, MT-08
+    #[test]
+    fn names_are_compared_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..48)) {
+        san::run(&data);
+    }
+
     #[test]
     fn a_load_report_is_read_as_it_was_written(data in prop::collection::vec(any::<u8>(), 0..96)) {
         orca::run(&data);
@@ -95,6 +116,11 @@ proptest! {
     #[test]
     fn grpc_timeout_at_random(data in prop::collection::vec(any::<u8>(), 0..16)) {
         grpc_timeout::run(&data);
+    }
+
+    #[test]
+    fn spiffe_ids_at_random(text in r"spiffe://[a-bA.:@/%]{0,9}(/[a-z.%?#]{0,4}){0,3}") {
+        spiffe_id::run(text.as_bytes());
     }
 
     #[test]

@@ -43,6 +43,9 @@ mod refused;
 mod rustls_config;
 mod source;
 mod state;
+mod subject;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verify;
 mod workload_api;
