@@ -279,6 +279,7 @@ impl Builder {
             connector: self.connector,
             access_log: self.access_log,
             provider,
+            identities: Arc::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {

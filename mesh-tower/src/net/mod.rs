@@ -15,7 +15,7 @@ pub(crate) mod connect;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
-mod io;
+pub(crate) mod io;
 pub(crate) mod pool;
 mod pulse;
 mod queue;
@@ -44,6 +44,7 @@ pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
+use crate::identity::Identities;
 use crate::observe::Observers;
 use crate::telemetry::metrics::BackendSeries;
 use crate::telemetry::{AccessSink, Telemetry};
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     /// Where the access log goes beside `tracing`.
     pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
+    pub(crate) identities: Arc<Identities>,
 }
 
 /// A compiled backend with this crate's transport.
@@ -107,7 +109,7 @@ const GRPC: u8 = 2;
 const RECENT: u8 = 4;
 
 /// 30 years.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {

@@ -17,8 +17,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::io::Raw;
 
-pub(super) const ALPN_H2: &[u8] = b"h2";
-const ALPN_H1: &[u8] = b"http/1.1";
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+pub(crate) const ALPN_H1: &[u8] = b"http/1.1";
 
 /// TLS settings that cannot be used.
 #[derive(Debug, thiserror::Error)]

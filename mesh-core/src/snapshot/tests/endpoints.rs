@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::Endpoint as Stable;
-use crate::model::{Health, Locality, Metadata, Place, Proximity, Settings};
+use crate::model::{Address, Health, Locality, Metadata, Place, Proximity, Settings};
 
 /// One backend, `greeter/v1`, of endpoints at `ports`, as `change` has it.
 fn config(ports: impl IntoIterator<Item = u16>, change: impl FnOnce(&mut BackendConfig)) -> Config {
