@@ -24,6 +24,8 @@ use crate::observe::TARGET;
 use crate::server::{Phase, Servers};
 use crate::source::BuildError;
 use crate::source::reading::Readings;
+#[cfg(feature = "prometheus")]
+use crate::telemetry::prometheus;
 use crate::upkeep;
 
 /// How long requests under way may go on after [`Mesh::shutdown`].
@@ -156,7 +158,28 @@ impl Mesh {
     #[cfg(feature = "prometheus")]
     pub fn prometheus_text(&self) -> String {
         let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
-        metrics.map(|metrics| crate::telemetry::prometheus::text(metrics)).unwrap_or_default()
+        metrics.map(|metrics| prometheus::page(metrics, prometheus::Format::Text)).unwrap_or_default()
+    }
+
+    /// Every metric, in the format that an `Accept` header asks for, with its content type: OpenMetrics 1.0 where that is
+    /// named and nothing is preferred to it, else Prometheus' text format 0.0.4. `None` stands for a request without the
+    /// header. Nothing is listed unless [`Builder::prometheus`] asked for it.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_tower::Mesh::builder().env().prometheus().build().await?;
+    /// let (content_type, page) = mesh.metrics_page(Some("application/openmetrics-text; version=1.0.0"));
+    /// assert!(content_type.starts_with("application/openmetrics-text"));
+    /// assert!(page.ends_with("# EOF\n"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "prometheus")]
+    pub fn metrics_page(&self, accept: Option<&str>) -> (&'static str, String) {
+        let format = prometheus::Format::wanted(accept);
+        let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
+        let page = metrics.map_or_else(|| format.empty().to_owned(), |metrics| prometheus::page(metrics, format));
+        (format.content_type(), page)
     }
 
     /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
