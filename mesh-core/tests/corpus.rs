@@ -24,6 +24,8 @@ mod reader;
 mod replay;
 #[path = "../fuzz/targets/route_table.rs"]
 mod route_table;
+#[path = "../fuzz/targets/xfcc.rs"]
+mod xfcc;
 
 /// Runs a corpus of at least `least` inputs.
 fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
@@ -70,6 +72,12 @@ fn route_table_corpus() {
     run_corpus("route_table", 1, route_table::run);
 }
 
+/// AZ-05
+#[test]
+fn xfcc_corpus() {
+    run_corpus("xfcc", 5, xfcc::run);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -83,6 +91,14 @@ proptest! {
     #[test]
     fn any_text_is_matched_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..64)) {
         header_path_matching::run(&data);
+    }
+
+    /// AZ-05: what a certificate says cannot pass for more than its names. Half of the characters are those that matter.
+    #[test]
+    fn az_05_what_is_written_of_a_certificate_is_read_as_that(
+        data in prop::collection::vec(prop_oneof![prop::sample::select(&b"\",;=\\\n uri"[..]), any::<u8>()], 0..96),
+    ) {
+        xfcc::run(String::from_utf8_lossy(&data).as_bytes());
     }
 
     #[test]
