@@ -49,7 +49,7 @@ use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
-pub(crate) use self::server::{HttpKind, MethodSeries, Served, ServerSeries};
+pub(crate) use self::server::{HttpKind, MethodSeries, OpenServed, Served, ServerSeries};
 use self::table::{Key, Name, Table};
 use crate::mesh::Core;
 use crate::net::Snapshot;

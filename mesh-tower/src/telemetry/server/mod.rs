@@ -76,7 +76,7 @@ impl Received {
             return Self(None);
         }
         let grpc = grpc::is_grpc(&request.headers);
-        let secure = peer.map_or(request.uri.scheme() == Some(&http::uri::Scheme::HTTPS), |peer| peer.is_encrypted());
+        let secure = peer.map_or(request.uri.scheme() == Some(&http::uri::Scheme::HTTPS), |peer| peer.is_mutual());
         let counted = match requests {
             None => Counted::Nothing,
             Some(requests) if !grpc => Counted::Http(requests.http(&request.method, secure)),
