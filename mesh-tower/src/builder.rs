@@ -20,7 +20,9 @@ use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
+use crate::identity::Identities;
 use crate::mesh::{Core, Mesh};
+use crate::net::tls::Sessions;
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
@@ -269,6 +271,8 @@ impl Builder {
             channel_id: rand::random(),
             connector: self.connector,
             provider,
+            identities: Identities::default(),
+            sessions: Sessions::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {

@@ -39,6 +39,7 @@ mod material;
 mod own;
 mod refused;
 mod rustls_config;
+mod slot;
 mod trust;
 mod verify;
 
@@ -47,7 +48,8 @@ pub use error::{IdentityError, Part};
 pub use material::{Bundles, Material};
 pub use own::Identity;
 pub use refused::PeerRefused;
-pub(crate) use rustls_config::Terms;
+pub(crate) use rustls_config::{Terms, anonymous};
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
+pub(crate) use slot::Identities;
 pub(crate) use trust::{Trust, Usage};
