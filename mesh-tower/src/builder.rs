@@ -22,6 +22,7 @@ use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
 use crate::identity::{Identities, IdentitySource};
 use crate::mesh::{Core, Mesh};
+use crate::net::tls::Sessions;
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
@@ -293,6 +294,7 @@ impl Builder {
             provider,
             identities,
             identity_source: self.identity_source,
+            sessions: Sessions::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {
