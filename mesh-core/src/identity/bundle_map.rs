@@ -25,7 +25,8 @@ use crate::json::Json;
 pub fn parse_bundle_map(json: &[u8]) -> Result<BTreeMap<TrustDomain, Vec<Vec<u8>>>, BundleMapError> {
     let document = Json::parse(json)
         .map_err(|malformed| BundleMapError::Malformed { offset: malformed.at, expected: malformed.reason })?;
-    let at_top = |problem: &str| BundleMapError::Refused { place: "trust_domains".to_owned(), problem: problem.to_owned() };
+    let at_top =
+        |problem: &str| BundleMapError::Refused { place: "trust_domains".to_owned(), problem: problem.to_owned() };
     let Some(Json::Object(domains)) = document.get("trust_domains") else {
         return Err(at_top("an object is expected that has the bundle of each trust domain"));
     };
@@ -123,7 +124,8 @@ mod tests {
         let good = r#"{"kty":"EC","use":"x509-svid","x5c":["Zm9v"],"crv":"P-256","x":"..","y":".."}"#;
         let rsa = r#"{"kty":"RSA","use":"x509-svid","x5c":["YmFy"]}"#;
         let jwt = r#"{"kty":"EC","use":"jwt-svid","kid":"1"}"#;
-        let of = |keys: &str| format!(r#"{{"trust_domains":{{"a.b":{{"spiffe_sequence":3,"keys":[{keys}]}},"c":{{}}}}}}"#);
+        let of =
+            |keys: &str| format!(r#"{{"trust_domains":{{"a.b":{{"spiffe_sequence":3,"keys":[{keys}]}},"c":{{}}}}}}"#);
         assert_eq!(parse(r#"{"trust_domains":{}}"#), Ok(vec![]));
         let all = parse(&of(&[good, jwt, rsa].join(",")));
         assert_eq!(all, Ok(vec![("a.b".to_owned(), vec![b"foo".to_vec(), b"bar".to_vec()]), ("c".to_owned(), vec![])]));

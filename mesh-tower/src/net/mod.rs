@@ -44,10 +44,10 @@ pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
-use crate::identity::Identities;
+use crate::identity::{Identities, IdentitySource, NoIdentity};
 use crate::observe::Observers;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BackendSeries;
+use crate::telemetry::{AccessSink, Telemetry};
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -64,8 +64,28 @@ pub(crate) struct Shared {
     /// What stands for this mesh where a hash asks for it (gRFC A42).
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
+    /// Where the access log goes beside `tracing`.
+    pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
-    pub(crate) identities: Arc<Identities>,
+    pub(crate) identities: Identities,
+    /// Who brings them, where the configuration leaves that to the application.
+    pub(crate) identity_source: Option<Arc<dyn IdentitySource>>,
+}
+
+impl Shared {
+    /// Has the identity come from where `settings` say, or from nowhere.
+    ///
+    /// # Errors
+    /// If the application is to bring it, and does not.
+    pub(crate) fn identify(&self, settings: Option<&Arc<model::Identity>>) -> Result<(), NoIdentity> {
+        match settings {
+            Some(settings) => self.identities.start(settings, self.identity_source.as_ref()),
+            None => {
+                self.identities.clear();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A compiled backend with this crate's transport.

@@ -1,5 +1,6 @@
 //! From an accepted byte stream to a known caller: what is spoken, TLS, who it is.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +12,19 @@ use mesh_core::model::ServerTls;
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 
+use super::count::{Full, Place};
+use super::listener::Arrival;
 use super::peer::Peer;
-use super::state::{Handshake, ServerState};
-use super::stream::{First, Leave, Rewound, ServerStream, Transport, Version};
-use crate::identity::PeerRefused;
+use super::state::{Handshake, ServerSettings, ServerState};
+use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
+use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::net::tls::{ALPN_H1, ALPN_H2};
+use crate::observe::TARGET;
+use crate::telemetry::server::ConnectionRefusal;
 
 /// Lets connections in, for an accept loop of your own: it tells TLS from plaintext, shakes hands, and verifies who
 /// calls, as the server's configuration says.
@@ -35,10 +41,10 @@ pub struct Acceptor {
 #[non_exhaustive]
 pub enum AcceptError {
     /// The caller said nothing, or too little, in time.
-    #[error("the caller had not {phase} within {timeout:?}")]
+    #[error("the caller had not {stage} within {timeout:?}")]
     Timeout {
         /// How far it should have come.
-        phase: &'static str,
+        stage: Stage,
         /// The bound.
         timeout: Duration,
     },
@@ -62,6 +68,28 @@ pub enum AcceptError {
     Io(#[source] io::Error),
 }
 
+/// How far a caller should have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The first bytes said what it speaks.
+    Detected,
+    /// The TLS handshake was through.
+    Handshaken,
+    /// The head of a request was there.
+    Requested,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Detected => "said what it speaks",
+            Self::Handshaken => "finished its TLS handshake",
+            Self::Requested => "sent a request",
+        })
+    }
+}
+
 impl AcceptError {
     /// What an error of the handshake means.
     fn of_handshake(self) -> Self {
@@ -71,16 +99,27 @@ impl AcceptError {
         }
     }
 
-    /// A word for it in metrics.
-    pub fn as_str(&self) -> &'static str {
+    /// What it counts as.
+    pub(crate) fn refusal(&self) -> ConnectionRefusal {
+        match self {
+            Self::Timeout { stage: Stage::Detected, .. } => ConnectionRefusal::DetectionTimeout,
+            Self::Timeout { stage: Stage::Handshaken, .. } => ConnectionRefusal::HandshakeTimeout,
+            Self::Timeout { stage: Stage::Requested, .. } => ConnectionRefusal::FirstRequestTimeout,
+            Self::Plaintext => ConnectionRefusal::Plaintext,
+            Self::Peer(_) => ConnectionRefusal::Identity,
+            Self::Handshake(_) | Self::NoIdentity | Self::Settings(_) => ConnectionRefusal::Handshake,
+            Self::Io(_) => ConnectionRefusal::Broken,
+        }
+    }
+
+    /// Why there was no handshake, in a word.
+    fn reason(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "timeout",
-            Self::Plaintext => "plaintext",
             Self::Peer(refused) => refused.as_str(),
-            Self::Handshake(_) => "handshake",
             Self::NoIdentity => "no_identity",
             Self::Settings(_) => "settings",
-            Self::Io(_) => "io",
+            _ => "protocol",
         }
     }
 }
@@ -104,6 +143,44 @@ impl Acceptor {
         self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await
     }
 
+    pub(super) fn state(&self) -> &Arc<ServerState> {
+        &self.state
+    }
+
+    /// A place for a connection, if there is one.
+    pub(super) fn admit(&self, arrival: &Arrival) -> Option<Place> {
+        let state = &self.state;
+        state.series.accepted();
+        let full = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
+            Ok(place) => return Some(place),
+            Err(full) => full,
+        };
+        let why = match full {
+            Full::All => ConnectionRefusal::MaxConnections,
+            Full::Address => ConnectionRefusal::MaxConnectionsPerAddress,
+        };
+        state.series.refused(why);
+        let (server, limit) = (&*state.name, why.as_str());
+        tracing::debug!(target: TARGET, server, peer = ?arrival.remote, limit, "a connection is refused");
+        None
+    }
+
+    /// Lets in a connection that was accepted at `began`, or tells why not. It holds its `place`.
+    pub(super) async fn let_in(&self, arrival: Arrival, place: Place, began: Instant) -> Option<ServerStream> {
+        let Arrival { raw, remote, local } = arrival;
+        match self.accept_raw(raw, remote, local, began).await {
+            Ok(mut stream) => {
+                stream.held = Some(Held { _place: place, _open: self.state.series.opened() });
+                Some(stream)
+            }
+            Err(error) => {
+                self.state.series.refused(error.refusal());
+                tracing::debug!(target: TARGET, server = &*self.state.name, peer = ?remote, %error, "a caller is not let in");
+                None
+            }
+        }
+    }
+
     /// As [`accept`](Self::accept), of a connection that began at `began`.
     pub(crate) async fn accept_raw(
         &self,
@@ -116,8 +193,8 @@ impl Acceptor {
         let settings = Arc::clone(&self.state.settings());
         let mode = settings.tls();
         let limits = &settings.server.limits;
-        let first_request = Bound::new("sent a request", began, limits.first_request_timeout);
-        let detection = Bound::new("said what it speaks", began, limits.detection_timeout);
+        let first_request = Bound::new(Stage::Requested, began, limits.first_request_timeout);
+        let detection = Bound::new(Stage::Detected, began, limits.detection_timeout);
         let mut first = First::default();
         let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
         let raw = Rewound::new(raw, first);
@@ -132,22 +209,16 @@ impl Acceptor {
                     peer: Arc::new(peer),
                     version: Version::of(detected),
                     leave,
+                    held: None,
                 });
             }
         }
-        let Handshake { acceptor, identity, .. } = self.state.handshake(&settings)?;
-        let limit = Bound::new("finished its TLS handshake", Instant::now(), limits.handshake_timeout);
-        let mut tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
-        let session = tls.get_ref().1;
-        let chain = session.peer_certificates().unwrap_or_default();
-        // A resumed session proves who the caller was: whether that still counts is asked each time.
-        peer.certified = Some(
-            identity
-                .trust()
-                .certified_of_resumed(chain, &settings.server.identities, UnixTime::now())
-                .map_err(AcceptError::Peer)?,
-        );
-        let agreed = session.alpn_protocol().map(|protocol| match protocol {
+        let began = Instant::now();
+        let shaken = self.shake_hands(raw, &settings, first_request).await;
+        self.state.series.handshake(shaken.as_ref().map(|_| began.elapsed()).map_err(AcceptError::reason));
+        let (mut tls, certified) = shaken?;
+        peer.certified = Some(certified);
+        let agreed = tls.get_ref().1.alpn_protocol().map(|protocol| match protocol {
             ALPN_H2 => Some(Version::Http2),
             ALPN_H1 => Some(Version::Http1),
             // Only that the caller is of the mesh.
@@ -157,7 +228,7 @@ impl Acceptor {
         let version = match agreed.flatten() {
             Some(version) => version,
             None => {
-                let detection = Bound::new("said what it speaks", Instant::now(), limits.detection_timeout);
+                let detection = Bound::new(Stage::Detected, Instant::now(), limits.detection_timeout);
                 Version::of(detection.or(first_request).of(look(&mut tls, &mut first, detect_http)).await?)
             }
         };
@@ -166,7 +237,24 @@ impl Acceptor {
             peer: Arc::new(peer),
             version,
             leave,
+            held: None,
         })
+    }
+
+    /// The TLS handshake, and what its caller's certificate says.
+    async fn shake_hands(
+        &self,
+        raw: Rewound<Raw>,
+        settings: &Arc<ServerSettings>,
+        first_request: Bound,
+    ) -> Result<(TlsStream<Rewound<Raw>>, Certified), AcceptError> {
+        let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
+        let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
+        let tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        // A resumed session proves who the caller was: whether that still counts is asked each time.
+        let certified = identity.trust().certified_of_resumed(chain, &settings.server.identities, UnixTime::now());
+        Ok((tls, certified.map_err(AcceptError::Peer)?))
     }
 }
 
@@ -190,14 +278,14 @@ async fn look(
 /// Until when a caller must have come how far.
 #[derive(Clone, Copy)]
 struct Bound {
-    phase: &'static str,
+    stage: Stage,
     at: Instant,
     timeout: Duration,
 }
 
 impl Bound {
-    fn new(phase: &'static str, since: Instant, timeout: Duration) -> Self {
-        Self { phase, at: after(since, timeout), timeout }
+    fn new(stage: Stage, since: Instant, timeout: Duration) -> Self {
+        Self { stage, at: after(since, timeout), timeout }
     }
 
     /// Whichever comes first.
@@ -208,7 +296,7 @@ impl Bound {
     async fn of<T>(self, step: impl Future<Output = io::Result<T>>) -> Result<T, AcceptError> {
         match timeout_at(self.at, step).await {
             Ok(result) => result.map_err(AcceptError::Io),
-            Err(_) => Err(AcceptError::Timeout { phase: self.phase, timeout: self.timeout }),
+            Err(_) => Err(AcceptError::Timeout { stage: self.stage, timeout: self.timeout }),
         }
     }
 }

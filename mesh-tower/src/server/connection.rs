@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::life::{Bounds, InFlight, Leave, Life};
+use super::life::{Bounds, Cut, InFlight, Leave, Life};
 use super::metered::Metered;
 use super::peer::Peer;
 use super::state::ServerState;
@@ -29,6 +29,7 @@ use crate::error::BoxError;
 use crate::identity::{Identity, Usage};
 use crate::net::Tasks;
 use crate::observe::TARGET;
+use crate::telemetry::server::ConnectionRefusal;
 
 /// The smallest buffer that hyper takes for HTTP/1.1.
 const MIN_BUFFER: usize = 8192;
@@ -80,7 +81,10 @@ pub(super) async fn serve<S, B>(
             tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %error, "a connection ended");
         }
         Err(Ended::Cut(reason)) => {
-            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), reason, "a connection is cut");
+            if reason == Cut::NoRequest {
+                state.series.refused(ConnectionRefusal::FirstRequestTimeout);
+            }
+            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %reason, "a connection is cut");
         }
     }
 }
@@ -144,7 +148,7 @@ where
 /// How a connection ended that did not end well.
 enum Ended {
     Http(hyper::Error),
-    Cut(&'static str),
+    Cut(Cut),
 }
 
 struct Driven<'a> {
@@ -168,7 +172,7 @@ impl Driven<'_> {
                 let mut changed = pin!(async {
                     tokio::select! {
                         _ = entry.changed() => Leave::Gracefully,
-                        reason = distrust(&mut identities, self.state, &self.life.peer) => Leave::Now(reason),
+                        () = distrust(&mut identities, self.state, &self.life.peer) => Leave::Now(Cut::Distrusted),
                     }
                 });
                 let is_leaving = self.bounds.is_leaving();
@@ -177,7 +181,7 @@ impl Driven<'_> {
                         return Poll::Ready(Err(result.map_err(Ended::Http)));
                     }
                     if cut.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Ok(Some(Leave::Now("the server ends"))));
+                        return Poll::Ready(Ok(Some(Leave::Now(Cut::Ending))));
                     }
                     if !is_leaving && told.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Ok(Some(Leave::Gracefully)));
@@ -222,11 +226,7 @@ impl Driven<'_> {
 
 /// Resolves once the caller would no longer be let in: its certificate was revoked, or who vouched for it is not trusted
 /// any more (MT-10).
-async fn distrust(
-    identities: &mut watch::Receiver<Option<Arc<Identity>>>,
-    state: &ServerState,
-    peer: &Peer,
-) -> &'static str {
+async fn distrust(identities: &mut watch::Receiver<Option<Arc<Identity>>>, state: &ServerState, peer: &Peer) {
     if !peer.is_mutual() {
         return std::future::pending().await;
     }
@@ -239,7 +239,7 @@ async fn distrust(
         let expected = &settings.server.identities;
         if let Err(refused) = identity.trust().verify(peer.chain(), Usage::Client, expected, UnixTime::now()) {
             tracing::info!(target: TARGET, server = &*state.name, peer = ?peer.remote_address(), %refused, "a caller is no longer trusted");
-            return "its caller is no longer trusted";
+            return;
         }
     }
 }

@@ -45,7 +45,22 @@ pub(super) enum Leave {
     /// It takes no more requests; those under way end.
     Gracefully,
     /// At once.
-    Now(&'static str),
+    Now(Cut),
+}
+
+/// Why a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the head of a request took too long")]
+    SlowHead,
+    #[error("there was no request in time")]
+    NoRequest,
+    #[error("it did not end by itself")]
+    Lingering,
+    #[error("its caller is no longer trusted")]
+    Distrusted,
+    #[error("the server ends")]
+    Ending,
 }
 
 /// The bounds of a connection.
@@ -156,10 +171,10 @@ impl Bounds {
     pub(super) fn judge(&mut self, life: &Life, now: Instant) -> Option<Leave> {
         let within = life.within_since.load(Ordering::Relaxed);
         if within > 0 && now >= life.at(within - 1) + self.header {
-            return Some(Leave::Now("the head of a request took too long"));
+            return Some(Leave::Now(Cut::SlowHead));
         }
         if !life.asked.load(Ordering::Acquire) && now >= self.first_request {
-            return Some(Leave::Now("there was no request in time"));
+            return Some(Leave::Now(Cut::NoRequest));
         }
         let idle = life.in_flight() == 0;
         match self.leaving {
@@ -167,7 +182,7 @@ impl Bounds {
                 let out_of_grace =
                     self.age_grace.is_some_and(|grace| leaving.for_age && now >= after(leaving.since, grace));
                 let parted = idle && now >= self.quiet(life).max(leaving.since) + PARTING;
-                (out_of_grace || parted).then_some(Leave::Now("it did not end by itself"))
+                (out_of_grace || parted).then_some(Leave::Now(Cut::Lingering))
             }
             None if now >= self.age => {
                 self.leaving = Some(Leaving { since: now, for_age: true });

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::body::Incoming as RequestBody;
 use tokio::net::TcpListener;
 use tower_service::Service;
 
 use super::acceptor::Acceptor;
+use super::incoming::Incoming;
 use super::listener::{Accept, ListenError, Listener};
 use super::serve::{self, Drained};
 use super::state::{Phase, ServerState};
@@ -74,13 +75,19 @@ impl Mesh {
     /// ```
     pub fn serve<S, B>(&self, listener: Listener, service: S) -> impl Future<Output = Drained> + Send + use<S, B>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         serve::serve(self.clone(), listener, service)
+    }
+
+    /// The connections of `listener`, let in as its server does, for `axum::serve`, tonic's `serve_with_incoming` or a loop
+    /// of your own. Put [`server_layer`](Self::server_layer) around the service: it enforces what concerns requests.
+    pub fn incoming(&self, listener: Listener) -> Incoming {
+        Incoming::new(listener)
     }
 
     /// Ends the servers of this mesh without losing a request, and waits until they have ended.

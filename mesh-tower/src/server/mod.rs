@@ -1,8 +1,11 @@
 //! The receiving half of the mesh: who is calling, within which limits, and a way out without a lost request.
 
 mod acceptor;
+#[cfg(feature = "axum")]
+mod axum;
 mod connection;
 mod count;
+mod incoming;
 mod life;
 mod listener;
 mod mesh;
@@ -12,9 +15,12 @@ mod serve;
 mod state;
 mod stream;
 
-pub use acceptor::{AcceptError, Acceptor};
+pub use acceptor::{AcceptError, Acceptor, Stage};
+#[cfg(feature = "axum")]
+pub use axum::Caller;
+pub use incoming::Incoming;
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
 pub use serve::Drained;
-pub(crate) use state::{Phase, Servers};
+pub(crate) use state::{Phase, ServerState, Servers};
 pub use stream::ServerStream;

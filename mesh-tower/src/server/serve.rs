@@ -13,12 +13,11 @@ use tower_service::Service;
 
 use super::acceptor::Acceptor;
 use super::connection::{self, Leaving};
-use super::count::{Full, Place};
 use super::listener::{Arrival, Listener};
 use super::state::{Phase, ServerState};
 use crate::error::BoxError;
 use crate::mesh::Mesh;
-use crate::net::{Tasks, after};
+use crate::net::after;
 use crate::observe::TARGET;
 
 /// How a server ended.
@@ -42,7 +41,6 @@ where
     let _running = servers.run();
     let state = Arc::clone(&listener.state);
     let serving = Serving::new(Arc::clone(&state));
-    let mut phase = state.phase.clone();
     let (arrivals, taking) = (&mut listener, &serving);
     let accepting = async move {
         loop {
@@ -50,26 +48,26 @@ where
             taking.take(arrival, service.clone());
         }
     };
-    let told = async {
-        let drain = async {
-            // An error means that the mesh is gone.
-            let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
-            let delay = state.settings().server.drain.delay;
-            tracing::info!(target: TARGET, server = &*state.name, ?delay, "the server drains");
-            sleep(delay).await;
-        };
-        tokio::select! {
-            () = drain => {}
-            () = forced(&state) => {}
-        }
-    };
     tokio::select! {
         () = accepting => {}
-        () = told => {}
+        () = no_longer_accepting(&state) => {}
     }
     // Whoever connects from now on goes elsewhere.
     drop(listener);
     serving.end().await
+}
+
+/// Resolves once the server is to accept no more connections: when it drains, and its delay is over.
+pub(super) async fn no_longer_accepting(state: &ServerState) {
+    let mut phase = state.phase.clone();
+    // An error means that the mesh is gone.
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    let delay = state.settings().server.drain.delay;
+    tracing::info!(target: TARGET, server = &*state.name, ?delay, "the server drains");
+    tokio::select! {
+        () = sleep(delay) => {}
+        () = forced(state) => {}
+    }
 }
 
 /// Resolves once everything is to end.
@@ -80,7 +78,6 @@ async fn forced(state: &ServerState) {
 
 /// The connections of an accept loop.
 struct Serving {
-    state: Arc<ServerState>,
     acceptor: Acceptor,
     leaving: Leaving,
     connections: TaskTracker,
@@ -89,7 +86,7 @@ struct Serving {
 impl Serving {
     fn new(state: Arc<ServerState>) -> Self {
         let leaving = Leaving { gracefully: CancellationToken::new(), now: CancellationToken::new() };
-        Self { acceptor: Acceptor::new(Arc::clone(&state)), state, leaving, connections: TaskTracker::new() }
+        Self { acceptor: Acceptor::new(state), leaving, connections: TaskTracker::new() }
     }
 
     /// Serves a connection, on a task of its own.
@@ -101,54 +98,37 @@ impl Serving {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let state = &self.state;
-        let place = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
-            Ok(place) => place,
-            Err(full) => {
-                let limit = match full {
-                    Full::All => "max_connections",
-                    Full::Address => "max_connections_per_address",
-                };
-                tracing::debug!(target: TARGET, server = &*state.name, peer = ?arrival.remote, limit, "a connection is refused");
-                return;
-            }
-        };
-        let (state, acceptor, leaving) = (Arc::clone(state), self.acceptor.clone(), self.leaving.clone());
-        let counted = self.connections.token();
-        let tasks: &Tasks = &self.state.shared.tasks;
-        tasks.spawn(async move {
-            let _held: (Place, _) = (place, counted);
+        let Some(place) = self.acceptor.admit(&arrival) else { return };
+        let (acceptor, leaving, counted) = (self.acceptor.clone(), self.leaving.clone(), self.connections.token());
+        self.acceptor.state().shared.tasks.spawn(async move {
+            let _counted = counted;
             let began = Instant::now();
-            let Arrival { raw, remote, local } = arrival;
             // In a box of its own: it is over long before the connection is.
-            let accepted = Box::pin(acceptor.accept_raw(raw, remote, local, began));
             let accepted = tokio::select! {
-                accepted = accepted => accepted,
-                () = leaving.now.cancelled() => return,
+                accepted = Box::pin(acceptor.let_in(arrival, place, began)) => accepted,
+                () = leaving.now.cancelled() => None,
             };
-            match accepted {
-                Ok(stream) => connection::serve(stream, &state, service, began, &leaving).await,
-                Err(error) => {
-                    tracing::debug!(target: TARGET, server = &*state.name, peer = ?remote, %error, "a caller is not let in");
-                }
+            if let Some(stream) = accepted {
+                connection::serve(stream, acceptor.state(), service, began, &leaving).await;
             }
         });
     }
 
     /// Lets the connections end, then ends them.
     async fn end(self) -> Drained {
+        let state = self.acceptor.state();
         self.connections.close();
         self.leaving.gracefully.cancel();
-        let grace = self.state.settings().server.drain.grace;
+        let grace = state.settings().server.drain.grace;
         let until = after(Instant::now(), grace);
         tokio::select! {
             () = self.connections.wait() => {}
             () = sleep_until(until) => {}
-            () = forced(&self.state) => {}
+            () = forced(state) => {}
         }
         let cut = self.connections.len();
         if cut > 0 {
-            tracing::warn!(target: TARGET, server = &*self.state.name, connections = cut, "the server cuts what did not end");
+            tracing::warn!(target: TARGET, server = &*state.name, connections = cut, "the server cuts what did not end");
         }
         self.leaving.now.cancel();
         self.connections.wait().await;

@@ -16,6 +16,7 @@ use super::acceptor::AcceptError;
 use super::count::Count;
 use crate::identity::Identity;
 use crate::net::{Shared, Snapshot};
+use crate::telemetry::metrics::ServerSeries;
 
 /// Where the servers of a mesh are on their way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -57,6 +58,8 @@ pub(crate) struct ServerState {
     /// Counts the changes of whom it lets in.
     pub(crate) entry: watch::Sender<u64>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// What is counted of it.
+    pub(crate) series: Arc<ServerSeries>,
     /// What TLS goes by, for as long as it holds.
     tls: ArcSwapOption<Handshake>,
     pub(crate) connections: Count,
@@ -130,6 +133,9 @@ impl Servers {
         let server = Arc::clone(snapshot.servers().get(name)?);
         let name = Arc::clone(&server.name);
         let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
+        let metrics = self.shared.telemetry.metrics.as_ref();
+        let series =
+            metrics.map_or_else(|| Arc::new(ServerSeries::new(Arc::clone(&name))), |metrics| metrics.server(&name));
         let state = Arc::new(ServerState {
             name: Arc::clone(&name),
             shared: Arc::clone(&self.shared),
@@ -138,6 +144,7 @@ impl Servers {
             phase: self.phase.subscribe(),
             tls: ArcSwapOption::empty(),
             connections: Count::default(),
+            series,
         });
         used.insert(name, Arc::clone(&state));
         Some(state)

@@ -11,9 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
+use super::count::Place;
 use super::peer::Peer;
 use crate::identity::Identity;
 use crate::net::io::{Raw, forward};
+use crate::telemetry::metrics::OpenServed;
 
 /// A byte stream whose first bytes have been looked at.
 #[pin_project]
@@ -126,6 +128,13 @@ pub struct ServerStream {
     pub(crate) peer: Arc<Peer>,
     pub(crate) version: Version,
     pub(crate) leave: Leave,
+    pub(super) held: Option<Held>,
+}
+
+/// What a connection counts as, until it is dropped.
+pub(super) struct Held {
+    pub(super) _place: Place,
+    pub(super) _open: OpenServed,
 }
 
 /// What may end a connection that was let in: changes since it was.
