@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 pub mod backend;
+pub mod certs;
 #[cfg(feature = "interop")]
 pub mod peers;
 

@@ -21,6 +21,7 @@ pub mod error;
 pub mod grpc;
 pub mod identity;
 pub mod inbound;
+mod json;
 pub mod matching;
 pub mod model;
 pub mod observe;

@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
-use crate::identity::Identities;
 use crate::mesh::{Core, Mesh};
 use crate::net::tls::Sessions;
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
@@ -30,11 +29,11 @@ use crate::source::endpoints::EndpointSource;
 use crate::source::env::Environment;
 use crate::source::reading::{Reading, Readings};
 use crate::source::{BuildError, file};
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Metrics};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
+use crate::telemetry::{AccessSink, Telemetry};
 use crate::upkeep;
 
 enum Source {
@@ -61,6 +60,7 @@ pub struct Builder {
     /// Whether nothing is told to OpenTelemetry's global providers either.
     quiet: bool,
     classifier: Option<Arc<dyn RetryClassifier>>,
+    access_log: Option<Arc<dyn AccessSink>>,
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
@@ -192,6 +192,14 @@ impl Builder {
         self
     }
 
+    /// Writes the access log of the servers that have one to `sink`, too. Without it a line is the message of a `tracing`
+    /// event at level `INFO` under the target `mesh::access`, which has its values as fields.
+    #[must_use]
+    pub fn access_log(mut self, sink: impl AccessSink) -> Self {
+        self.access_log = Some(Arc::new(sink));
+        self
+    }
+
     /// Tells traces and metrics to the collector that `otlp` was made for, or to nobody if it was told to do nothing.
     #[cfg(feature = "otlp")]
     #[must_use]
@@ -270,8 +278,9 @@ impl Builder {
             classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
+            access_log: self.access_log,
             provider,
-            identities: Identities::default(),
+            identities: Arc::default(),
             sessions: Sessions::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });

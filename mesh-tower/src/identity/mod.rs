@@ -39,7 +39,7 @@ mod material;
 mod own;
 mod refused;
 mod rustls_config;
-mod slot;
+mod state;
 mod trust;
 mod verify;
 
@@ -51,5 +51,5 @@ pub use refused::PeerRefused;
 pub(crate) use rustls_config::{Terms, anonymous};
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
-pub(crate) use slot::Identities;
+pub(crate) use state::Identities;
 pub(crate) use trust::{Trust, Usage};

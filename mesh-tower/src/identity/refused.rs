@@ -35,8 +35,8 @@ pub enum PeerRefused {
         /// When that was found.
         now: SystemTime,
     },
-    /// No authority of the bundle has issued it.
-    #[error("no trusted authority has issued the peer's certificate; its root must be in the trust bundle")]
+    /// No authority of the bundle has issued it; one of the same name with another key does not count.
+    #[error("no trusted authority has issued the peer's certificate; the root that has must be in the trust bundle")]
     UnknownIssuer,
     /// It must not be used for this side of a connection (extended key usage).
     #[error("the peer's certificate must not be used for this; servers need the usage serverAuth, clients clientAuth")]
@@ -99,7 +99,7 @@ pub enum PeerRefused {
         /// Why.
         reason: Arc<str>,
     },
-    /// A signature in its chain, or that of the handshake, is wrong or of an unknown algorithm.
+    /// Its signature of the handshake is wrong, or one in its chain is of an unknown algorithm.
     #[error("a signature of the peer is wrong, or made with an algorithm that is not supported")]
     Signature,
 }
@@ -209,7 +209,8 @@ impl PeerRefused {
             CertNotValidYet { time, not_before } => {
                 Self::NotYetValid { not_before: system_time(*not_before), now: system_time(*time) }
             }
-            UnknownIssuer => Self::UnknownIssuer,
+            // Of a signature: there is an authority of the issuer's name, with another key.
+            UnknownIssuer | InvalidSignatureForPublicKey => Self::UnknownIssuer,
             CertRevoked => Self::Revoked,
             UnknownRevocationStatus
             | CrlExpired { .. }
@@ -218,8 +219,7 @@ impl PeerRefused {
             | UnsupportedCrlSignatureAlgorithmContext(_)
             | UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => Self::UndeterminedRevocation,
             RequiredEkuNotFoundContext(_) | EmptyEkuExtension => Self::WrongUsage,
-            InvalidSignatureForPublicKey
-            | SignatureAlgorithmMismatch
+            SignatureAlgorithmMismatch
             | UnsupportedSignatureAlgorithmContext(_)
             | UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::Signature,
             other => Self::malformed(other),

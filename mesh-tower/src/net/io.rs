@@ -77,5 +77,7 @@ macro_rules! forward {
     };
 }
 
+pub(crate) use forward;
+
 forward!(Raw, RawProject, Tcp, Other);
 forward!(Stream, StreamProject, Plain, Tls);

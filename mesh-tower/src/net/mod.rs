@@ -15,7 +15,7 @@ pub(crate) mod connect;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
-mod io;
+pub(crate) mod io;
 pub(crate) mod pool;
 mod pulse;
 mod queue;
@@ -46,8 +46,8 @@ pub(crate) use tasks::Tasks;
 
 use crate::identity::Identities;
 use crate::observe::Observers;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BackendSeries;
+use crate::telemetry::{AccessSink, Telemetry};
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -64,9 +64,11 @@ pub(crate) struct Shared {
     /// What stands for this mesh where a hash asks for it (gRFC A42).
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
+    /// Where the access log goes beside `tracing`.
+    pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
     /// Who this process is.
-    pub(crate) identities: Identities,
+    pub(crate) identities: Arc<Identities>,
     /// The peers of its connections by mutual TLS.
     pub(crate) sessions: tls::Sessions,
 }
@@ -110,7 +112,7 @@ const GRPC: u8 = 2;
 const RECENT: u8 = 4;
 
 /// 30 years.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {

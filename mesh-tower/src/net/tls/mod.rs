@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(super) use self::alpn::Offer;
+pub(crate) use self::alpn::{ALPN_H1, ALPN_H2};
 use self::alpn::means_h2;
 use self::mutual::Mutual;
 pub(crate) use self::session::{Held, Sessions, review};

@@ -1,0 +1,5 @@
+//! Servers: who gets in, within which limits, and how they end.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod drain;
+mod support;
