@@ -245,7 +245,9 @@ fn read_anchors(
     authorities.iter().enumerate().map(read).collect()
 }
 
-fn read_lists(lists: &[CertificateRevocationListDer<'_>]) -> Result<Vec<CertRevocationList<'static>>, IdentityError> {
+pub(super) fn read_lists(
+    lists: &[CertificateRevocationListDer<'_>],
+) -> Result<Vec<CertRevocationList<'static>>, IdentityError> {
     let mut read = Vec::with_capacity(lists.len());
     for (index, list) in lists.iter().enumerate() {
         let refused = |reason: String| IdentityError::RevocationList { index, reason };

@@ -44,7 +44,7 @@ pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
-use crate::identity::Identities;
+use crate::identity::{Identities, IdentitySource, NoIdentity};
 use crate::observe::Observers;
 use crate::telemetry::metrics::BackendSeries;
 use crate::telemetry::{AccessSink, Telemetry};
@@ -67,10 +67,27 @@ pub(crate) struct Shared {
     /// Where the access log goes beside `tracing`.
     pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
-    /// Who this process is.
-    pub(crate) identities: Arc<Identities>,
+    pub(crate) identities: Identities,
+    /// Who brings them, where the configuration leaves that to the application.
+    pub(crate) identity_source: Option<Arc<dyn IdentitySource>>,
     /// The peers of its connections by mutual TLS.
     pub(crate) sessions: tls::Sessions,
+}
+
+impl Shared {
+    /// Has the identity come from where `settings` say, or from nowhere.
+    ///
+    /// # Errors
+    /// If the application is to bring it, and does not.
+    pub(crate) fn identify(&self, settings: Option<&Arc<model::Identity>>) -> Result<(), NoIdentity> {
+        match settings {
+            Some(settings) => self.identities.start(settings, self.identity_source.as_ref()),
+            None => {
+                self.identities.clear();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A compiled backend with this crate's transport.
