@@ -4,8 +4,8 @@
 //! the list that a client offers, and choose the ordinary name that stands behind them. A server that knows only `istio`
 //! agrees on that, or on nothing, and looks at what it is sent.
 
-pub(crate) const ALPN_H2: &[u8] = b"h2";
-pub(crate) const ALPN_H1: &[u8] = b"http/1.1";
+const ALPN_H2: &[u8] = b"h2";
+const ALPN_H1: &[u8] = b"http/1.1";
 const ISTIO_H2: &[u8] = b"istio-h2";
 const ISTIO_HTTP1: &[u8] = b"istio-http/1.1";
 const ISTIO: &[u8] = b"istio";
