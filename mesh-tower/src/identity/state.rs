@@ -38,7 +38,7 @@ use crate::net::Tasks;
 use crate::observe::{Observers, TARGET};
 
 /// Tells the time by which certificates are valid.
-type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// The identity of one mesh, and its sources. Cheap to clone.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl Identities {
         Self::with_clock(tasks, provider, observers, Arc::new(SystemTime::now))
     }
 
-    fn with_clock(tasks: Tasks, provider: Arc<CryptoProvider>, observers: Observers, clock: Clock) -> Self {
+    pub(super) fn with_clock(tasks: Tasks, provider: Arc<CryptoProvider>, observers: Observers, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             current: ArcSwapOption::empty(),
             changes: watch::Sender::new(None),

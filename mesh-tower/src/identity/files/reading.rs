@@ -88,7 +88,7 @@ impl Plan {
         }
     }
 
-    fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let list = self.revocation_list.as_deref();
         [&*self.certificate, &*self.key]
             .into_iter()
