@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::{fs, io};
 
-use mesh_core::model::IdentityFiles;
+use mesh_core::model::IdentityFrom;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -65,7 +65,7 @@ impl Kit {
         let custom: Arc<dyn IdentitySource> = Arc::new(Silent);
         identities.start(&Arc::new(model::Identity::new(IdentityFrom::Custom)), Some(&custom)).unwrap();
         let updates = IdentityUpdates::new(identities.clone(), 1);
-        let follower = Follower::new(plan(&settings));
+        let follower = Follower::new(Plan::new(&settings));
         Self { directory, settings, authority, events, identities, updates, follower }
     }
 
@@ -135,11 +135,6 @@ fn settings(directory: &Path) -> model::Identity {
     let mut files = IdentityFiles::new(directory.join("tls.crt"), directory.join("tls.key"), trust);
     files.refresh_interval = Duration::from_millis(10);
     model::Identity::new(IdentityFrom::Files(files))
-}
-
-fn plan(settings: &model::Identity) -> Plan {
-    let IdentityFrom::Files(files) = &settings.source else { panic!("files are expected") };
-    Plan::new(settings, files)
 }
 
 fn write(directory: &Path, name: &str, text: impl AsRef<[u8]>) {
@@ -546,6 +541,75 @@ async fn a_broken_bundle_keeps_its_last_good_authorities() {
     assert_eq!((kit.generation(), kit.failures_told()), (2, 2), "nothing is told or made again");
 }
 
+/// Bundles and lists in files count beside a source that brings none, from the first identity on.
+#[tokio::test]
+async fn files_stand_beside_another_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut settings = model::Identity::new(IdentityFrom::Custom);
+    settings.federated.insert(domain("other.example"), path.join("other.pem"));
+    settings.revocation_list = Some(path.join("revoked"));
+    let (own, other) = (Authority::new("cluster.local"), Authority::new("other.example"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // Its own task would follow the files, too: here each look is the test's.
+    let tasks = Tasks::new();
+    tasks.stop();
+    let identities = Identities::new(tasks, Arc::clone(&provider), Observers::default());
+    let silent: Arc<dyn IdentitySource> = Arc::new(Silent);
+    identities.start(&Arc::new(settings.clone()), Some(&silent)).unwrap();
+    let updates = IdentityUpdates::new(identities.clone(), 1);
+    let mut follower = Follower::new(Plan::new(&settings));
+    let serial = || identities.current().map(|identity| u64::from_str_radix(identity.serial(), 16).unwrap());
+    let failure = || identities.status().borrow().failure.as_ref().map(|failure| failure.error.to_string());
+
+    let first = own.issue(CART);
+    let mixed = Material::new(first.chain.clone(), own.issue(CART).key(), own.bundles());
+    assert!(matches!(updates.update(mixed.clone()), Err(IdentityError::KeyMismatch)));
+    updates.update(first.material(own.bundles())).unwrap();
+    follower.look(&updates).await;
+    assert_eq!(serial(), None, "its lists are not there");
+    assert!(failure().unwrap().contains("revoked: No such file"), "{:?}", failure());
+
+    let foreign = other.issue("spiffe://other.example/api");
+    let peer = own.issue(CART);
+    let list = |revoked: &[&Issued]| format!("{}{}", own.revocation_list(revoked).pem, other.revocation_list(&[]).pem);
+    write(path, "other.pem", other.root_pem());
+    write(path, "revoked", list(&[]));
+    follower.look(&updates).await;
+    assert_eq!((serial(), failure()), (Some(first.serial), None));
+    let of = |issued: &Issued, trust: Bundles| {
+        let plain = model::Identity::new(IdentityFrom::Custom);
+        Identity::new(issued.material(trust), &plain, &provider, 1, rustls_pki_types::UnixTime::now()).unwrap()
+    };
+    let everybody = Bundles::default()
+        .with(domain("cluster.local"), vec![own.root().clone()])
+        .with(domain("other.example"), vec![other.root().clone()]);
+    let (foreign, peer_identity) = (of(&foreign, everybody.clone()), of(&peer, everybody));
+    let accepted = async || {
+        let current = identities.current().unwrap();
+        [shake(&current, &foreign).await.is_ok(), shake(&current, &peer_identity).await.is_ok()]
+    };
+    assert_eq!(accepted().await, [true, true]);
+
+    // What is broken keeps the last good; what the source brings meanwhile is used with it.
+    write(path, "revoked", "half");
+    let second = own.issue(CART);
+    follower.look(&updates).await;
+    assert!(failure().unwrap().contains("no certificate revocation list"), "{:?}", failure());
+    updates.update(second.material(own.bundles())).unwrap();
+    assert_eq!(serial(), Some(second.serial));
+    updates.update(mixed).unwrap_err();
+    write(path, "revoked", list(&[&peer]));
+    follower.look(&updates).await;
+    assert_eq!((serial(), failure()), (Some(second.serial), None));
+    assert_eq!(accepted().await, [true, false]);
+    let generation = identities.current().unwrap().generation();
+    for _ in 0..2 {
+        follower.look(&updates).await;
+    }
+    assert_eq!(identities.current().unwrap().generation(), generation);
+}
+
 /// No file is read without a bound, and none that is no file.
 #[tokio::test]
 async fn what_cannot_be_the_file_of_an_identity_is_not_read() {
@@ -590,6 +654,6 @@ fn a_plan_names_every_file() {
     let mut settings = settings(Path::new("/d"));
     settings.federated.insert(domain("a"), "/a".into());
     settings.revocation_list = Some("/r".into());
-    let paths: Vec<PathBuf> = plan(&settings).paths().map(Path::to_owned).collect();
+    let paths: Vec<PathBuf> = Plan::new(&settings).paths().map(Path::to_owned).collect();
     assert_eq!(paths, ["/d/tls.crt", "/d/tls.key", "/d/ca.pem", "/a", "/r"].map(PathBuf::from));
 }
