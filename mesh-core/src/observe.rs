@@ -36,6 +36,8 @@ pub enum Event<'a> {
     Request(Request<'a>),
     /// An attempt ended: it has a response head, or failed.
     Attempt(Attempt<'a>),
+    /// A server of this process answered a request to the end, or its caller went away.
+    Served(Served<'a>),
     /// A balancer was asked for an endpoint.
     Pick(Pick<'a>),
     /// A connection attempt ended.
@@ -120,6 +122,29 @@ impl<'a> Attempt<'a> {
             next: Next::Return,
             config_version: 0,
         }
+    }
+}
+
+/// A request that a server of this process served, or refused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Served<'a> {
+    /// The server's name.
+    pub server: &'a str,
+    /// Who called, if that is proved.
+    pub peer: Option<&'a SpiffeId>,
+    /// How it ended, as the caller sees it; never [`Outcome::Failed`].
+    pub outcome: Outcome,
+    /// Why it was refused or given up, as a word such as `not_mutual`; `None` if it was served.
+    pub refusal: Option<&'a str>,
+    /// From the request's head to the end of the response.
+    pub duration: Duration,
+}
+
+impl<'a> Served<'a> {
+    /// A request of nobody known that `server` served.
+    pub fn new(server: &'a str, outcome: Outcome, duration: Duration) -> Self {
+        Self { server, peer: None, outcome, refusal: None, duration }
     }
 }
 

@@ -14,7 +14,7 @@ use mesh_core::resilience::outlier::EjectionChange;
 
 pub use mesh_core::observe::{
     Attempt, Config, Connect, Ejection, Endpoint, Event, Health, Identity, IdentityChange, Lookup, Next, Observer,
-    Outcome, Overflow, Pick, Priority, Request,
+    Outcome, Overflow, Pick, Priority, Request, Served,
 };
 
 use crate::contain::contained;
@@ -82,6 +82,19 @@ impl Observers {
             "attempt"
         );
         self.tell(&Event::Attempt(event));
+    }
+
+    pub(crate) fn served(&self, event: Served<'_>) {
+        tracing::debug!(
+            target: TARGET,
+            server = event.server,
+            peer = event.peer.map(tracing::field::display),
+            outcome = ?event.outcome,
+            refusal = event.refusal,
+            duration = ?event.duration,
+            "served"
+        );
+        self.tell(&Event::Served(event));
     }
 
     pub(crate) fn pick(&self, backend: &BackendId, endpoint: Option<&Address>) {

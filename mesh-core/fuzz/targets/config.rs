@@ -29,7 +29,8 @@ fn check_error(error: &ConfigError) {
 
 fn check_config(config: &Config) {
     let knows_services = !config.virtual_hosts.is_empty() && !config.backends.is_empty();
-    assert!(knows_services || config.settings.unknown_services == UnknownServices::Dns);
+    let serves = !config.servers.is_empty();
+    assert!(knows_services || serves || config.settings.unknown_services == UnknownServices::Dns);
     assert!(config.settings.dns.min_ttl <= config.settings.dns.max_ttl);
     config.backends.values().for_each(|backend| check_backend(backend));
     let mut hosts = HashSet::new();

@@ -5,7 +5,10 @@
 mod bundle_map;
 mod san;
 mod spiffe_id;
+#[cfg(test)]
+mod tests;
 mod workload_api;
+pub mod xfcc;
 
 pub use bundle_map::{BundleMapError, parse_bundle_map};
 pub use san::{SanKind, SanMatch, SanPattern, SubjectAltName, matches_any};

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// The length of a frame's header (RFC 9113 4.1).
 const HEADER: usize = 9;
+/// Where in it the type is.
+const KIND: usize = 3;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -87,9 +89,10 @@ impl FrameMeter {
         self.judge(now())
     }
 
-    /// Whether a frame or a block of headers has begun and not ended.
+    /// Whether something other than a request's data has begun and not ended: the header of a frame, its payload, or a
+    /// block of headers.
     pub fn is_within(&self) -> bool {
-        self.have > 0 || self.left > 0 || self.in_headers
+        self.have > 0 || self.in_headers || (self.left > 0 && self.header[KIND] != DATA)
     }
 
     fn frame(&mut self) {

@@ -52,11 +52,13 @@ pub mod otlp;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub(crate) mod propagate;
+pub(crate) mod server;
 pub(crate) mod spans;
 
 use std::sync::Arc;
 
 use self::metrics::Metrics;
+pub use self::server::AccessSink;
 use self::spans::Spans;
 
 /// What is installed.

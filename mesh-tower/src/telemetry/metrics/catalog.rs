@@ -15,8 +15,10 @@ use opentelemetry::KeyValue;
 use super::buckets::Recorder;
 use super::instruments::Distribution;
 use super::series::Series;
-use super::{BackendSeries, Picked, Reading};
+use super::server::Requests;
+use super::{BackendSeries, Picked, Reading, ServerSeries};
 use crate::net::Backend;
+use crate::telemetry::server::{ConnectionRefusal, Refusal};
 
 /// A metric.
 pub(crate) struct Metric {
@@ -322,6 +324,80 @@ pub(crate) const CATALOG: &[Metric] = &[
         kind: Kind::Counter(|reading, sink| reading.grpc_spared(sink)),
     },
     Metric {
+        name: "grpc.server.call.started",
+        unit: "{call}",
+        help: "The total number of RPCs started at a server, including those that have not completed.",
+        kind: Kind::Counter(|reading, sink| reading.served(|requests| requests.started(), sink)),
+    },
+    Metric {
+        name: "grpc.server.call.duration",
+        unit: "s",
+        help: "How long an RPC took at a server, from its head to the end of its answer.",
+        kind: Kind::Histogram(Distribution::GrpcServer, Bounds::GrpcLatency),
+    },
+    Metric {
+        name: "http.server.request.duration",
+        unit: "s",
+        help: "How long an HTTP request took at a server, from its head to the end of its answer.",
+        kind: Kind::Histogram(Distribution::HttpServer, Bounds::HttpLatency),
+    },
+    Metric {
+        name: "http.server.active_requests",
+        unit: "{request}",
+        help: "HTTP requests that a server is serving.",
+        kind: Kind::UpDownCounter(|reading, sink| reading.served(|requests| requests.http_active().collect(), sink)),
+    },
+    Metric {
+        name: "mesh.server.requests",
+        unit: "{request}",
+        help: "Requests that ended, by who called and by outcome.",
+        kind: Kind::Counter(|reading, sink| reading.served(|requests| requests.by_peer(), sink)),
+    },
+    Metric {
+        name: "mesh.server.active_requests",
+        unit: "{request}",
+        help: "Requests that a server is serving, gRPC calls among them.",
+        kind: Kind::UpDownCounter(|reading, sink| {
+            reading.servers(|series| series.requests.as_ref().map_or(0, Requests::active), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.server.requests.refused",
+        unit: "{request}",
+        help: "Requests that a server refused or gave up, by reason.",
+        kind: Kind::Counter(|reading, sink| reading.refused_requests(sink)),
+    },
+    Metric {
+        name: "mesh.server.connections",
+        unit: "{connection}",
+        help: "Connections that are open.",
+        kind: Kind::UpDownCounter(|reading, sink| reading.servers(ServerSeries::open, sink)),
+    },
+    Metric {
+        name: "mesh.server.connections.accepted",
+        unit: "{connection}",
+        help: "Connections that came in.",
+        kind: Kind::Counter(|reading, sink| reading.servers(|series| load(&series.accepted), sink)),
+    },
+    Metric {
+        name: "mesh.server.connections.refused",
+        unit: "{connection}",
+        help: "Connections that were closed before they served anything, by reason.",
+        kind: Kind::Counter(|reading, sink| reading.refused_connections(sink)),
+    },
+    Metric {
+        name: "mesh.server.handshakes",
+        unit: "{handshake}",
+        help: "TLS handshakes that ended; the reason of those that failed.",
+        kind: Kind::Counter(|reading, sink| reading.handshakes(sink)),
+    },
+    Metric {
+        name: "mesh.server.handshake.duration",
+        unit: "s",
+        help: "How long a TLS handshake took that succeeded.",
+        kind: Kind::Histogram(Distribution::Handshake, Bounds::HttpLatency),
+    },
+    Metric {
         name: "mesh.config.version",
         unit: "",
         help: "The version of the configuration in force, counted from 1.",
@@ -407,6 +483,58 @@ impl Reading<'_> {
     pub(crate) fn distribution(&self, distribution: Distribution, sink: &mut dyn FnMut(&Recorder)) {
         for durations in self.durations() {
             durations.recorders(distribution).for_each(&mut *sink);
+        }
+        for requests in self.servers.iter().filter_map(|series| series.requests.as_ref()) {
+            requests.distribution(distribution, sink);
+        }
+    }
+
+    /// What each server says of itself.
+    fn servers(&self, value: impl Fn(&ServerSeries) -> u64, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            sink(value(series), &[series.attribute()]);
+        }
+    }
+
+    /// What each server says of its requests.
+    fn served(&self, counts: impl Fn(&Requests) -> Vec<(u64, Vec<KeyValue>)>, sink: Sink<'_, u64>) {
+        for requests in self.servers.iter().filter_map(|series| series.requests.as_ref()) {
+            for (count, attributes) in counts(requests) {
+                sink(count, &attributes);
+            }
+        }
+    }
+
+    fn refused_requests(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            let Some(requests) = &series.requests else { continue };
+            for (why, count) in Refusal::ALL.into_iter().zip(requests.refusals.each_ref().map(load)) {
+                if count > 0 {
+                    sink(count, &[series.attribute(), KeyValue::new("mesh.refusal", why.as_str())]);
+                }
+            }
+        }
+    }
+
+    fn refused_connections(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            for (why, count) in ConnectionRefusal::ALL.into_iter().zip(series.turned_away.each_ref().map(load)) {
+                if count > 0 {
+                    sink(count, &[series.attribute(), KeyValue::new("mesh.refusal", why.as_str())]);
+                }
+            }
+        }
+    }
+
+    fn handshakes(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            let count = load(&series.handshakes);
+            if count > 0 {
+                sink(count, &[series.attribute()]);
+            }
+            for (reason, count) in series.failed_handshakes() {
+                sink(count, &[series.attribute(), KeyValue::new("error.type", reason)]);
+            }
         }
     }
 
