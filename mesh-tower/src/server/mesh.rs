@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::acceptor::Acceptor;
 use super::incoming::Incoming;
+use super::layer::ServerLayer;
 use super::listener::{Accept, ListenError, Listener};
 use super::serve::{self, Drained};
 use super::state::{Phase, ServerState};
@@ -88,6 +89,15 @@ impl Mesh {
     /// of your own. Put [`server_layer`](Self::server_layer) around the service: it enforces what concerns requests.
     pub fn incoming(&self, listener: Listener) -> Incoming {
         Incoming::new(listener)
+    }
+
+    /// What concerns requests of the server `name`, as a layer: for frameworks that bring their own accept loop.
+    /// [`serve`](Self::serve) has it in it.
+    ///
+    /// # Errors
+    /// If the configuration has no such server.
+    pub fn server_layer(&self, name: &str) -> Result<ServerLayer, ListenError> {
+        Ok(ServerLayer::new(self.server(name)?))
     }
 
     /// Ends the servers of this mesh without losing a request, and waits until they have ended.
