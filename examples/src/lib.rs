@@ -6,12 +6,22 @@ use std::path::Path;
 
 pub mod backend;
 pub mod certs;
+pub mod echo;
 #[cfg(feature = "interop")]
 pub mod peers;
 
 /// The service that they call: `greeter.v1.Greeter`, client and server, generated from `proto/greeter.proto`.
 pub mod greeter {
     tonic::include_proto!("greeter.v1");
+}
+
+/// The service of gRPC's interop tests: `grpc.testing.TestService`, client and server, generated from
+/// `proto/grpc/testing/test.proto`.
+pub mod grpc_testing {
+    tonic::include_proto!("grpc.testing");
+
+    /// Its proto files, as reflection hands them out.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/grpc_testing.bin"));
 }
 
 /// Compiles the code of the README.

@@ -413,3 +413,15 @@ impl<'a> Identity<'a> {
         Self { source, change }
     }
 }
+
+impl IdentityChange<'_> {
+    /// `changed`, `failed`, `expiring` or `expired`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Failed { .. } => "failed",
+            Self::Expiring { .. } => "expiring",
+            Self::Expired { .. } => "expired",
+        }
+    }
+}

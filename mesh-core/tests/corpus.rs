@@ -24,6 +24,10 @@ mod reader;
 mod replay;
 #[path = "../fuzz/targets/route_table.rs"]
 mod route_table;
+#[path = "../fuzz/targets/san.rs"]
+mod san;
+#[path = "../fuzz/targets/spiffe_id.rs"]
+mod spiffe_id;
 #[path = "../fuzz/targets/xfcc.rs"]
 mod xfcc;
 
@@ -72,6 +76,17 @@ fn route_table_corpus() {
     run_corpus("route_table", 1, route_table::run);
 }
 
+/// MT-06, MT-07, MT-08
+#[test]
+fn san_corpus() {
+    run_corpus("san", 20, san::run);
+}
+
+#[test]
+fn spiffe_id_corpus() {
+    run_corpus("spiffe_id", 20, spiffe_id::run);
+}
+
 /// AZ-05
 #[test]
 fn xfcc_corpus() {
@@ -93,6 +108,12 @@ proptest! {
         header_path_matching::run(&data);
     }
 
+    /// MT-06, MT-07, MT-08
+    #[test]
+    fn names_are_compared_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..48)) {
+        san::run(&data);
+    }
+
     /// AZ-05: what a certificate says cannot pass for more than its names. Half of the characters are those that matter.
     #[test]
     fn az_05_what_is_written_of_a_certificate_is_read_as_that(
@@ -111,6 +132,11 @@ proptest! {
     #[test]
     fn grpc_timeout_at_random(data in prop::collection::vec(any::<u8>(), 0..16)) {
         grpc_timeout::run(&data);
+    }
+
+    #[test]
+    fn spiffe_ids_at_random(text in r"spiffe://[a-bA.:@/%]{0,9}(/[a-z.%?#]{0,4}){0,3}") {
+        spiffe_id::run(text.as_bytes());
     }
 
     #[test]

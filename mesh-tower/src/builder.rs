@@ -20,7 +20,9 @@ use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
+use crate::identity::{Identities, IdentitySource};
 use crate::mesh::{Core, Mesh};
+use crate::net::tls::Sessions;
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
@@ -63,6 +65,7 @@ pub struct Builder {
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
+    identity_source: Option<Arc<dyn IdentitySource>>,
 }
 
 impl Builder {
@@ -136,6 +139,13 @@ impl Builder {
     #[must_use]
     pub fn endpoint_source(mut self, name: impl Into<Arc<str>>, source: impl EndpointSource) -> Self {
         self.sources.insert(name.into(), Arc::new(source));
+        self
+    }
+
+    /// Takes the identity from `source`, where the configuration says `identity: { source: custom }`.
+    #[must_use]
+    pub fn identity_source(mut self, source: impl IdentitySource) -> Self {
+        self.identity_source = Some(Arc::new(source));
         self
     }
 
@@ -270,23 +280,28 @@ impl Builder {
         let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
         let metrics = (meter.is_some() || self.pages).then(|| Metrics::new(meter.as_ref(), self.pages));
         let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let tasks = Tasks::new();
+        let observers = Observers::new(self.observer).with_metrics(metrics.clone());
+        let identities = Identities::new(tasks.clone(), Arc::clone(&provider), observers.clone());
         let shared = Arc::new(Shared {
-            tasks: Tasks::new(),
-            observers: Observers::new(self.observer).with_metrics(metrics.clone()),
+            tasks,
+            observers,
             telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
             classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
             access_log: self.access_log,
             provider,
-            identities: Arc::default(),
+            identities,
+            identity_source: self.identity_source,
+            sessions: Sessions::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {
             compiler = compiler.with_balance(name, make);
         }
         let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
-        let sources = Sources { dns, custom: self.sources };
+        let sources = Sources { identity: shared.identity_source.is_some(), dns, custom: self.sources };
         sources.check(&config)?;
         let tasks = &shared.tasks;
         let (sender, updates) = watch::channel(Ok(Arc::clone(&config)));
@@ -295,6 +310,14 @@ impl Builder {
         let published = discover.config();
         let now = tokio::time::Instant::now().into_std();
         let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng(), now)?;
+        if let Some(identity) = &config.settings.identity {
+            shared.identify(Some(identity))?;
+            if let Err(error) = shared.identities.wait(identity.startup_timeout).await {
+                shared.tasks.stop();
+                shared.tasks.abort();
+                return Err(error.into());
+            }
+        }
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         if let Some(metrics) = &shared.telemetry.metrics {
             metrics.attach(&core);

@@ -128,7 +128,8 @@ impl TextShape for PeerDns {
             return Err(refusal.help(format!("write an IP address as `{{ exact: {text:?}, kind: ip }}`")));
         }
         if text.contains('*') {
-            let help = "write the name itself: a wildcard of the certificate stands for it; or `{ suffix: .., kind: dns }`";
+            let help =
+                "write the name itself: a wildcard of the certificate stands for it; or `{ suffix: .., kind: dns }`";
             return Err(refusal.help(help));
         }
         let is_label = |label: &str| {

@@ -5,6 +5,8 @@
 mod bundle_map;
 mod san;
 mod spiffe_id;
+#[cfg(test)]
+mod tests;
 pub mod xfcc;
 
 pub use bundle_map::{BundleMapError, parse_bundle_map};

@@ -15,6 +15,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::refused::{self, PeerRefused};
+use super::subject;
 
 /// What the certificate of a verified peer says.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ impl Leaf {
         }
         Ok(Self {
             names,
-            subject: certificate.subject().to_string(),
+            subject: subject::text(certificate.subject()),
             serial: hexadecimal(certificate.raw_serial()),
             not_before: system_time(certificate.validity().not_before),
             not_after: system_time(certificate.validity().not_after),
@@ -182,7 +183,7 @@ fn system_time(time: ASN1Time) -> SystemTime {
     time.unwrap_or(epoch)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes everything");
         text

@@ -35,21 +35,32 @@
 
 mod certificate;
 mod error;
+mod files;
 mod material;
+mod memory;
 mod own;
 mod refused;
 mod rustls_config;
+mod source;
 mod state;
+mod subject;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verify;
+mod workload_api;
 
 pub use certificate::Certified;
 pub use error::{IdentityError, Part};
 pub use material::{Bundles, Material};
+pub use memory::MemoryIdentity;
 pub use own::Identity;
 pub use refused::PeerRefused;
-pub(crate) use rustls_config::Terms;
+pub(crate) use refused::Utc;
+pub(crate) use rustls_config::{Terms, anonymous};
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
-pub(crate) use state::Identities;
+pub use source::{IdentitySource, IdentityUpdates};
+pub(crate) use state::{Facts, Identities};
+pub use state::{IdentityFailure, IdentityStatus, NoIdentity};
 pub(crate) use trust::{Trust, Usage};

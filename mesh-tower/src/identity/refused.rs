@@ -311,7 +311,7 @@ fn list(items: impl IntoIterator<Item = impl fmt::Display>) -> Arc<str> {
 }
 
 /// A time as people write it.
-pub(super) struct Utc(pub(super) SystemTime);
+pub(crate) struct Utc(pub(crate) SystemTime);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -327,6 +327,6 @@ pub(super) fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs())).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn unix_time(time: SystemTime) -> UnixTime {
+pub(super) fn unix_time(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

@@ -18,6 +18,7 @@ use mesh_core::config::ConfigError;
 use mesh_core::model::{self, BackendId};
 use mesh_core::snapshot::CompileError;
 
+use crate::identity::NoIdentity;
 use crate::net::tls::TlsConfigError;
 
 /// The newest word of a source.
@@ -42,6 +43,9 @@ pub enum BuildError {
         #[source]
         error: std::io::Error,
     },
+    /// The configuration asks for an identity, and there is none.
+    #[error(transparent)]
+    Identity(#[from] NoIdentity),
     /// The configuration has problems; all of them are listed.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -51,8 +51,7 @@ fn source(
     ];
     // The first that is written stands for all: they come together.
     let files = files.into_iter().find(|(_, is_written)| *is_written).unwrap_or(("certificate", false));
-    let sources =
-        [files, ("workload_api", section.workload_api.is_written()), ("source", section.source.is_written())];
+    let sources = [files, ("workload_api", section.workload_api.is_written()), ("source", section.source.is_written())];
     if !section.is_doubtful || sources.iter().any(|(_, is_written)| *is_written) {
         exactly_one(&sources, section.at, path, context);
     }

@@ -126,7 +126,9 @@ fn report_taken(listen: &Listen, other: &Other, at: Position, path: Path<'_>, co
         let (address, Other { address: taken, owner }) = (shown(listen), other);
         let message = match *taken == address {
             true => format!("{address} is already an address of {owner}"),
-            false => format!("{address} cannot be listened on beside {taken} of {owner}, for one of them is in the other"),
+            false => {
+                format!("{address} cannot be listened on beside {taken} of {owner}, for one of them is in the other")
+            }
         };
         Draft::new(message).about(&address).help("`[::]` takes IPv4 too")
     });
@@ -223,7 +225,8 @@ fn forwarded_identity(
     for (at, name) in [(proxies, "trusted_proxies"), (write, "write")] {
         if let (Some(at), ServerTls::Disabled) = (at, mode) {
             context.report(at, path.key(name), || {
-                let draft = Draft::new(format!("`{name}` has no effect on a server without TLS: nobody proves who he is"));
+                let draft =
+                    Draft::new(format!("`{name}` has no effect on a server without TLS: nobody proves who he is"));
                 draft.help("remove it, or let the server be `strict` or `permissive`")
             });
         }
@@ -264,7 +267,8 @@ pub(super) fn admin(section: &schema::Admin, path: Path<'_>, context: &mut Conte
     admin.allow_drain = section.allow_drain.or(false);
     if !address.ip().to_canonical().is_loopback() && !admin.allow_remote && !section.allow_remote.is_invalid() {
         context.report(*at, path.key("address"), || {
-            let message = format!("{address} is no loopback address: whoever reaches it would read all that is known here");
+            let message =
+                format!("{address} is no loopback address: whoever reaches it would read all that is known here");
             let help = format!("write `127.0.0.1:{}`, or add `allow_remote: true`", address.port());
             Draft::new(message).about(&address.to_string()).help(help)
         });

@@ -21,11 +21,7 @@ pub(super) struct Scope<'a> {
 }
 
 /// What holds for a backend that says nothing: with an identity mutual TLS, with anybody whom it trusts.
-pub(super) fn of_defaults(
-    section: Option<&schema::Defaults>,
-    scope: &Scope<'_>,
-    context: &mut Context,
-) -> Option<Tls> {
+pub(super) fn of_defaults(section: Option<&schema::Defaults>, scope: &Scope<'_>, context: &mut Context) -> Option<Tls> {
     let field = section.map_or(&Field::Absent, |section| &section.tls);
     let Some(section) = field.value() else {
         return (scope.has_identity == HasIdentity::Yes && !field.is_invalid()).then(|| Tls::mutual(Vec::new()));
@@ -54,7 +50,8 @@ pub(super) fn of_backend(
         && !endpoints.iter().any(|endpoint| endpoint.mesh)
     {
         context.report(*at, path.key("mode"), || {
-            let draft = Draft::new("`auto` is mutual TLS with endpoints that have `mesh: true`, and none of these has it");
+            let draft =
+                Draft::new("`auto` is mutual TLS with endpoints that have `mesh: true`, and none of these has it");
             draft.about("auto").help("mark them, as `{ address: .., mesh: true }`, or write `mutual` or `disabled`")
         });
     }

@@ -43,7 +43,7 @@ pub(crate) use self::buckets::Recorder;
 #[cfg(all(test, feature = "prometheus"))]
 pub(crate) use self::catalog::Bounds;
 #[cfg(feature = "prometheus")]
-pub(crate) use self::catalog::{CATALOG, Kind};
+pub(crate) use self::catalog::{CATALOG, Kind, Metric};
 use self::config::ConfigSeries;
 use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};

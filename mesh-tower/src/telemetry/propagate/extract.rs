@@ -191,3 +191,6 @@ fn baggage(headers: &HeaderMap) -> Baggage {
     }
     members
 }
+
+#[cfg(test)]
+mod tests;
