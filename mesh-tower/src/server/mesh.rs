@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming as RequestBody;
 use tokio::net::TcpListener;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::acceptor::Acceptor;
 use super::incoming::Incoming;
-use super::layer::ServerLayer;
+use super::layer::{RequestBody, ServerLayer};
 use super::listener::{Accept, ListenError, Listener};
 use super::serve::{self, Drained};
 use super::state::{Phase, ServerState};
@@ -82,7 +82,8 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        serve::serve(self.clone(), listener, service)
+        let layer = ServerLayer::new(Arc::clone(&listener.state));
+        serve::serve(self.clone(), listener, layer.layer(service))
     }
 
     /// The connections of `listener`, let in as its server does, for `axum::serve`, tonic's `serve_with_incoming` or a loop

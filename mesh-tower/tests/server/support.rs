@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use mesh_tower::core::model::{Config, Server};
 use mesh_tower::server::Drained;
+use mesh_tower::server::RequestBody;
 use mesh_tower::{Body, Mesh};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,7 +33,7 @@ pub(crate) async fn start(change: impl FnOnce(&mut Server)) -> Running {
     Running { mesh, address, task }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn answer(request: Request<RequestBody>) -> Result<Response<String>, Infallible> {
     if request.uri().path() == "/slow" {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
