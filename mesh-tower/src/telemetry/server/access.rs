@@ -9,7 +9,6 @@ use mesh_core::grpc::Code;
 use mesh_core::model::AccessLog;
 use opentelemetry::trace::{SpanContext, TraceId};
 use time::OffsetDateTime;
-use tracing::field::display;
 
 use super::End;
 use super::escape::{Json, Text};
