@@ -28,6 +28,8 @@ mod route_table;
 mod san;
 #[path = "../fuzz/targets/spiffe_id.rs"]
 mod spiffe_id;
+#[path = "../fuzz/targets/xfcc.rs"]
+mod xfcc;
 
 /// Runs a corpus of at least `least` inputs.
 fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
@@ -85,6 +87,12 @@ fn spiffe_id_corpus() {
     run_corpus("spiffe_id", 20, spiffe_id::run);
 }
 
+/// AZ-05
+#[test]
+fn xfcc_corpus() {
+    run_corpus("xfcc", 5, xfcc::run);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -104,6 +112,14 @@ proptest! {
     #[test]
     fn names_are_compared_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..48)) {
         san::run(&data);
+    }
+
+    /// AZ-05: what a certificate says cannot pass for more than its names. Half of the characters are those that matter.
+    #[test]
+    fn az_05_what_is_written_of_a_certificate_is_read_as_that(
+        data in prop::collection::vec(prop_oneof![prop::sample::select(&b"\",;=\\\n uri"[..]), any::<u8>()], 0..96),
+    ) {
+        xfcc::run(String::from_utf8_lossy(&data).as_bytes());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod san;
 mod spiffe_id;
 #[cfg(test)]
 mod tests;
+pub mod xfcc;
 
 pub use bundle_map::{BundleMapError, parse_bundle_map};
 pub use san::{SanKind, SanMatch, SanPattern, SubjectAltName, matches_any};

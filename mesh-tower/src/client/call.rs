@@ -375,7 +375,7 @@ where
         span,
         settings: &context.settings,
     };
-    let tls = context.backend.transport().tls.is_some();
+    let tls = place.serving.endpoint().transport().is_secure();
     place.serving.sent();
     let result = {
         let sending = pin!(attempt::send(head, &per_attempt, body, &mut place, tls));

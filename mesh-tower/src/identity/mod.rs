@@ -57,7 +57,7 @@ pub use memory::MemoryIdentity;
 pub use own::Identity;
 pub use refused::PeerRefused;
 pub(crate) use refused::Utc;
-pub(crate) use rustls_config::Terms;
+pub(crate) use rustls_config::{Terms, anonymous};
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
 pub use source::{IdentitySource, IdentityUpdates};

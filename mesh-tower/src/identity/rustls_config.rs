@@ -31,6 +31,24 @@ pub(crate) struct Terms {
     pub(crate) roots: Option<Arc<RootCertStore>>,
 }
 
+/// A client without a certificate, for ordinary servers that prove one of the names on `terms` to its roots, and whom it
+/// trusts. Without roots that is nobody.
+pub(crate) fn anonymous(
+    terms: &Terms,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(ClientConfig, Arc<Trust>), rustls::Error> {
+    let roots = terms.roots.clone().unwrap_or_else(|| Arc::new(RootCertStore::empty()));
+    let trust = Arc::new(Trust::of_roots(roots, provider.signature_verification_algorithms));
+    let verifier = Verifier { trust: Arc::clone(&trust), expected: Arc::clone(&terms.expected), client_required: true };
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols.clone_from(&terms.alpn);
+    Ok((config, trust))
+}
+
 pub(super) fn client(
     certified: &Arc<CertifiedKey>,
     trust: Arc<Trust>,

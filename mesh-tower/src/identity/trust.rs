@@ -88,6 +88,12 @@ impl Trust {
         Ok(Self { anchors, revocation, algorithms })
     }
 
+    /// An ordinary PKI without lists.
+    pub(super) fn of_roots(roots: Arc<RootCertStore>, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        let revocation = Arc::new(Revocation { lists: Vec::new(), allow_undetermined: false });
+        Self { anchors: Anchors::Plain(roots), revocation, algorithms }
+    }
+
     /// Trusts `roots`, with whatever name, in place of the bundles. Lists of revoked certificates stay in force.
     pub(super) fn with_roots(&self, roots: Arc<RootCertStore>) -> Self {
         Self { anchors: Anchors::Plain(roots), ..self.clone() }

@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) identities: Identities,
     /// Who brings them, where the configuration leaves that to the application.
     pub(crate) identity_source: Option<Arc<dyn IdentitySource>>,
+    /// The peers of its connections by mutual TLS.
+    pub(crate) sessions: tls::Sessions,
 }
 
 impl Shared {
@@ -152,10 +154,15 @@ impl Cluster {
             (Protocol::Http1, true) => None,
             (Protocol::Http1, false) => Some(Wanted::Http1),
             (Protocol::Http2, _) => Some(Wanted::Http2),
-            (Protocol::Auto, _) if self.tls.is_some() => Some(Wanted::Negotiated),
+            (Protocol::Auto, _) if self.negotiates() => Some(Wanted::Negotiated),
             (Protocol::Auto, true) => Some(Wanted::Http2),
             (Protocol::Auto, false) => Some(Wanted::Http1),
         }
+    }
+
+    /// Whether the endpoint of `config` is spoken to by TLS.
+    fn secures(&self, config: &model::Endpoint) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_auto() || config.mesh)
     }
 
     /// Remembers that gRPC calls, or requests of HTTP clients, use it.
@@ -211,14 +218,47 @@ impl Cluster {
         self.users() & HTTP != 0 && self.wanted(false) == Some(Wanted::Http1)
     }
 
-    /// Whether a request decides between HTTP/1.1 and HTTP/2: plaintext that is not bound to one of them.
+    /// Whether ALPN decides between HTTP/1.1 and HTTP/2. Where some endpoints are spoken to in plaintext the request
+    /// does, at all of them.
+    fn negotiates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_auto())
+    }
+
+    /// Whether all its endpoints are spoken to by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.negotiates()
+    }
+
+    /// Whether a request decides between HTTP/1.1 and HTTP/2: neither the configuration nor ALPN does.
     pub(crate) fn speaks_both(&self) -> bool {
-        self.protocol == Protocol::Auto && self.tls.is_none()
+        self.protocol == Protocol::Auto && !self.negotiates()
+    }
+
+    /// What is offered by ALPN for `wanted`. Where gRPC alone uses a peer of the mesh, nothing else: a sidecar in front
+    /// of it hands on what it was spoken to.
+    fn offer(&self, tls: &tls::Client, wanted: Wanted) -> tls::Offer {
+        match wanted {
+            Wanted::Http1 => tls::Offer::Http1,
+            Wanted::Http2 => tls::Offer::Http2,
+            Wanted::Negotiated if tls.is_mutual() && self.users() == GRPC => tls::Offer::Http2,
+            Wanted::Negotiated => tls::Offer::Both,
+        }
+    }
+
+    /// Whether a connection for `wanted` speaks HTTP/2, by what ALPN `agreed` on. A peer of the mesh that does not say
+    /// is spoken to as its users need.
+    fn takes_h2(&self, wanted: Wanted, agreed: Option<bool>) -> bool {
+        match wanted {
+            Wanted::Http1 => false,
+            Wanted::Http2 => true,
+            Wanted::Negotiated => agreed
+                .unwrap_or_else(|| self.tls.as_ref().is_some_and(tls::Client::is_mutual) && self.users() & GRPC != 0),
+        }
     }
 
     /// What is asked of the connection that follows one of HTTP/2.
     fn reconnects_by(&self) -> Wanted {
-        let wanted = if self.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
+        let wanted = if self.negotiates() { Wanted::Negotiated } else { Wanted::Http2 };
         self.used().unwrap_or(wanted)
     }
 
@@ -236,11 +276,7 @@ impl Transport for Net {
     type Error = tls::TlsConfigError;
 
     fn backend(&self, config: &model::Backend, previous: Option<&Arc<Cluster>>) -> Result<Cluster, Self::Error> {
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|tls| tls::Client::new(tls, config, Arc::clone(&self.shared.provider)))
-            .transpose()?;
+        let tls = config.tls.as_ref().map(|tls| tls::Client::new(tls, config, &self.shared.provider)).transpose()?;
         Ok(Cluster {
             id: config.id.clone(),
             protocol: config.protocol,
@@ -262,7 +298,11 @@ impl Transport for Net {
         backend.account.update(config);
     }
 
-    fn endpoint(&self, backend: &Arc<Cluster>, _config: &model::Endpoint) -> Pool {
-        Pool::new(Arc::clone(backend))
+    fn endpoint(&self, backend: &Arc<Cluster>, config: &model::Endpoint) -> Pool {
+        Pool::new(Arc::clone(backend), backend.secures(config))
+    }
+
+    fn keeps(&self, endpoint: &Pool, config: &model::Endpoint) -> bool {
+        endpoint.is_secure() == endpoint.cluster.secures(config)
     }
 }

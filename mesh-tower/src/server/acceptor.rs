@@ -22,7 +22,6 @@ use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Versio
 use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
-use crate::net::tls::{ALPN_H1, ALPN_H2};
 use crate::observe::TARGET;
 use crate::telemetry::server::ConnectionRefusal;
 
@@ -219,8 +218,8 @@ impl Acceptor {
         let (mut tls, certified) = shaken?;
         peer.certified = Some(certified);
         let agreed = tls.get_ref().1.alpn_protocol().map(|protocol| match protocol {
-            ALPN_H2 => Some(Version::Http2),
-            ALPN_H1 => Some(Version::Http1),
+            b"h2" => Some(Version::Http2),
+            b"http/1.1" => Some(Version::Http1),
             // Only that the caller is of the mesh.
             _ => None,
         });

@@ -8,9 +8,11 @@ use crate::support::{client, start, text};
 async fn both_versions_of_http_are_served_on_one_port() {
     let server = start(|_| {}).await;
     let client = client(server.address).await.http_client();
-    for (url, expected) in
-        [("http://h1/a", "HTTP/1.1 /a"), ("http://h2/b", "HTTP/2.0 /b"), ("http://h1/c", "HTTP/1.1 /c")]
-    {
+    for (url, expected) in [
+        ("http://h1/a", "HTTP/1.1 /a nobody"),
+        ("http://h2/b", "HTTP/2.0 /b nobody"),
+        ("http://h1/c", "HTTP/1.1 /c nobody"),
+    ] {
         assert_eq!(text(client.get(url).await.unwrap()).await, expected);
     }
 }
@@ -29,7 +31,7 @@ async fn cl_02_requests_under_way_end_and_connections_go() {
     server.mesh.start_drain();
     assert!(!server.mesh.is_ready());
     for slow in slow {
-        assert!(text(slow.await.unwrap().unwrap()).await.ends_with("/slow"));
+        assert!(text(slow.await.unwrap().unwrap()).await.contains(" /slow "));
     }
     let drained = tokio::time::timeout(Duration::from_secs(10), server.task).await.unwrap().unwrap();
     assert_eq!(drained.cut, 0);
