@@ -20,6 +20,8 @@ pub mod config;
 pub mod error;
 pub mod grpc;
 pub mod identity;
+pub mod inbound;
+mod json;
 pub mod matching;
 pub mod model;
 pub mod observe;

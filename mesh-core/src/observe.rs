@@ -3,11 +3,12 @@
 //! Events borrow what they tell; nothing is formatted or allocated for an observer that is not there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::balance::State;
 use crate::error::ErrorKind;
 use crate::grpc::Code;
+use crate::identity::SpiffeId;
 use crate::model::{Address, BackendId, Finder};
 use crate::resilience::limits::Limit;
 use crate::resilience::outlier::EjectionChange;
@@ -35,6 +36,8 @@ pub enum Event<'a> {
     Request(Request<'a>),
     /// An attempt ended: it has a response head, or failed.
     Attempt(Attempt<'a>),
+    /// A server of this process answered a request to the end, or its caller went away.
+    Served(Served<'a>),
     /// A balancer was asked for an endpoint.
     Pick(Pick<'a>),
     /// A connection attempt ended.
@@ -53,6 +56,8 @@ pub enum Event<'a> {
     Config(Config<'a>),
     /// Endpoints were looked up by name.
     Lookup(Lookup<'a>),
+    /// The identity of this process changed, was not renewed, or comes to its end.
+    Identity(Identity<'a>),
 }
 
 /// A request that ended.
@@ -117,6 +122,29 @@ impl<'a> Attempt<'a> {
             next: Next::Return,
             config_version: 0,
         }
+    }
+}
+
+/// A request that a server of this process served, or refused.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Served<'a> {
+    /// The server's name.
+    pub server: &'a str,
+    /// Who called, if that is proved.
+    pub peer: Option<&'a SpiffeId>,
+    /// How it ended, as the caller sees it; never [`Outcome::Failed`].
+    pub outcome: Outcome,
+    /// Why it was refused or given up, as a word such as `not_mutual`; `None` if it was served.
+    pub refusal: Option<&'a str>,
+    /// From the request's head to the end of the response.
+    pub duration: Duration,
+}
+
+impl<'a> Served<'a> {
+    /// A request of nobody known that `server` served.
+    pub fn new(server: &'a str, outcome: Outcome, duration: Duration) -> Self {
+        Self { server, peer: None, outcome, refusal: None, duration }
     }
 }
 
@@ -335,5 +363,65 @@ impl<'a> Lookup<'a> {
     /// A look-up that found `endpoints`.
     pub fn new(finder: &'a Finder, endpoints: usize, duration: Duration) -> Self {
         Self { finder, endpoints, error: None, duration }
+    }
+}
+
+/// Something happened to the identity of this process.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Identity<'a> {
+    /// Who brings it, such as `files /etc/tls/tls.crt, /etc/tls/tls.key`.
+    pub source: &'a str,
+    /// What happened.
+    pub change: IdentityChange<'a>,
+}
+
+/// What happens to identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdentityChange<'a> {
+    /// The next handshakes use a new one.
+    Changed {
+        /// How many there were, this one included.
+        generation: u64,
+        /// Its SPIFFE id. `None` in a plain PKI.
+        id: Option<&'a SpiffeId>,
+        /// Until when its certificate is valid.
+        not_after: SystemTime,
+    },
+    /// Something new is not used, or the source cannot be reached. The last good identity stays. Told once for each
+    /// failure that differs from the one before.
+    Failed {
+        /// What is wrong, for people to read. There is nothing of a key in it.
+        error: &'a str,
+    },
+    /// Less than a fifth of the certificate's life is left. Told once for each identity.
+    Expiring {
+        /// Until when it is valid.
+        not_after: SystemTime,
+    },
+    /// The certificate has expired: peers refuse it. Told once for each identity.
+    Expired {
+        /// Until when it was valid.
+        not_after: SystemTime,
+    },
+}
+
+impl<'a> Identity<'a> {
+    /// `change` happened to what `source` brings.
+    pub fn new(source: &'a str, change: IdentityChange<'a>) -> Self {
+        Self { source, change }
+    }
+}
+
+impl IdentityChange<'_> {
+    /// `changed`, `failed`, `expiring` or `expired`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Failed { .. } => "failed",
+            Self::Expiring { .. } => "expiring",
+            Self::Expired { .. } => "expired",
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+#[path = "../fuzz/targets/bundles.rs"]
+mod bundles;
 #[path = "../fuzz/targets/config.rs"]
 mod config;
 #[path = "../fuzz/targets/grpc_timeout.rs"]
@@ -24,6 +26,12 @@ mod reader;
 mod replay;
 #[path = "../fuzz/targets/route_table.rs"]
 mod route_table;
+#[path = "../fuzz/targets/san.rs"]
+mod san;
+#[path = "../fuzz/targets/spiffe_id.rs"]
+mod spiffe_id;
+#[path = "../fuzz/targets/xfcc.rs"]
+mod xfcc;
 
 /// Runs a corpus of at least `least` inputs.
 fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
@@ -38,6 +46,11 @@ fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
             panic!("{target} fails on {}", input.display());
         }
     }
+}
+
+#[test]
+fn bundles_corpus() {
+    run_corpus("bundles", 5, bundles::run);
 }
 
 #[test]
@@ -70,6 +83,23 @@ fn route_table_corpus() {
     run_corpus("route_table", 1, route_table::run);
 }
 
+/// MT-06, MT-07, MT-08
+#[test]
+fn san_corpus() {
+    run_corpus("san", 20, san::run);
+}
+
+#[test]
+fn spiffe_id_corpus() {
+    run_corpus("spiffe_id", 20, spiffe_id::run);
+}
+
+/// AZ-05
+#[test]
+fn xfcc_corpus() {
+    run_corpus("xfcc", 5, xfcc::run);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -85,6 +115,20 @@ proptest! {
         header_path_matching::run(&data);
     }
 
+    /// MT-06, MT-07, MT-08
+    #[test]
+    fn names_are_compared_by_the_plain_rules(data in prop::collection::vec(any::<u8>(), 0..48)) {
+        san::run(&data);
+    }
+
+    /// AZ-05: what a certificate says cannot pass for more than its names. Half of the characters are those that matter.
+    #[test]
+    fn az_05_what_is_written_of_a_certificate_is_read_as_that(
+        data in prop::collection::vec(prop_oneof![prop::sample::select(&b"\",;=\\\n uri"[..]), any::<u8>()], 0..96),
+    ) {
+        xfcc::run(String::from_utf8_lossy(&data).as_bytes());
+    }
+
     #[test]
     fn a_load_report_is_read_as_it_was_written(data in prop::collection::vec(any::<u8>(), 0..96)) {
         orca::run(&data);
@@ -93,8 +137,18 @@ proptest! {
 
 proptest! {
     #[test]
+    fn bundles_at_random(data in prop::collection::vec(any::<u8>(), 0..96)) {
+        bundles::run(&data);
+    }
+
+    #[test]
     fn grpc_timeout_at_random(data in prop::collection::vec(any::<u8>(), 0..16)) {
         grpc_timeout::run(&data);
+    }
+
+    #[test]
+    fn spiffe_ids_at_random(text in r"spiffe://[a-bA.:@/%]{0,9}(/[a-z.%?#]{0,4}){0,3}") {
+        spiffe_id::run(text.as_bytes());
     }
 
     #[test]

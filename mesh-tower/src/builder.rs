@@ -20,7 +20,9 @@ use tokio::sync::watch;
 
 use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
+use crate::identity::{Identities, IdentitySource};
 use crate::mesh::{Core, Mesh};
+use crate::net::tls::{Sessions, default_provider};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
@@ -28,11 +30,11 @@ use crate::source::endpoints::EndpointSource;
 use crate::source::env::Environment;
 use crate::source::reading::{Reading, Readings};
 use crate::source::{BuildError, file};
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Metrics};
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::Otlp;
 use crate::telemetry::spans::Spans;
+use crate::telemetry::{AccessSink, Telemetry};
 use crate::upkeep;
 
 enum Source {
@@ -59,9 +61,11 @@ pub struct Builder {
     /// Whether nothing is told to OpenTelemetry's global providers either.
     quiet: bool,
     classifier: Option<Arc<dyn RetryClassifier>>,
+    access_log: Option<Arc<dyn AccessSink>>,
     sources: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
     resolver: Option<Arc<dyn Resolve>>,
     balances: Vec<(Arc<str>, Arc<dyn MakeBalance>)>,
+    identity_source: Option<Arc<dyn IdentitySource>>,
 }
 
 impl Builder {
@@ -138,6 +142,13 @@ impl Builder {
         self
     }
 
+    /// Takes the identity from `source`, where the configuration says `identity: { source: custom }`.
+    #[must_use]
+    pub fn identity_source(mut self, source: impl IdentitySource) -> Self {
+        self.identity_source = Some(Arc::new(source));
+        self
+    }
+
     /// Looks up DNS names by `resolver` in place of the system's name servers.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
@@ -190,6 +201,14 @@ impl Builder {
         self
     }
 
+    /// Writes the access log of the servers that have one to `sink`, too. Without it a line is the message of a `tracing`
+    /// event at level `INFO` under the target `mesh::access`, which has its values as fields.
+    #[must_use]
+    pub fn access_log(mut self, sink: impl AccessSink) -> Self {
+        self.access_log = Some(Arc::new(sink));
+        self
+    }
+
     /// Tells traces and metrics to the collector that `otlp` was made for, or to nobody if it was told to do nothing.
     #[cfg(feature = "otlp")]
     #[must_use]
@@ -207,7 +226,8 @@ impl Builder {
         self
     }
 
-    /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
+    /// Uses `provider` for TLS. Default, by the features of this crate: `fips`, else `aws-lc-rs`, else `ring`; without any
+    /// of them [`build`](Self::build) fails unless it is given one. The process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
@@ -260,22 +280,29 @@ impl Builder {
         let global = !self.quiet;
         let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
         let metrics = (meter.is_some() || self.pages).then(|| Metrics::new(meter.as_ref(), self.pages));
-        let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let provider = self.provider.or_else(default_provider).ok_or(BuildError::NoCryptoProvider)?;
+        let tasks = Tasks::new();
+        let observers = Observers::new(self.observer).with_metrics(metrics.clone());
+        let identities = Identities::new(tasks.clone(), Arc::clone(&provider), observers.clone());
         let shared = Arc::new(Shared {
-            tasks: Tasks::new(),
-            observers: Observers::new(self.observer).with_metrics(metrics.clone()),
+            tasks,
+            observers,
             telemetry: Telemetry { spans: self.spans.or_else(|| global.then(Spans::global).flatten()), metrics },
             classifier: self.classifier,
             channel_id: rand::random(),
             connector: self.connector,
+            access_log: self.access_log,
             provider,
+            identities,
+            identity_source: self.identity_source,
+            sessions: Sessions::default(),
         });
         let mut compiler = Compiler::new(Net { shared: Arc::clone(&shared) });
         for (name, make) in self.balances {
             compiler = compiler.with_balance(name, make);
         }
         let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
-        let sources = Sources { dns, custom: self.sources };
+        let sources = Sources { identity: shared.identity_source.is_some(), dns, custom: self.sources };
         sources.check(&config)?;
         let tasks = &shared.tasks;
         let (sender, updates) = watch::channel(Ok(Arc::clone(&config)));
@@ -284,6 +311,14 @@ impl Builder {
         let published = discover.config();
         let now = tokio::time::Instant::now().into_std();
         let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng(), now)?;
+        if let Some(identity) = &config.settings.identity {
+            shared.identify(Some(identity))?;
+            if let Err(error) = shared.identities.wait(identity.startup_timeout).await {
+                shared.tasks.stop();
+                shared.tasks.abort();
+                return Err(error.into());
+            }
+        }
         let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         if let Some(metrics) = &shared.telemetry.metrics {
             metrics.attach(&core);

@@ -23,6 +23,7 @@
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
 pub mod guide;
+pub mod identity;
 pub mod layer;
 pub mod observe;
 pub mod server;

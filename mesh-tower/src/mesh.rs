@@ -18,10 +18,14 @@ use crate::demand;
 use crate::discover::Demands;
 use crate::error::Error;
 use crate::http_client::{HttpClient, ServiceClient};
+use crate::identity::{Identity, IdentityStatus};
 use crate::net::{Net, Shared, Snapshot, pool};
+use crate::observe::TARGET;
 use crate::server::{Phase, Servers};
 use crate::source::BuildError;
 use crate::source::reading::Readings;
+#[cfg(feature = "prometheus")]
+use crate::telemetry::prometheus;
 use crate::upkeep;
 
 /// How long requests under way may go on after [`Mesh::shutdown`].
@@ -154,7 +158,28 @@ impl Mesh {
     #[cfg(feature = "prometheus")]
     pub fn prometheus_text(&self) -> String {
         let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
-        metrics.map(|metrics| crate::telemetry::prometheus::text(metrics)).unwrap_or_default()
+        metrics.map(|metrics| prometheus::page(metrics, prometheus::Format::Text)).unwrap_or_default()
+    }
+
+    /// Every metric, in the format that an `Accept` header asks for, with its content type: OpenMetrics 1.0 where that is
+    /// named and nothing is preferred to it, else Prometheus' text format 0.0.4. `None` stands for a request without the
+    /// header. Nothing is listed unless [`Builder::prometheus`] asked for it.
+    ///
+    /// ```
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_tower::Mesh::builder().env().prometheus().build().await?;
+    /// let (content_type, page) = mesh.metrics_page(Some("application/openmetrics-text; version=1.0.0"));
+    /// assert!(content_type.starts_with("application/openmetrics-text"));
+    /// assert!(page.ends_with("# EOF\n"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "prometheus")]
+    pub fn metrics_page(&self, accept: Option<&str>) -> (&'static str, String) {
+        let format = prometheus::Format::wanted(accept);
+        let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
+        let page = metrics.map_or_else(|| format.empty().to_owned(), |metrics| prometheus::page(metrics, format));
+        (format.content_type(), page)
     }
 
     /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
@@ -173,6 +198,16 @@ impl Mesh {
     pub fn effective_config(&self) -> Option<Arc<Effective>> {
         let core = &self.handle.core;
         core.readings.of(core.snapshot.load().settings())
+    }
+
+    /// The identity of this process, if it has one. It changes as its source renews it.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.handle.core.shared.identities.current()
+    }
+
+    /// What became of the last attempts to renew the identity. The receiver also tells each change.
+    pub fn identity_status(&self) -> watch::Receiver<IdentityStatus> {
+        self.handle.core.shared.identities.status()
     }
 
     /// Ends the mesh: new requests fail at once with [`ErrorKind::Shutdown`](crate::ErrorKind::Shutdown), those under
@@ -232,6 +267,13 @@ impl Core {
         refused: Option<Arc<BuildError>>,
     ) {
         let version = update.snapshot.version();
+        let identity = &update.snapshot.settings().identity;
+        if *identity != self.snapshot.load().settings().identity
+            && let Err(error) = self.shared.identify(identity.as_ref())
+        {
+            // What a configuration may ask for was checked before it was compiled.
+            tracing::error!(target: TARGET, %error, "the identity stays what it was");
+        }
         self.snapshot.store(Arc::clone(&update.snapshot));
         self.servers.published(&update.snapshot);
         self.readings.published(update.snapshot.settings());

@@ -5,7 +5,7 @@
 //! refused configuration). With neither installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_core::balance::{News, State};
 use mesh_core::model::{Address, BackendId, Finder};
@@ -13,11 +13,12 @@ use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::EjectionChange;
 
 pub use mesh_core::observe::{
-    Attempt, Config, Connect, Ejection, Endpoint, Event, Health, Lookup, Next, Observer, Outcome, Overflow, Pick,
-    Priority, Request,
+    Attempt, Config, Connect, Ejection, Endpoint, Event, Health, Identity, IdentityChange, Lookup, Next, Observer,
+    Outcome, Overflow, Pick, Priority, Request, Served,
 };
 
 use crate::contain::contained;
+use crate::identity::Utc;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) type DynError<'a> = &'a (dyn std::error::Error + Send + Sync + 'static);
@@ -81,6 +82,19 @@ impl Observers {
             "attempt"
         );
         self.tell(&Event::Attempt(event));
+    }
+
+    pub(crate) fn served(&self, event: Served<'_>) {
+        tracing::debug!(
+            target: TARGET,
+            server = event.server,
+            peer = event.peer.map(tracing::field::display),
+            outcome = ?event.outcome,
+            refusal = event.refusal,
+            duration = ?event.duration,
+            "served"
+        );
+        self.tell(&Event::Served(event));
     }
 
     pub(crate) fn pick(&self, backend: &BackendId, endpoint: Option<&Address>) {
@@ -181,5 +195,42 @@ impl Observers {
             event.error = error.as_deref();
             observer.event(&Event::Lookup(event));
         }
+    }
+
+    /// What happened to what `source` brings; of a certificate that is good at `now`.
+    pub(crate) fn identity(&self, source: &str, change: IdentityChange<'_>, now: SystemTime) {
+        let days = |not_after: SystemTime| {
+            let left = not_after.duration_since(now).unwrap_or_default();
+            (left.as_secs_f64() / 86_400.0 * 100.0).round() / 100.0
+        };
+        match change {
+            IdentityChange::Changed { generation, id, not_after } => tracing::info!(
+                target: TARGET,
+                source,
+                generation,
+                id = id.map(tracing::field::display),
+                not_after = %Utc(not_after),
+                days_left = days(not_after),
+                "identity changed"
+            ),
+            IdentityChange::Failed { error } => {
+                tracing::warn!(target: TARGET, source, error, "identity not renewed; the last good one stays");
+            }
+            IdentityChange::Expiring { not_after } => tracing::warn!(
+                target: TARGET,
+                source,
+                not_after = %Utc(not_after),
+                days_left = days(not_after),
+                "less than a fifth of the certificate's life is left, and no new one has come"
+            ),
+            IdentityChange::Expired { not_after } => tracing::error!(
+                target: TARGET,
+                source,
+                not_after = %Utc(not_after),
+                "the certificate has expired; peers refuse it"
+            ),
+            change => tracing::debug!(target: TARGET, source, ?change, "identity"),
+        }
+        self.tell(&Event::Identity(Identity::new(source, change)));
     }
 }

@@ -1,5 +1,5 @@
-//! What is due whether or not a request is there to do it: outlier detection's sweeps, which one task does for all
-//! backends, health checks and load reports, which have a task for each backend with endpoints to be asked.
+//! What is due whether or not a request is there to do it: outlier detection's sweeps and a look at the peers of mutual
+//! TLS when the identity changes, which one task does for all backends, health checks and load reports, which have a task for each backend with endpoints to be asked.
 
 mod health;
 mod load;
@@ -15,7 +15,7 @@ use self::health::HealthChecks;
 use self::load::LoadReports;
 use self::rounds::Rounds;
 use crate::mesh::Core;
-use crate::net::{Backend, Endpoint};
+use crate::net::{Backend, Endpoint, tls};
 
 /// Without anything due, somebody looks all the same.
 const SELDOM: Duration = Duration::from_secs(3600);
@@ -25,6 +25,9 @@ const AT_MOST: Duration = Duration::from_millis(5);
 pub(crate) async fn run(core: Arc<Core>) {
     let mut published = core.subscribe();
     let (mut checks, mut reports) = (Rounds::<HealthChecks>::default(), Rounds::<LoadReports>::default());
+    let mut identities = core.shared.identities.subscribe();
+    // Also for what changed while this task was on its way.
+    identities.mark_changed();
     let mut version = None;
     loop {
         let snapshot = core.snapshot.load_full();
@@ -37,6 +40,12 @@ pub(crate) async fn run(core: Arc<Core>) {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             changed = published.changed() => if changed.is_err() { return },
+            Ok(()) = identities.changed() => {
+                let identity = identities.borrow_and_update().clone();
+                if let Some(identity) = identity {
+                    tls::review(&core.shared.sessions, &identity).await;
+                }
+            }
         }
     }
 }

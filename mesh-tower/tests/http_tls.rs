@@ -162,8 +162,8 @@ async fn the_configured_name_is_sent_and_verified() {
 async fn a_peer_that_is_not_trusted_gets_nothing() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     for (issuer, names, reason) in [
-        (&authority, &["wrong.example"][..], "not valid for name"),
-        (&stranger, &["greeter"][..], "invalid peer certificate"),
+        (&authority, &["wrong.example"][..], "expected is greeter"),
+        (&stranger, &["greeter"][..], "a signature of the peer is wrong"),
     ] {
         let server = TlsServer::start(issuer.server(names, &[b"h2", b"http/1.1"])).await;
         let mesh = mesh_to(&server, &authority.section("")).await;

@@ -36,7 +36,7 @@ impl TextShape for EndpointAddress {
             };
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            return socket(path);
+            return socket(path).map(Address::from);
         }
         if text.parse::<IpAddr>().is_ok() {
             return Err(match text.contains(':') {
@@ -94,7 +94,8 @@ impl Shape for EndpointItem {
     }
 }
 
-fn socket(path: &str) -> Result<Address, Refusal> {
+/// The path behind `unix:`.
+pub(super) fn socket(path: &str) -> Result<PathBuf, Refusal> {
     const NO_PATH: &str = "is not the path of a Unix socket";
     if path.is_empty() {
         return Err(Refusal::new(format!("{NO_PATH}: there is none behind `unix:`")));
@@ -110,7 +111,7 @@ fn socket(path: &str) -> Result<Address, Refusal> {
     if path.contains('\0') {
         return Err(Refusal::new(format!("{NO_PATH}: it holds a zero byte")));
     }
-    Ok(PathBuf::from(path).into())
+    Ok(PathBuf::from(path))
 }
 
 /// A host and a port, or a section that names a service record.

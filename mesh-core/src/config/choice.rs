@@ -9,11 +9,14 @@ use super::names::HttpMethod;
 use super::number::Integer;
 use super::problem::{Draft, Path};
 use super::scalar::Kind;
-use super::schema::{BalancerSection, ConsecutiveSection, StatusSection};
+use super::schema::{BalancerSection, ConsecutiveSection, ServerTlsSection, StatusSection};
 use super::shape::{Context, Field, List, OneOrMore, Shape};
 use super::text::{Vocabulary, Word};
 use super::tree::{Entries, Entry, Node, Scalar, Value};
-use crate::model::{self, GrpcFailures, Health, Propagator, Protocol, Proximity, Recovery, RetryOn, UnknownServices};
+use crate::identity::SanKind;
+use crate::model::{
+    self, AccessLog, GrpcFailures, Health, Propagator, Protocol, Proximity, Recovery, RetryOn, UnknownServices,
+};
 
 impl Vocabulary for RetryOn {
     const FORM: &'static str = "a retry condition";
@@ -125,17 +128,47 @@ impl Vocabulary for Balancer {
     ];
 }
 
-/// The kinds of TLS.
+/// The kinds of TLS towards endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TlsMode {
-    Simple,
     Disabled,
+    Tls(model::TlsMode),
 }
 
 impl Vocabulary for TlsMode {
     const FORM: &'static str = "a TLS mode";
-    const WORDS: &'static [(&'static str, Self)] = &[("simple", Self::Simple), ("disabled", Self::Disabled)];
-    const NOT_YET: &'static [&'static str] = &["mutual", "auto"];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("disabled", Self::Disabled),
+        ("simple", Self::Tls(model::TlsMode::Simple)),
+        ("mutual", Self::Tls(model::TlsMode::Mutual)),
+        ("auto", Self::Tls(model::TlsMode::Auto)),
+    ];
+}
+
+impl Vocabulary for model::ServerTls {
+    const FORM: &'static str = "a TLS mode of a server";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("strict", Self::Strict), ("permissive", Self::Permissive), ("disabled", Self::Disabled)];
+}
+
+impl Vocabulary for SanKind {
+    const FORM: &'static str = "a kind of name";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("uri", Self::Uri), ("dns", Self::Dns), ("email", Self::Email), ("ip", Self::Ip)];
+}
+
+impl Vocabulary for AccessLog {
+    const FORM: &'static str = "an access log";
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("text", Self::Text), ("json", Self::Json)];
+}
+
+/// Who brings an identity that is neither in files nor from the Workload API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IdentitySource;
+
+impl Vocabulary for IdentitySource {
+    const FORM: &'static str = "a source";
+    const WORDS: &'static [(&'static str, Self)] = &[("custom", Self)];
 }
 
 /// A balancer's name, or a section where it has parameters.
@@ -165,6 +198,35 @@ impl Shape for LoadBalancer {
     fn schema(definitions: &mut Definitions) -> Schema {
         let words: Vec<_> = Balancer::WORDS.iter().map(|(word, _)| *word).filter(|word| *word != "custom").collect();
         json!({ "anyOf": [{ "enum": words }, BalancerSection::schema(definitions)] })
+    }
+}
+
+/// The TLS of a server: its mode, or a section where there is more to say.
+pub(super) struct ServerTls;
+
+impl Shape for ServerTls {
+    type Value = ServerTlsSection;
+
+    fn form() -> Cow<'static, str> {
+        format!("{}, or a section", Word::<model::ServerTls>::form()).into()
+    }
+
+    fn read(node: &Node, path: Path<'_>, context: &mut Context) -> Option<ServerTlsSection> {
+        if matches!(node.value, Value::Map(_)) {
+            return ServerTlsSection::read(node, path, context);
+        }
+        Word::<model::ServerTls>::read(node, path, context)?;
+        let mode = Entry { key: "mode".into(), at: node.at, value: node.clone() };
+        ServerTlsSection::read(&Node::map([mode], node.at), path, context)
+    }
+
+    fn complete(node: &Node, defaults: &Entries) -> Node {
+        ServerTlsSection::complete(node, defaults)
+    }
+
+    #[cfg(test)]
+    fn schema(definitions: &mut Definitions) -> Schema {
+        json!({ "anyOf": [Word::<model::ServerTls>::schema(definitions), ServerTlsSection::schema(definitions)] })
     }
 }
 

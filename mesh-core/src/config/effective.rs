@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::origin::{Origin, Position};
+use super::overrides::{Override, get};
 use super::problem::Path;
 use super::scalar::{self, Kind};
 use super::schema;
@@ -78,12 +79,29 @@ impl Effective {
         {
             services.value = with_implied_routes(&services.value);
         }
-        let defaults = super::overrides::get(&root, "defaults").cloned().unwrap_or_else(|| default_node("{}"));
+        with_implied_tls(&mut root);
+        let defaults = get(&root, "defaults").cloned().unwrap_or_else(|| default_node("{}"));
         let defaults = match schema::Defaults::complete(&defaults, &Entries::default()).value {
             Value::Map(map) => map,
             Value::Scalar(_) | Value::Sequence(_) => Arc::default(),
         };
         schema::File::complete(&root, &defaults)
+    }
+}
+
+/// Adds the TLS that is meant where nobody says one: what there is by an identity.
+fn with_implied_tls(root: &mut Node) {
+    let writer = Writer(Position::Default);
+    let has_identity = get(root, "identity").is_some();
+    if has_identity && get(root, "defaults.tls").is_none() {
+        Override { field: "defaults.tls.mode", value: writer.text("mutual") }.put(root);
+    }
+    let Value::Map(map) = &mut root.value else { return };
+    let servers = Arc::make_mut(map).list.iter_mut().find(|entry| &*entry.key == "servers");
+    let Some(Node { value: Value::Sequence(servers), .. }) = servers.map(|entry| &mut entry.value) else { return };
+    for server in Arc::make_mut(servers).iter_mut().filter(|server| get(server, "tls").is_none()) {
+        let tls = if has_identity { "strict" } else { "disabled" };
+        Override { field: "tls", value: writer.text(tls) }.put(server);
     }
 }
 

@@ -82,7 +82,7 @@ fn constraints(section: &str) -> Vec<(&'static str, Schema)> {
         "File" => {
             let is_dns =
                 json!({ "properties": { "unknown_services": { "const": "dns" } }, "required": ["unknown_services"] });
-            vec![("anyOf", json!([{ "required": ["services"] }, is_dns]))]
+            vec![("anyOf", json!([{ "required": ["services"] }, { "required": ["servers"] }, is_dns]))]
         }
         "PathMatch" => vec![one_of(&["exact", "prefix", "regex"])],
         "HeaderMatch" => vec![one_of(&["exact", "prefix", "suffix", "contains", "regex", "range", "present"])],
@@ -95,6 +95,13 @@ fn constraints(section: &str) -> Vec<(&'static str, Schema)> {
             vec![("allOf", json!([is_needed_by("region", "zone"), is_needed_by("zone", "sub_zone")]))]
         }
         "Backend" => vec![one_of(&["endpoints", "localities", "dns", "discovery"])],
+        "PeerSection" => vec![one_of(&["uri", "dns", "exact", "prefix", "suffix", "contains", "regex"])],
+        "IdentitySection" => {
+            let trust = json!([{ "required": ["trust_bundle"] }, { "required": ["spiffe_bundle_map"] }]);
+            let files = json!({ "required": ["certificate", "key"], "oneOf": trust });
+            vec![("oneOf", json!([files, { "required": ["workload_api"] }, { "required": ["source"] }]))]
+        }
+        "Server" => vec![("not", json!({ "required": ["address", "addresses"] }))],
         "Match" => vec![("not", json!({ "required": ["percent", "fraction"] }))],
         "BalancerSection" => {
             let named = json!({ "anyOf": [

@@ -9,7 +9,7 @@ use http::{HeaderName, Method};
 #[cfg(test)]
 use super::json_schema::{Schema, json};
 use super::problem::shorten;
-use super::shape::list;
+use super::shape::{MAX_NAME, is_name, list};
 use super::text::{Refusal, TextShape};
 use crate::model::HostPattern;
 
@@ -205,6 +205,29 @@ impl TextShape for ServerName {
     #[cfg(test)]
     fn describe() -> Schema {
         json!({ "pattern": "^[A-Za-z0-9._:-]{1,254}$" })
+    }
+}
+
+/// A name that is chosen for this configuration.
+pub(super) struct Name;
+
+impl TextShape for Name {
+    type Value = Arc<str>;
+
+    fn form() -> Cow<'static, str> {
+        format!("a name of 1 to {MAX_NAME} letters, digits, `-`, `.`, `_`").into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        if is_name(text) {
+            return Ok(text.clone());
+        }
+        Err(Refusal::new(format!("is not a name: write 1 to {MAX_NAME} letters, digits, `-`, `.`, `_`")))
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": format!("^[A-Za-z0-9._-]{{1,{MAX_NAME}}}$") })
     }
 }
 

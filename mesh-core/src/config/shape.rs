@@ -266,9 +266,9 @@ impl<T: Shape> Shape for Map<T> {
     }
 }
 
-/// The longest name of a service or a backend, in bytes.
-const MAX_NAME: usize = 253;
+/// The longest name of a service, a backend or a server, in bytes.
+pub(super) const MAX_NAME: usize = 253;
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }

@@ -33,6 +33,11 @@ impl Refusal {
         self.help = Some(help.into());
         self
     }
+
+    /// The problem with `text`.
+    pub(super) fn draft(self, text: &str) -> Draft {
+        Draft::new(format!("{:?} {}", shorten(text), self.message)).about(text).maybe_help(self.help)
+    }
 }
 
 /// A kind of text. Every one is a [`Shape`].

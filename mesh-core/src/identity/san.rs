@@ -48,7 +48,8 @@ pub struct SanMatch {
 #[non_exhaustive]
 pub enum SanPattern {
     /// The whole name. A DNS name of the certificate may be a wildcard: `*` is the whole leftmost label, and stands for
-    /// exactly one; ASCII case and a trailing dot do not count.
+    /// exactly one; ASCII case and a trailing dot do not count. An IP address is compared as one, however it is written.
+    /// An empty text is no name.
     Exact(Arc<str>),
     /// How it begins.
     Prefix(Arc<str>),
@@ -64,6 +65,13 @@ impl SanMatch {
     /// A name of any kind.
     pub fn new(pattern: SanPattern) -> Self {
         Self { kind: None, pattern }
+    }
+
+    /// The same, of names of `kind` alone.
+    #[must_use]
+    pub fn of_kind(mut self, kind: SanKind) -> Self {
+        self.kind = Some(kind);
+        self
     }
 
     /// The URI `uri`, such as a SPIFFE id.
@@ -84,7 +92,10 @@ impl SanMatch {
         match name {
             SubjectAltName::Dns(name) => self.pattern.matches(name, true),
             SubjectAltName::Uri(name) | SubjectAltName::Email(name) => self.pattern.matches(name, false),
-            SubjectAltName::Ip(address) => self.pattern.matches(&address.to_string(), false),
+            SubjectAltName::Ip(address) => match &self.pattern {
+                SanPattern::Exact(wanted) => wanted.parse() == Ok(*address),
+                pattern => pattern.matches(&address.to_string(), false),
+            },
         }
     }
 }
@@ -110,7 +121,7 @@ impl SanPattern {
     fn matches(&self, name: &str, is_dns: bool) -> bool {
         match self {
             Self::Exact(wanted) if is_dns => dns_equal(name, wanted),
-            Self::Exact(wanted) => name == &**wanted,
+            Self::Exact(wanted) => !name.is_empty() && name == &**wanted,
             Self::Prefix(prefix) => name.starts_with(&**prefix),
             Self::Suffix(suffix) => name.ends_with(&**suffix),
             Self::Contains(part) => name.contains(&**part),
@@ -119,14 +130,16 @@ impl SanPattern {
     }
 }
 
-/// Whether the DNS name `presented` in a certificate stands for `wanted`.
+/// Whether the DNS name `presented` in a certificate stands for `wanted` (CVE-2020-15104: `*` is one label).
 fn dns_equal(presented: &str, wanted: &str) -> bool {
     let presented = presented.strip_suffix('.').unwrap_or(presented);
     let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
-    match presented.strip_prefix("*.") {
-        Some(parent) => wanted
-            .split_once('.')
-            .is_some_and(|(label, rest)| !label.is_empty() && !parent.is_empty() && rest.eq_ignore_ascii_case(parent)),
-        None => !presented.contains('*') && presented.eq_ignore_ascii_case(wanted),
-    }
+    let (presented, wanted) = match presented.strip_prefix("*.") {
+        Some(parent) => match wanted.split_once('.') {
+            Some((label, rest)) if !label.is_empty() => (parent, rest),
+            _ => return false,
+        },
+        None => (presented, wanted),
+    };
+    !presented.is_empty() && !presented.contains('*') && presented.eq_ignore_ascii_case(wanted)
 }

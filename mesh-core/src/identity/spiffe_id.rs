@@ -8,7 +8,8 @@ use std::sync::Arc;
 ///
 /// At most 2048 bytes: the scheme `spiffe`, a [`TrustDomain`], and a path whose segments are non-empty, neither `.` nor
 /// `..`, of letters, digits, `.`, `-` and `_`. No port, user, query or fragment, no percent-encoding, and no slash at the
-/// end. Compared byte by byte, but for the scheme and the trust domain, which have no capital letters once read.
+/// end. The scheme and the trust domain have no capital letters: an identity has one text, and what reads it elsewhere
+/// reads the same. Compared byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {
     text: Arc<str>,
@@ -24,7 +25,7 @@ pub struct TrustDomain(Arc<str>);
 #[non_exhaustive]
 pub enum SpiffeIdError {
     /// It does not begin with `spiffe://`.
-    #[error("a SPIFFE id begins with `spiffe://`")]
+    #[error("a SPIFFE id begins with `spiffe://`, in small letters")]
     Scheme,
     /// It is longer than 2048 bytes.
     #[error("a SPIFFE id has at most 2048 bytes")]
@@ -70,12 +71,9 @@ impl SpiffeId {
         if text.len() > Self::MAX_LEN {
             return Err(SpiffeIdError::TooLong);
         }
-        let rest = match text.get(..Self::SCHEME.len()) {
-            Some(scheme) if scheme.eq_ignore_ascii_case(Self::SCHEME) => &text[Self::SCHEME.len()..],
-            _ => return Err(SpiffeIdError::Scheme),
-        };
+        let rest = text.strip_prefix(Self::SCHEME).ok_or(SpiffeIdError::Scheme)?;
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let trust_domain = TrustDomain::new(&domain.to_ascii_lowercase())?;
+        let trust_domain = TrustDomain::new(domain)?;
         if let Some(path) = path.strip_prefix('/') {
             let may_be = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
             let good = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(may_be);
@@ -83,7 +81,7 @@ impl SpiffeId {
                 return Err(SpiffeIdError::Path);
             }
         }
-        Ok(Self { text: format!("{}{trust_domain}{path}", Self::SCHEME).into(), trust_domain })
+        Ok(Self { text: text.into(), trust_domain })
     }
 
     /// The whole id.

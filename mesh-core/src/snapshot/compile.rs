@@ -236,7 +236,8 @@ impl<T: Transport> Compiler<T> {
             let slot = self.transport.endpoint(&transport, config);
             Arc::new(Endpoint::new(config.address.clone(), &state.fleet, slot))
         };
-        let Again { endpoints, gone } = again(&chosen, old_endpoints, make);
+        let keeps = |old: &Endpoint<T::Endpoint>, config: &_| self.transport.keeps(old.transport(), config);
+        let Again { endpoints, gone } = again(&chosen, old_endpoints, keeps, make);
         match (reusable, old) {
             (None, Some(old)) => removed.extend_from_slice(old.picker.endpoints()),
             _ => removed.extend(gone),

@@ -59,25 +59,27 @@ pub(super) fn chosen<'a>(config: &'a model::Backend, parts: &[Arc<Metadata>], se
     config.endpoints.iter().filter(|endpoint| used.contains(&endpoint.address)).collect()
 }
 
-/// The endpoints for `configs`, those of `old` that have their addresses and new ones, and what is left of `old`. Mostly
-/// few differ, and mostly they come in the same order.
+/// The endpoints for `configs`, those of `old` that have their addresses and that it `keeps`, and new ones, and what is
+/// left of `old`. Mostly few differ, and mostly they come in the same order.
 pub(super) fn again<T>(
     configs: &[&model::Endpoint],
     old: &[Arc<Endpoint<T>>],
+    keeps: impl Fn(&Endpoint<T>, &model::Endpoint) -> bool,
     make: impl Fn(&model::Endpoint) -> Arc<Endpoint<T>>,
 ) -> Again<T> {
     let mut stay = vec![false; old.len()];
     // Where it was, counted from the beginning or from the end: one that is put in or taken out moves half of them.
     let in_place = |(place, config): (usize, &&model::Endpoint)| {
         let places = [Some(place), (place + old.len()).checked_sub(configs.len())];
-        places.into_iter().flatten().find(|at| old.get(*at).is_some_and(|old| *old.address() == config.address))
+        let serves = |old: &Arc<Endpoint<T>>| *old.address() == config.address && keeps(old, config);
+        places.into_iter().flatten().find(|at| old.get(*at).is_some_and(serves))
     };
     let mut found: Vec<Option<usize>> = configs.iter().enumerate().map(in_place).collect();
     found.iter().flatten().for_each(|at| stay[*at] = true);
     let moved: HashMap<&Address, usize> =
         (0..old.len()).filter(|at| !stay[*at]).map(|at| (old[at].address(), at)).collect();
     for (config, found) in configs.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-        *found = moved.get(&config.address).copied();
+        *found = moved.get(&config.address).copied().filter(|at| keeps(&old[*at], config));
         found.iter().for_each(|at| stay[*at] = true);
     }
     let endpoint = |(config, found): (&&model::Endpoint, Option<usize>)| {

@@ -62,6 +62,13 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Prepares an endpoint, without connecting it.
     fn endpoint(&self, backend: &Arc<Self::Backend>, config: &model::Endpoint) -> Self::Endpoint;
+
+    /// Whether an endpoint of an unchanged [`Backend`](Self::Backend), with its connections, serves as `config` says of
+    /// its address now. If not, another one takes its place.
+    fn keeps(&self, endpoint: &Self::Endpoint, config: &model::Endpoint) -> bool {
+        let _ = (endpoint, config);
+        true
+    }
 }
 
 /// No transport: for deciding without sending.

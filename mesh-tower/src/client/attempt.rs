@@ -215,7 +215,11 @@ where
     let response = lease.exchange(request).await.map_err(|error| match (error, body_error()) {
         (_, Some(error)) => body_failed(error),
         (h1::ExchangeError::NotSent(error), None) => {
-            let failed = Error::new(ErrorKind::Refused, "the connection closed before the request was written");
+            let failed = match error.as_ref().and_then(h1::alert) {
+                Some(alert) => format!("the peer did not let us in, by the TLS alert {alert:?}"),
+                None => "the connection closed before the request was written".to_owned(),
+            };
+            let failed = Error::new(ErrorKind::Refused, failed);
             let failed = match error {
                 Some(error) => failed.with_source(error),
                 None => failed,

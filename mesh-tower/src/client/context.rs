@@ -171,8 +171,12 @@ impl Context {
             let text = format!("gRPC needs HTTP/2 and {} is configured as `protocol: http1`", self.place());
             Error::new(ErrorKind::Protocol, text)
         })?;
-        if head.is_secure() && cluster.tls.is_none() {
-            let text = format!("https was asked for and {} has no `tls`; add it, or write http://", self.place());
+        if head.is_secure() && !cluster.is_secure() {
+            let why = match cluster.tls {
+                None => "has no `tls`; add it",
+                Some(_) => "speaks plaintext with some endpoints; set its `tls` to mutual",
+            };
+            let text = format!("https was asked for and {} {why}, or write http://", self.place());
             return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
         cluster.mark_used(head.is_grpc());

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::model::{Config, Finder};
+use mesh_core::model::{Config, Finder, IdentityFrom};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::contain::contained_future;
+use crate::identity::NoIdentity;
 use crate::net::Tasks;
 use crate::source::BuildError;
 use crate::source::dns::DnsSource;
@@ -21,6 +22,8 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Who finds endpoints.
 pub(crate) struct Sources {
+    /// Whether the application brings identities.
+    pub(crate) identity: bool,
     pub(crate) dns: Arc<DnsSource>,
     pub(crate) custom: HashMap<Arc<str>, Arc<dyn EndpointSource>>,
 }
@@ -31,6 +34,12 @@ impl Sources {
     /// # Errors
     /// At the first that asks for a source which the application has not registered.
     pub(crate) fn check(&self, config: &Config) -> Result<(), BuildError> {
+        if let Some(identity) = &config.settings.identity
+            && identity.source == IdentityFrom::Custom
+            && !self.identity
+        {
+            return Err(NoIdentity::NotGiven.into());
+        }
         for backend in config.backends.values() {
             if let Some(Finder::Custom { source, .. }) = backend.discovery.as_ref().map(|discovery| &discovery.of)
                 && !self.custom.contains_key(source)

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::h1::{self, Lease, WireBody};
 use super::h2::{self, Permit};
 use super::pool::{self, NoLease, Offer, Slot};
-use super::{Cluster, Endpoint, Wanted};
+use super::{Endpoint, Wanted};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mesh-tower/", env!("CARGO_PKG_VERSION")));
 /// How much of an answer is read so that its connection can go on.
@@ -134,7 +134,7 @@ async fn exchange(endpoint: &Arc<Endpoint>, question: &Question, place: Slot) ->
     match place {
         Slot::H2(permit) => {
             let mut body = Full::new(question.body.clone());
-            let request = question.http2(&endpoint.transport().cluster);
+            let request = question.http2(endpoint.transport().is_secure());
             let result = permit.exchange(request, &mut body).await;
             let (error, again) = match result {
                 // The body is here whole, so there is nothing left to be sent but what the window held back.
@@ -178,9 +178,9 @@ async fn exchange(endpoint: &Arc<Endpoint>, question: &Question, place: Slot) ->
 }
 
 impl Question {
-    fn http2(&self, cluster: &Cluster) -> Request<()> {
+    fn http2(&self, secure: bool) -> Request<()> {
         let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(if cluster.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(self.path.clone());
         let mut request = self.request(uri, ());

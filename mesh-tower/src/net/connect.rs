@@ -5,15 +5,19 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::model::Address;
+use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::contain::contained_future;
 
+use super::Cluster;
 use super::io::{Io, Raw, Stream};
-use super::{Cluster, tls};
+use super::tls::{Client, Guarded, Insecure, Offer};
+use crate::identity::PeerRefused;
 
 /// A byte stream on its way.
 pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
@@ -48,7 +52,19 @@ pub enum ConnectError {
         /// The reason.
         error: Arc<io::Error>,
     },
-    /// The TLS handshake failed.
+    /// Mutual TLS is configured, and there is no certificate to prove who this process is. Nothing was sent.
+    NoIdentity {
+        /// The endpoint.
+        address: Address,
+    },
+    /// The peer proved who it is, and it is not who it must be, or nobody who is trusted vouches for it.
+    Peer {
+        /// The endpoint.
+        address: Address,
+        /// The reason.
+        reason: PeerRefused,
+    },
+    /// The TLS handshake failed, or the peer refused who we are.
     Tls {
         /// The endpoint.
         address: Address,
@@ -62,7 +78,7 @@ pub enum ConnectError {
         /// How far it should have come.
         phase: &'static str,
         /// The bound.
-        timeout: std::time::Duration,
+        timeout: Duration,
     },
     /// The peer answered the HTTP/2 preface with something else, or closed.
     Http2 {
@@ -89,6 +105,12 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { address, error } => write!(f, "connect to {address}: {error}"),
+            Self::NoIdentity { address } => write!(
+                f,
+                "connect to {address}: no identity: mutual TLS needs a certificate of this process, and there is none \
+                 yet; the log says what its source lacks, and `identity` in the configuration names one"
+            ),
+            Self::Peer { address, reason } => write!(f, "TLS handshake with {address}: {reason}"),
             Self::Tls { address, error } => write!(f, "TLS handshake with {address}: {error}"),
             Self::Timeout { address, phase, timeout } => write!(
                 f,
@@ -110,21 +132,31 @@ impl std::error::Error for ConnectError {
             Self::Io { error, .. } | Self::Tls { error, .. } => Some(&**error),
             Self::Http2 { error, .. } => Some(&**error),
             Self::Http1 { error, .. } => Some(&**error),
-            Self::Timeout { .. } | Self::Closed { .. } => None,
+            Self::Peer { reason, .. } => Some(reason),
+            Self::NoIdentity { .. } | Self::Timeout { .. } | Self::Closed { .. } => None,
         }
     }
 }
 
-/// A stream, and whether ALPN chose HTTP/2 (`None`: no ALPN).
+/// How long a peer has at least for its word on our certificate.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+
+/// A stream, and what the handshake said of it.
 pub(super) struct Connected {
     pub(super) stream: Stream,
+    /// Whether ALPN chose HTTP/2 (`None`: it says nothing of HTTP).
     pub(super) alpn_h2: Option<bool>,
+    /// When it is to be replaced, because a certificate that it was made with will expire.
+    pub(super) replace_at: Option<Instant>,
+    /// How long the peer may take for its word on our certificate, if that is still to come.
+    patience: Option<Duration>,
 }
 
-/// Connects to `address` for a request that wrote `host` (for SNI where the configuration gives no name).
+/// Connects to `address`: in plaintext, or by `tls` offering `offer`.
 pub(super) async fn connect(
     cluster: &Cluster,
     address: &Address,
+    tls: Option<(&Client, Offer)>,
     deadline: Instant,
 ) -> Result<Connected, ConnectError> {
     let timeout = |phase| {
@@ -132,6 +164,9 @@ pub(super) async fn connect(
         move |_| ConnectError::Timeout { address, phase, timeout }
     };
     let io_error = |error| ConnectError::Io { address: address.clone(), error: Arc::new(error) };
+    if tls.is_some_and(|(client, _)| client.is_mutual()) && cluster.shared.identities.current().is_none() {
+        return Err(ConnectError::NoIdentity { address: address.clone() });
+    }
     let raw = async {
         match &cluster.shared.connector {
             Some(connector) => {
@@ -142,15 +177,43 @@ pub(super) async fn connect(
         }
     };
     let raw = tokio::time::timeout_at(deadline, raw).await.map_err(timeout("connected"))?.map_err(io_error)?;
-    let Some(client) = &cluster.tls else {
-        return Ok(Connected { stream: Stream::Plain(raw), alpn_h2: None });
+    let Some((client, offer)) = tls else {
+        return Ok(Connected { stream: Stream::Plain(raw), alpn_h2: None, replace_at: None, patience: None });
     };
-    let tls = tokio::time::timeout_at(deadline, client.connect(address, raw))
+    let began = Instant::now();
+    let secured = tokio::time::timeout_at(deadline, client.connect(&cluster.shared, address, raw, offer))
         .await
         .map_err(timeout("through the TLS handshake"))?
-        .map_err(|error| ConnectError::Tls { address: address.clone(), error: Arc::new(error) })?;
-    let alpn_h2 = tls.get_ref().1.alpn_protocol().map(|protocol| protocol == tls::ALPN_H2);
-    Ok(Connected { stream: Stream::Tls(Box::new(tls)), alpn_h2 })
+        .map_err(|error| insecure(address, error))?;
+    let replace_at = secured.held.as_ref().map(|held| held.session.replace_at());
+    let is_heard = secured.stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3);
+    let patience = (secured.held.is_some() && !is_heard).then(|| began.elapsed().max(LEAST_PATIENCE));
+    let stream = Stream::Tls(Box::new(Guarded::new(secured.stream, secured.held)));
+    Ok(Connected { stream, alpn_h2: secured.agreed_h2, replace_at, patience })
+}
+
+impl Connected {
+    /// Waits for the peer's word on our certificate. In TLS 1.3 a client is through its handshake before the server has
+    /// seen the certificate; if that is refused, an alert comes in place of the tickets that servers send otherwise.
+    /// HTTP/2 waits for SETTINGS anyway. Some servers send no tickets, and are not waited for longer than another
+    /// handshake would take: a refusal that comes still later meets the first request.
+    pub(super) async fn hear(&mut self, address: &Address, deadline: Instant) -> Result<(), ConnectError> {
+        let Stream::Tls(stream) = &mut self.stream else { return Ok(()) };
+        let Some(patience) = self.patience else { return Ok(()) };
+        match tokio::time::timeout_at(deadline.min(Instant::now() + patience), stream.hear()).await {
+            Ok(Err(error)) => Err(ConnectError::Tls { address: address.clone(), error: Arc::new(error) }),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn insecure(address: &Address, error: Insecure) -> ConnectError {
+    let address = address.clone();
+    match error {
+        Insecure::NoIdentity => ConnectError::NoIdentity { address },
+        Insecure::Peer(reason) => ConnectError::Peer { address, reason },
+        Insecure::Io(error) => ConnectError::Tls { address, error: Arc::new(error) },
+    }
 }
 
 async fn open(cluster: &Cluster, address: &Address) -> io::Result<Raw> {
@@ -171,7 +234,7 @@ async fn open(cluster: &Cluster, address: &Address) -> io::Result<Raw> {
 
 /// Has the kernel give up a connection whose bytes are not acknowledged for so long (gRFC A18), and not after the 15
 /// minutes of its retransmissions. Linux and Android have the option; elsewhere pings alone find a dead peer.
-fn set_user_timeout(stream: &TcpStream, timeout: std::time::Duration) {
+fn set_user_timeout(stream: &TcpStream, timeout: Duration) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout)) {
         tracing::debug!(%error, ?timeout, "TCP_USER_TIMEOUT was not set");
@@ -182,8 +245,6 @@ fn set_user_timeout(stream: &TcpStream, timeout: std::time::Duration) {
 
 #[cfg(all(test, any(target_os = "linux", target_os = "android")))]
 mod tests {
-    use std::time::Duration;
-
     use mesh_core::model::{Backend, BackendId, Config, Endpoint, Keepalive};
 
     use super::*;

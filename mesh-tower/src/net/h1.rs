@@ -1,5 +1,7 @@
 //! One HTTP/1.1 connection, over hyper.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,9 +16,11 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use mesh_core::model::Address;
 use mesh_core::resilience::replay::Replay;
+use rustls::AlertDescription;
 use tokio::time::Instant;
 
 use super::account::jittered;
+use super::connect::Connected;
 use super::io::Stream;
 use super::pool::give_back;
 use super::{Cluster, ConnectError, Endpoint, after};
@@ -58,18 +62,19 @@ const MAX_BUFFER: usize = 64 * 1024;
 pub(super) type Driver = http1::Connection<TokioIo<Stream>, WireBody>;
 
 pub(super) async fn handshake(
-    stream: Stream,
+    connected: Connected,
     cluster: &Cluster,
     address: &Address,
 ) -> Result<(Conn, Driver), ConnectError> {
     let (send, driver) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(connected.stream))
         .await
         .map_err(|error| ConnectError::Http1 { address: address.clone(), error: Arc::new(error) })?;
     let policy = cluster.account.policy().kept;
     let since = Instant::now();
-    let expires = policy.max_age.map(|age| after(since, jittered(age, &mut rand::rng())));
+    let aged = policy.max_age.map(|age| after(since, jittered(age, &mut rand::rng())));
+    let expires = aged.into_iter().chain(connected.replace_at).min();
     let max_requests = policy.max_requests;
     Ok((Conn { send, since, number: 0, served: 0, asked: false, aside: false, max_requests, expires }, driver))
 }
@@ -101,11 +106,14 @@ impl Lease {
     /// Sends a request and waits for the response head.
     pub(crate) async fn exchange(&mut self, request: Request<WireBody>) -> Result<Response<Incoming>, ExchangeError> {
         let Some(conn) = &mut self.conn else { return Err(ExchangeError::NotSent(None)) };
+        let is_new = conn.served == 0 && !conn.asked;
         conn.send.try_send_request(request).await.map_err(|mut error| {
-            if error.take_message().is_some() {
-                ExchangeError::NotSent(Some(error.into_error()))
+            let returned = error.take_message().is_some();
+            let error = error.into_error();
+            if returned || is_new && alert(&error).is_some() {
+                ExchangeError::NotSent(Some(error))
             } else {
-                ExchangeError::Failed(error.into_error())
+                ExchangeError::Failed(error)
             }
         })
     }
@@ -123,10 +131,20 @@ impl Lease {
     }
 }
 
+/// The alert by which the peer ended the connection, if it did. One that comes before any response means that the client
+/// was not let in, and nobody saw the request.
+pub(crate) fn alert(error: &hyper::Error) -> Option<AlertDescription> {
+    let error = error.source()?.downcast_ref::<io::Error>()?;
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
 /// Why an exchange brought no response head.
 #[derive(Debug)]
 pub(crate) enum ExchangeError {
-    /// The connection was gone: nothing was written.
+    /// The connection was gone, or the peer did not let us in: nobody has read the request.
     NotSent(Option<hyper::Error>),
     /// The connection failed.
     Failed(hyper::Error),

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+
+use super::tls::Guarded;
 
 /// A byte stream to a peer, such as [`TcpStream`] or one end of [`tokio::io::duplex`].
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -25,7 +26,7 @@ pub(crate) enum Raw {
 #[pin_project(project = StreamProject)]
 pub(crate) enum Stream {
     Plain(#[pin] Raw),
-    Tls(#[pin] Box<TlsStream<Raw>>),
+    Tls(#[pin] Box<Guarded>),
 }
 
 macro_rules! forward {
@@ -75,6 +76,8 @@ macro_rules! forward {
         }
     };
 }
+
+pub(crate) use forward;
 
 forward!(Raw, RawProject, Tcp, Other);
 forward!(Stream, StreamProject, Plain, Tls);

@@ -15,7 +15,7 @@ pub(crate) mod connect;
 pub(crate) mod grpc;
 pub(crate) mod h1;
 pub(crate) mod h2;
-mod io;
+pub(crate) mod io;
 pub(crate) mod pool;
 mod pulse;
 mod queue;
@@ -44,9 +44,10 @@ pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;
 pub(crate) use tasks::Tasks;
 
+use crate::identity::{Identities, IdentitySource, NoIdentity};
 use crate::observe::Observers;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BackendSeries;
+use crate::telemetry::{AccessSink, Telemetry};
 
 /// The transport of a mesh: what all its connections share.
 pub(crate) struct Net {
@@ -63,7 +64,30 @@ pub(crate) struct Shared {
     /// What stands for this mesh where a hash asks for it (gRFC A42).
     pub(crate) channel_id: u64,
     pub(crate) connector: Option<Arc<dyn Connect>>,
+    /// Where the access log goes beside `tracing`.
+    pub(crate) access_log: Option<Arc<dyn AccessSink>>,
     pub(crate) provider: Arc<rustls::crypto::CryptoProvider>,
+    pub(crate) identities: Identities,
+    /// Who brings them, where the configuration leaves that to the application.
+    pub(crate) identity_source: Option<Arc<dyn IdentitySource>>,
+    /// The peers of its connections by mutual TLS.
+    pub(crate) sessions: tls::Sessions,
+}
+
+impl Shared {
+    /// Has the identity come from where `settings` say, or from nowhere.
+    ///
+    /// # Errors
+    /// If the application is to bring it, and does not.
+    pub(crate) fn identify(&self, settings: Option<&Arc<model::Identity>>) -> Result<(), NoIdentity> {
+        match settings {
+            Some(settings) => self.identities.start(settings, self.identity_source.as_ref()),
+            None => {
+                self.identities.clear();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A compiled backend with this crate's transport.
@@ -105,7 +129,7 @@ const GRPC: u8 = 2;
 const RECENT: u8 = 4;
 
 /// 30 years.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// `at` and `duration` added; what no clock reaches counts as 30 years.
 pub(crate) fn after(at: Instant, duration: Duration) -> Instant {
@@ -130,10 +154,15 @@ impl Cluster {
             (Protocol::Http1, true) => None,
             (Protocol::Http1, false) => Some(Wanted::Http1),
             (Protocol::Http2, _) => Some(Wanted::Http2),
-            (Protocol::Auto, _) if self.tls.is_some() => Some(Wanted::Negotiated),
+            (Protocol::Auto, _) if self.negotiates() => Some(Wanted::Negotiated),
             (Protocol::Auto, true) => Some(Wanted::Http2),
             (Protocol::Auto, false) => Some(Wanted::Http1),
         }
+    }
+
+    /// Whether the endpoint of `config` is spoken to by TLS.
+    fn secures(&self, config: &model::Endpoint) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_auto() || config.mesh)
     }
 
     /// Remembers that gRPC calls, or requests of HTTP clients, use it.
@@ -189,14 +218,47 @@ impl Cluster {
         self.users() & HTTP != 0 && self.wanted(false) == Some(Wanted::Http1)
     }
 
-    /// Whether a request decides between HTTP/1.1 and HTTP/2: plaintext that is not bound to one of them.
+    /// Whether ALPN decides between HTTP/1.1 and HTTP/2. Where some endpoints are spoken to in plaintext the request
+    /// does, at all of them.
+    fn negotiates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_auto())
+    }
+
+    /// Whether all its endpoints are spoken to by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.negotiates()
+    }
+
+    /// Whether a request decides between HTTP/1.1 and HTTP/2: neither the configuration nor ALPN does.
     pub(crate) fn speaks_both(&self) -> bool {
-        self.protocol == Protocol::Auto && self.tls.is_none()
+        self.protocol == Protocol::Auto && !self.negotiates()
+    }
+
+    /// What is offered by ALPN for `wanted`. Where gRPC alone uses a peer of the mesh, nothing else: a sidecar in front
+    /// of it hands on what it was spoken to.
+    fn offer(&self, tls: &tls::Client, wanted: Wanted) -> tls::Offer {
+        match wanted {
+            Wanted::Http1 => tls::Offer::Http1,
+            Wanted::Http2 => tls::Offer::Http2,
+            Wanted::Negotiated if tls.is_mutual() && self.users() == GRPC => tls::Offer::Http2,
+            Wanted::Negotiated => tls::Offer::Both,
+        }
+    }
+
+    /// Whether a connection for `wanted` speaks HTTP/2, by what ALPN `agreed` on. A peer of the mesh that does not say
+    /// is spoken to as its users need.
+    fn takes_h2(&self, wanted: Wanted, agreed: Option<bool>) -> bool {
+        match wanted {
+            Wanted::Http1 => false,
+            Wanted::Http2 => true,
+            Wanted::Negotiated => agreed
+                .unwrap_or_else(|| self.tls.as_ref().is_some_and(tls::Client::is_mutual) && self.users() & GRPC != 0),
+        }
     }
 
     /// What is asked of the connection that follows one of HTTP/2.
     fn reconnects_by(&self) -> Wanted {
-        let wanted = if self.tls.is_some() { Wanted::Negotiated } else { Wanted::Http2 };
+        let wanted = if self.negotiates() { Wanted::Negotiated } else { Wanted::Http2 };
         self.used().unwrap_or(wanted)
     }
 
@@ -214,11 +276,7 @@ impl Transport for Net {
     type Error = tls::TlsConfigError;
 
     fn backend(&self, config: &model::Backend, previous: Option<&Arc<Cluster>>) -> Result<Cluster, Self::Error> {
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|tls| tls::Client::new(tls, config, Arc::clone(&self.shared.provider)))
-            .transpose()?;
+        let tls = config.tls.as_ref().map(|tls| tls::Client::new(tls, config, &self.shared.provider)).transpose()?;
         Ok(Cluster {
             id: config.id.clone(),
             protocol: config.protocol,
@@ -240,7 +298,11 @@ impl Transport for Net {
         backend.account.update(config);
     }
 
-    fn endpoint(&self, backend: &Arc<Cluster>, _config: &model::Endpoint) -> Pool {
-        Pool::new(Arc::clone(backend))
+    fn endpoint(&self, backend: &Arc<Cluster>, config: &model::Endpoint) -> Pool {
+        Pool::new(Arc::clone(backend), backend.secures(config))
+    }
+
+    fn keeps(&self, endpoint: &Pool, config: &model::Endpoint) -> bool {
+        endpoint.is_secure() == endpoint.cluster.secures(config)
     }
 }

@@ -1,7 +1,29 @@
 //! The receiving half of the mesh: who is calling, within which limits, and a way out without a lost request.
 
+mod acceptor;
+#[cfg(feature = "axum")]
+mod axum;
+mod connection;
+mod count;
+mod incoming;
+mod layer;
+mod life;
+mod listener;
+mod mesh;
+mod metered;
 mod peer;
+mod serve;
 mod state;
+mod stream;
 
+pub use acceptor::{AcceptError, Acceptor, Stage};
+#[cfg(feature = "axum")]
+pub use axum::Caller;
+pub use incoming::Incoming;
+pub(crate) use layer::inherited_deadline;
+pub use layer::{RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService};
+pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
-pub(crate) use state::{Phase, ServerSettings, ServerState, Servers};
+pub use serve::Drained;
+pub(crate) use state::{Phase, ServerState, Servers};
+pub use stream::ServerStream;

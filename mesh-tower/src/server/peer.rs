@@ -1,9 +1,13 @@
 //! Who is at the other end of a connection.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
+use http::HeaderValue;
 use mesh_core::identity::{SpiffeId, SubjectAltName};
 use rustls_pki_types::CertificateDer;
+
+use crate::identity::Certified;
 
 /// The caller of a server: what its connection says about it. A handler finds it as `Arc<Peer>` in the extensions of
 /// each request.
@@ -22,10 +26,9 @@ use rustls_pki_types::CertificateDer;
 pub struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) encrypted: bool,
-    pub(crate) identity: Option<SpiffeId>,
-    pub(crate) names: Vec<SubjectAltName>,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) certified: Option<Certified>,
+    /// What `x-forwarded-client-cert` says of it, where that is written.
+    pub(crate) forwarded: OnceLock<Option<HeaderValue>>,
 }
 
 impl Peer {
@@ -36,27 +39,27 @@ impl Peer {
 
     /// Its SPIFFE id, from a verified certificate. `None` for plaintext, and for certificates without one.
     pub fn identity(&self) -> Option<&SpiffeId> {
-        self.identity.as_ref()
+        self.certified.as_ref()?.id()
     }
 
     /// Whether it has proved who it is, by a verified certificate.
     pub fn is_mutual(&self) -> bool {
-        !self.chain.is_empty()
+        self.certified.is_some()
     }
 
-    /// Whether the connection is encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        self.encrypted
+    /// What its verified certificate says.
+    pub fn certified(&self) -> Option<&Certified> {
+        self.certified.as_ref()
     }
 
     /// All names in its verified certificate.
     pub fn names(&self) -> &[SubjectAltName] {
-        &self.names
+        self.certified.as_ref().map_or(&[], Certified::names)
     }
 
     /// Its verified certificate, and those between it and the root, as it sent them.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+        self.certified.as_ref().map_or(&[], Certified::chain)
     }
 
     /// Where it connected from: the address of a proxy in between, if there is one. `None` over a Unix socket.

@@ -4,11 +4,22 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_core::identity::SanMatch;
 use mesh_core::model::{self, ServerTls};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::acceptor::AcceptError;
+use super::count::Count;
+use crate::identity::Identity;
 use crate::net::{Shared, Snapshot};
+use crate::telemetry::metrics::ServerSeries;
+
+/// The server that needs no configuration.
+pub(crate) const DEFAULT: &str = "default";
 
 /// Where the servers of a mesh are on their way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -50,12 +61,42 @@ pub(crate) struct ServerState {
     /// Counts the changes of whom it lets in.
     pub(crate) entry: watch::Sender<u64>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// What is counted of it.
+    pub(crate) series: Arc<ServerSeries>,
+    /// What TLS goes by, for as long as it holds.
+    tls: ArcSwapOption<Handshake>,
+    pub(crate) connections: Count,
+}
+
+/// What a TLS handshake goes by: one identity, and one word on who may connect.
+#[derive(Clone)]
+pub(crate) struct Handshake {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) identity: Arc<Identity>,
+    expected: Arc<ServerSettings>,
 }
 
 impl ServerState {
     /// What it goes by now.
     pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<ServerSettings>> {
         self.settings.load()
+    }
+
+    /// What the next handshake goes by. Sessions are resumed only among those that went by the same: their tickets are
+    /// of no use to others (MT-09).
+    pub(crate) fn handshake(&self, settings: &Arc<ServerSettings>) -> Result<Handshake, AcceptError> {
+        let identity = self.shared.identities.current().ok_or(AcceptError::NoIdentity)?;
+        if let Some(kept) = &*self.tls.load()
+            && Arc::ptr_eq(&kept.identity, &identity)
+            && kept.expected.lets_in_as(settings)
+        {
+            return Ok(Handshake::clone(kept));
+        }
+        let expected: Arc<[SanMatch]> = settings.server.identities.as_slice().into();
+        let config = identity.server_config(&expected, true).map_err(|error| AcceptError::Settings(Arc::new(error)))?;
+        let made = Handshake { acceptor: Arc::new(config).into(), identity, expected: Arc::clone(settings) };
+        self.tls.store(Some(Arc::new(made.clone())));
+        Ok(made)
     }
 
     fn update(&self, settings: ServerSettings) {
@@ -77,28 +118,41 @@ pub(crate) struct Servers {
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
     used: Mutex<HashMap<Arc<str>, Arc<ServerState>>>,
+    /// Those that serve.
+    running: TaskTracker,
 }
 
 impl Servers {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, phase: watch::Sender::default(), used: Mutex::default() }
+        Self { shared, phase: watch::Sender::default(), used: Mutex::default(), running: TaskTracker::new() }
     }
 
-    /// The server `name` of `snapshot`, which is followed from now on. `None` if there is none.
+    /// The server `name` of `snapshot`, or [`DEFAULT`] with the defaults if it has none of that name; it is followed from
+    /// now on. `None` if there is none.
     pub(crate) fn get(&self, name: &str, snapshot: &Snapshot) -> Option<Arc<ServerState>> {
         let mut used = self.lock();
         if let Some(state) = used.get(name) {
             return Some(Arc::clone(state));
         }
-        let server = Arc::clone(snapshot.servers().get(name)?);
+        let server = match snapshot.servers().get(name) {
+            Some(server) => Arc::clone(server),
+            None if name == DEFAULT => Arc::new(model::Server::new(name)),
+            None => return None,
+        };
         let name = Arc::clone(&server.name);
-        let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
+        let series = match &self.shared.telemetry.metrics {
+            Some(metrics) => metrics.server(&name),
+            None => Arc::new(ServerSeries::new(Arc::clone(&name))),
+        };
         let state = Arc::new(ServerState {
             name: Arc::clone(&name),
             shared: Arc::clone(&self.shared),
-            settings: ArcSwap::from_pointee(settings),
+            settings: ArcSwap::from_pointee(ServerSettings { server, mesh: Arc::clone(snapshot.settings()) }),
             entry: watch::Sender::default(),
             phase: self.phase.subscribe(),
+            series,
+            tls: ArcSwapOption::empty(),
+            connections: Count::default(),
         });
         used.insert(name, Arc::clone(&state));
         Some(state)
@@ -107,10 +161,15 @@ impl Servers {
     /// A configuration is in force. A server that it does not have goes on by what it had.
     pub(crate) fn published(&self, snapshot: &Snapshot) {
         for (name, state) in &*self.lock() {
-            if let Some(server) = snapshot.servers().get(name) {
-                state.update(ServerSettings { server: Arc::clone(server), mesh: Arc::clone(snapshot.settings()) });
-            }
+            let had = || Arc::clone(&state.settings().server);
+            let server = snapshot.servers().get(name).cloned().unwrap_or_else(had);
+            state.update(ServerSettings { server, mesh: Arc::clone(snapshot.settings()) });
         }
+    }
+
+    /// Tells each step on the way to the end.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     /// Where they are on their way to the end.
@@ -127,6 +186,17 @@ impl Servers {
             }
             later
         });
+    }
+
+    /// One that serves, until what is returned is dropped.
+    pub(crate) fn run(&self) -> TaskTrackerToken {
+        self.running.token()
+    }
+
+    /// Waits until none serves any more.
+    pub(crate) async fn ended(&self) {
+        self.running.close();
+        self.running.wait().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<ServerState>>> {

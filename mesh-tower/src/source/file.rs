@@ -30,7 +30,7 @@ const MAX_READ: Duration = Duration::from_secs(10);
 
 /// What the file looks like from outside; a change of content changes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Look {
+pub(crate) struct Look {
     modified: Option<SystemTime>,
     len: u64,
     /// Device and file, and when its owner, permissions or content last changed.
@@ -67,7 +67,7 @@ fn hash(content: &[u8]) -> u64 {
 
 async fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     let owned = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || read_regular(&owned));
+    let reading = tokio::task::spawn_blocking(move || read_regular(&owned, "a configuration", MAX_BYTES));
     let content = match tokio::time::timeout(MAX_READ, reading).await {
         Ok(joined) => joined.unwrap_or_else(|error| Err(io::Error::other(error))),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("not read within {MAX_READ:?}"))),
@@ -75,27 +75,26 @@ async fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     content.map_err(|error| BuildError::Read { path: path.to_owned(), error })
 }
 
-/// Reads what can be a configuration: a regular file of no more than [`MAX_BYTES`].
-fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads `what`: a regular file of no more than `max` bytes. One that grows meanwhile is read up to one byte more.
+pub(crate) fn read_regular(path: &Path, what: &str, max: usize) -> io::Result<Vec<u8>> {
     // Before it is opened: opening a FIFO waits for whoever writes to it, and opening a device may do anything.
-    suits(&fs::metadata(path)?)?;
+    suits(&fs::metadata(path)?, what, max)?;
     let file = fs::File::open(path)?;
     // Again: the path may name another file by now.
-    let len = suits(&file.metadata()?)?;
+    let len = suits(&file.metadata()?, what, max)?;
     let mut content = Vec::with_capacity(len);
-    // It may grow while it is read; the reader of configurations refuses what is too long.
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    file.take(max as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
 /// The length of a file that may be read.
-fn suits(metadata: &Metadata) -> io::Result<usize> {
+fn suits(metadata: &Metadata, what: &str, max: usize) -> io::Result<usize> {
     if !metadata.is_file() {
-        let text = format!("this is {}; a configuration must be a regular file", kind(metadata));
+        let text = format!("this is {}; {what} must be a regular file", kind(metadata));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    usize::try_from(metadata.len()).ok().filter(|len| *len <= MAX_BYTES).ok_or_else(|| {
-        let text = format!("{} bytes are too many: a configuration has at most {MAX_BYTES}", metadata.len());
+    usize::try_from(metadata.len()).ok().filter(|len| *len <= max).ok_or_else(|| {
+        let text = format!("{} bytes are too many: {what} has at most {max}", metadata.len());
         io::Error::new(io::ErrorKind::FileTooLarge, text)
     })
 }

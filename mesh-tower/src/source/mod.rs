@@ -18,6 +18,7 @@ use mesh_core::config::ConfigError;
 use mesh_core::model::{self, BackendId};
 use mesh_core::snapshot::CompileError;
 
+use crate::identity::NoIdentity;
 use crate::net::tls::TlsConfigError;
 
 /// The newest word of a source.
@@ -33,6 +34,12 @@ pub enum BuildError {
          code; say them in `Config::settings`, or give the builder a file or a text"
     )]
     SettingsBesideConfig,
+    /// This crate was built without a crypto provider, and the builder was given none.
+    #[error(
+        "no crypto provider for TLS: build with the feature `ring`, `aws-lc-rs` or `fips`, or give one to \
+         `Builder::crypto_provider`"
+    )]
+    NoCryptoProvider,
     /// The file cannot be read.
     #[error("{path}: {error}", path = path.display())]
     Read {
@@ -42,6 +49,9 @@ pub enum BuildError {
         #[source]
         error: std::io::Error,
     },
+    /// The configuration asks for an identity, and there is none.
+    #[error(transparent)]
+    Identity(#[from] NoIdentity),
     /// The configuration has problems; all of them are listed.
     #[error(transparent)]
     Config(#[from] ConfigError),

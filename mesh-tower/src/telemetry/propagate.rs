@@ -4,6 +4,8 @@
 //! into a header value, for every request, also those that nobody samples. Here values are cut from a buffer that many
 //! requests share.
 
+mod extract;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
@@ -15,6 +17,8 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::SpanContext;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+pub(crate) use self::extract::{extract, remote_span};
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
@@ -22,11 +26,12 @@ const B3: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 const GRPC_TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
 
-/// The most bytes of baggage that are sent (W3C Baggage 3.3.2); members that no longer fit are left out.
+/// The most bytes of baggage that are sent or taken over (W3C Baggage 3.3.2); members that no longer fit are left out.
 const MAX_BAGGAGE: usize = 8192;
-/// The most members of baggage that are sent.
+/// The most members of baggage that are sent or read.
 const MAX_MEMBERS: usize = 180;
 
 /// What must be escaped in a value of baggage (W3C Baggage 3.3.1, `baggage-octet`), and the escape itself.

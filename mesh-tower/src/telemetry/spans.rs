@@ -79,6 +79,13 @@ impl Spans {
         (ids, recorded)
     }
 
+    /// A server's span below `parent`, the context of its caller: its ids, and the context that holds it if it is
+    /// recorded. It is called by the word or the method alone, until somebody says more of it.
+    pub(crate) fn receive(&self, grpc: bool, method: &Method, parent: &Context) -> (SpanContext, Option<Context>) {
+        let name = if grpc { "Recv" } else { http_name(method) };
+        self.0.start(name, SpanKind::Server, parent)
+    }
+
     /// Spans of the global provider, if one is installed.
     pub(crate) fn global() -> Option<Self> {
         let tracer = global::tracer_provider().tracer_with_scope(scope());
@@ -267,7 +274,7 @@ impl AttemptSpan {
 }
 
 /// The name of an HTTP span: its method, which is of a known set (OpenTelemetry semantic conventions, HTTP spans).
-fn http_name(method: &Method) -> &'static str {
+pub(crate) fn http_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -307,21 +314,26 @@ fn describe(context: &Context, facts: &Facts<'_>) {
     span.set_attribute(KeyValue::new("url.full", url));
 }
 
-/// Path and query, without what is a credential wherever it is sent: what the conventions of OpenTelemetry name.
+/// Path and query, without credentials.
 fn redacted(path: &PathAndQuery) -> Cow<'_, str> {
-    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
-    let is_secret = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| SECRET.contains(&name));
-    match path.query() {
-        Some(query) if query.split('&').any(is_secret) => {
-            let pair = |pair: &str| match pair.split_once('=') {
-                Some((name, _)) if SECRET.contains(&name) => format!("{name}=REDACTED"),
-                _ => pair.to_owned(),
-            };
-            let query: Vec<_> = query.split('&').map(pair).collect();
-            format!("{}?{}", path.path(), query.join("&")).into()
-        }
+    match path.query().map(redacted_query) {
+        Some(Cow::Owned(query)) => format!("{}?{query}", path.path()).into(),
         _ => path.as_str().into(),
     }
+}
+
+/// A query without what is a credential wherever it is sent: what the conventions of OpenTelemetry name.
+pub(crate) fn redacted_query(query: &str) -> Cow<'_, str> {
+    const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
+    let secret = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| SECRET.contains(&name));
+    if !query.split('&').any(secret) {
+        return query.into();
+    }
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if SECRET.contains(&name) => format!("{name}=REDACTED"),
+        _ => pair.to_owned(),
+    };
+    query.split('&').map(pair).collect::<Vec<_>>().join("&").into()
 }
 
 /// Ends the span of `context`. `headers` are those that hold gRPC's status, where they came.

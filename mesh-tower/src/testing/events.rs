@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_core::balance::State;
+use mesh_core::identity::SpiffeId;
 use mesh_core::model::{Address, BackendId};
-use mesh_core::observe::{Event, Next, Observer, Outcome};
+use mesh_core::observe::{Event, IdentityChange, Next, Observer, Outcome};
 use mesh_core::resilience::limits::Limit;
 use mesh_core::resilience::outlier::EjectionChange;
 use tokio::sync::watch;
@@ -67,6 +68,17 @@ pub enum Seen {
     /// what was wrong with its answer.
     #[non_exhaustive]
     Health { backend: BackendId, endpoint: Address, healthy: bool, reason: Option<String> },
+    /// [`observe::Identity`](mesh_core::observe::Identity): the identity changed (`generation` and `id` are told), was
+    /// not renewed (`error` is), or comes to its end. `what` is [`IdentityChange::as_str`].
+    #[non_exhaustive]
+    Identity {
+        source: String,
+        what: &'static str,
+        generation: Option<u64>,
+        id: Option<SpiffeId>,
+        not_after: Option<SystemTime>,
+        error: Option<String>,
+    },
     /// Another event, as its `Debug` text.
     Other(String),
 }
@@ -125,6 +137,20 @@ impl From<&Event<'_>> for Seen {
                 source: config.source.to_owned(),
                 error: config.error.map(ToString::to_string),
             },
+            Event::Identity(identity) => {
+                let (generation, id, not_after, error) = match identity.change {
+                    IdentityChange::Changed { generation, id, not_after } => {
+                        (Some(generation), id.cloned(), Some(not_after), None)
+                    }
+                    IdentityChange::Failed { error } => (None, None, None, Some(error.to_owned())),
+                    IdentityChange::Expiring { not_after } | IdentityChange::Expired { not_after } => {
+                        (None, None, Some(not_after), None)
+                    }
+                    _ => (None, None, None, None),
+                };
+                let (source, what) = (identity.source.to_owned(), identity.change.as_str());
+                Self::Identity { source, what, generation, id, not_after, error }
+            }
             other => Self::Other(format!("{other:?}")),
         }
     }

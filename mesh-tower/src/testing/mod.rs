@@ -43,6 +43,7 @@
 
 mod backend;
 mod body;
+mod certificates;
 mod events;
 mod fault;
 pub mod grpc;
@@ -60,6 +61,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use backend::{BackendBuilder, TestBackend};
 pub use body::{Feed, Payload, Pieces, empty, full};
+pub use certificates::{Authority, Issued, NewCertificate, RevocationList, anonymous_client};
 pub use events::{Events, Seen};
 pub use fault::{At, Fault, Reason};
 pub use mesh::{ServiceConfig, TestMesh};

@@ -2,16 +2,16 @@ use std::num::NonZeroU32;
 use std::path::Path as FsPath;
 use std::time::Duration;
 
-use super::super::choice::TlsMode;
 use super::super::problem::Path;
 use super::super::schema;
 use super::super::shape::Context;
-use super::{balancer, connection, endpoint, exactly_one, has_no_effect, overload, policy};
-use crate::model::{Backend, BackendId, ConnectBackoff, Defaults, Discovery, Finder, RootCertificates, Tls};
+use super::{HasIdentity, balancer, connection, endpoint, exactly_one, overload, policy, tls};
+use crate::model::{Backend, BackendId, ConnectBackoff, Defaults, Discovery, Finder};
 
 /// What a backend is read against.
 pub(super) struct Scope<'a> {
     pub(super) defaults: &'a Defaults,
+    pub(super) has_identity: HasIdentity,
     /// What relative paths are relative to.
     pub(super) directory: &'a FsPath,
 }
@@ -23,7 +23,7 @@ pub(super) fn backend(
     path: Path<'_>,
     context: &mut Context,
 ) -> Backend {
-    let Scope { defaults, directory } = *scope;
+    let Scope { defaults, has_identity, directory } = *scope;
     let sources = [
         ("endpoints", section.endpoints.is_written()),
         ("localities", section.localities.is_written()),
@@ -62,7 +62,13 @@ pub(super) fn backend(
     let protocol = (!section.protocol.is_invalid()).then_some(backend.protocol);
     backend.health_check =
         health_check.and_then(|section| connection::health_check(section, protocol, path.key("health_check"), context));
-    backend.tls = section.tls.value().and_then(|section| tls(section, directory, path.key("tls"), context));
+    backend.tls = match section.tls.value() {
+        Some(section) => {
+            let scope = tls::Scope { has_identity, directory };
+            tls::of_backend(section, &scope, &backend.endpoints, path.key("tls"), context)
+        }
+        None => defaults.tls.clone(),
+    };
     backend
 }
 
@@ -80,20 +86,4 @@ fn connect_backoff(section: &schema::ConnectBackoff, path: Path<'_>, context: &m
     policy::at_least_base(&section.base, &section.max, path, context);
     let base: Duration = section.base.or(default.base);
     ConnectBackoff { base, max: section.max.or(schema::ConnectBackoff::LONGEST.max(base)) }
-}
-
-fn tls(section: &schema::Tls, directory: &FsPath, path: Path<'_>, context: &mut Context) -> Option<Tls> {
-    if *section.mode.value()? == TlsMode::Disabled {
-        has_no_effect(&section.server_name, "server_name", "while `mode` is `disabled`", path, context);
-        has_no_effect(&section.ca_certificates, "ca_certificates", "while `mode` is `disabled`", path, context);
-        return None;
-    }
-    let roots = match section.ca_certificates.value() {
-        // An absolute path stays what it is.
-        Some(file) => RootCertificates::PemFile(directory.join(&**file)),
-        None => RootCertificates::WebPki,
-    };
-    let mut tls = Tls::simple(roots);
-    tls.server_name = section.server_name.value().cloned();
-    Some(tls)
 }

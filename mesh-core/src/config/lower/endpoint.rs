@@ -132,6 +132,7 @@ impl Endpoints<'_> {
         endpoint.weight = section.weight.or(endpoint.weight);
         endpoint.health = section.health.or(endpoint.health);
         endpoint.metadata = section.metadata.or_default();
+        endpoint.mesh = section.mesh.or(endpoint.mesh);
         Some(endpoint)
     }
 }

@@ -7,14 +7,17 @@ mod backend;
 mod balancer;
 mod connection;
 mod endpoint;
+mod identity;
 mod matching;
 mod overload;
 mod policy;
+mod server;
 mod session;
 mod settings;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path as FsPath;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use super::origin::Position;
@@ -29,10 +32,15 @@ use crate::model::{
 
 /// The model of `file`.
 pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Context) -> Config {
-    let settings = settings::settings(file, context);
+    let settings = settings::settings(file, directory, context);
     require_services(file, settings.unknown_services, context);
     let defaults = settings.defaults.clone();
+    let admin = settings.admin.as_ref().map(|admin| admin.address);
     let mut config = Config::new().with_settings(settings);
+    let has_identity = HasIdentity::of(file);
+    for server in server::servers(&file.servers, has_identity, admin, directory, context) {
+        config = config.with_server(server);
+    }
     let mut owners = HashMap::new();
     let services = Path::TOP;
     let services = services.key("services");
@@ -59,7 +67,7 @@ pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Cont
             if let Some(section) = &named.value {
                 let id = BackendId::new(entry.name.clone(), named.name.clone());
                 let path = backends_path.key(&named.name);
-                let scope = backend::Scope { defaults: &defaults, directory };
+                let scope = backend::Scope { defaults: &defaults, has_identity, directory };
                 config = config.with_backend(backend::backend(section, id, &scope, path, context));
             }
         }
@@ -70,7 +78,8 @@ pub(super) fn config(file: &schema::File, directory: &FsPath, context: &mut Cont
 /// Without services every name is unknown; that makes sense only if unknown names are looked up.
 fn require_services(file: &schema::File, unknown: UnknownServices, context: &mut Context) {
     let is_needed = unknown == UnknownServices::Refuse && !file.unknown_services.is_invalid();
-    if file.services.is_written() || file.is_doubtful || !is_needed {
+    // A process may serve and call nobody.
+    if file.services.is_written() || file.servers.is_written() || file.is_doubtful || !is_needed {
         return;
     }
     // Who said `refuse` is to hear of it, if it was not the file that lacks the services.
@@ -83,6 +92,45 @@ fn require_services(file: &schema::File, unknown: UnknownServices, context: &mut
         let draft = Draft::new(format!("`services` is missing: write {form}"));
         draft.help("or `unknown_services: dns`, to look every name up")
     });
+}
+
+/// Whether this process has an identity, as far as the file can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HasIdentity {
+    Yes,
+    No,
+    /// It may have been among what was refused.
+    Perhaps,
+}
+
+impl HasIdentity {
+    fn of(file: &schema::File) -> Self {
+        match &file.identity {
+            Field::Given(_) | Field::Default(_) => Self::Yes,
+            Field::Absent if !file.is_doubtful => Self::No,
+            Field::Absent | Field::Invalid => Self::Perhaps,
+        }
+    }
+
+    /// Reports what `needs` an identity where there is none.
+    fn require(self, needs: &str, at: Position, path: Path<'_>, context: &mut Context) {
+        if self == Self::No {
+            context.report(at, path, || {
+                let help = "add `identity`, with `source: custom` if the program gives it to the builder";
+                Draft::new(format!("`{needs}` needs an identity, and there is none")).about(needs).help(help)
+            });
+        }
+    }
+}
+
+/// The path of a file. A relative one that stands in the configuration is relative to `directory`; what the environment
+/// or the program says is relative to where the process runs.
+fn file_path(path: &Spanned<Arc<str>>, directory: &FsPath) -> PathBuf {
+    match path.at {
+        // An absolute path stays what it is.
+        Position::File { .. } => directory.join(&*path.value),
+        Position::Default | Position::Environment(_) | Position::Builder(_) => PathBuf::from(&*path.value),
+    }
 }
 
 /// The hosts of one service, and who has those of the others.

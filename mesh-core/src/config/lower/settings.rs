@@ -1,16 +1,26 @@
+use std::path::Path as FsPath;
+use std::sync::Arc;
+
 use super::super::duration::format;
 use super::super::problem::{Draft, Path};
 use super::super::schema;
 use super::super::shape::{Context, Field, Spanned};
-use super::{balancer, connection, endpoint, overload, policy};
+use super::{HasIdentity, balancer, connection, endpoint, identity, overload, policy, server, tls};
 use crate::model::{Defaults, DnsSettings, Propagator, Settings, TelemetrySettings};
 
 /// What the file says of the mesh as a whole.
-pub(super) fn settings(file: &schema::File, context: &mut Context) -> Settings {
+pub(super) fn settings(file: &schema::File, directory: &FsPath, context: &mut Context) -> Settings {
     let mut settings = Settings { unknown_services: file.unknown_services.or_default(), ..Settings::default() };
     if let Some(section) = file.defaults.value() {
         settings.defaults = defaults(section, Path::TOP.key("defaults"), context);
     }
+    let scope = tls::Scope { has_identity: HasIdentity::of(file), directory };
+    settings.defaults.tls = tls::of_defaults(file.defaults.value(), &scope, context);
+    if let Some(section) = file.identity.value() {
+        let identity = identity::identity(section, directory, Path::TOP.key("identity"), context);
+        settings.identity = identity.map(Arc::new);
+    }
+    settings.admin = file.admin.value().and_then(|section| server::admin(section, Path::TOP.key("admin"), context));
     if let Some(section) = file.dns.value() {
         settings.dns = dns(section, Path::TOP.key("dns"), context);
     }

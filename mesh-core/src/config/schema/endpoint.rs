@@ -3,7 +3,7 @@
 use super::super::address::{EndpointAddress, EndpointItem};
 use super::super::choice::OrNone;
 use super::super::labels::Labels;
-use super::super::number::{Integer, Span};
+use super::super::number::{Flag, Integer, Span};
 use super::super::place::PlaceName;
 use super::super::section::Presence::{DefaultsTo, Optional, Required};
 use super::super::section::section;
@@ -33,6 +33,8 @@ section! {
         metadata: Labels = Optional,
         /// `draining` takes no new requests but for those of a session, `unhealthy` none.
         health: Word<Health> = DefaultsTo("healthy"),
+        /// Whether it takes part in the mesh: with `mode: auto` of `tls` it is spoken to by mutual TLS, and others in plaintext.
+        mesh: Flag = DefaultsTo("false"),
     } not yet {}
 
     /// Endpoints that run in one place. A place may stand once in a priority.

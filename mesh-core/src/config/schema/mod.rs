@@ -3,8 +3,11 @@
 mod balancer;
 mod connection;
 mod endpoint;
+mod identity;
 mod overload;
+mod server;
 mod session;
+mod tls;
 
 use std::time::Duration;
 
@@ -13,18 +16,23 @@ pub(super) use self::balancer::BALANCER_FIELDS;
 pub(super) use self::balancer::{BalancerSection, SlowStart};
 pub(super) use self::connection::{HealthCheck, HttpProbe, Keepalive, StatusSection};
 pub(super) use self::endpoint::{EndpointSection, HomeSection, LocalityPolicy, LocalitySection};
+pub(super) use self::identity::IdentitySection;
+#[cfg(test)]
+pub(super) use self::identity::WorkloadApi;
 pub(super) use self::overload::{
     AdmissionControl, CircuitBreaker, ConsecutiveSection, FailurePercentage, OutlierDetection, SuccessRate,
 };
+pub(super) use self::server::{Admin, Drain, ForwardedIdentity, Server, ServerLimits, ServerTlsSection};
 #[cfg(test)]
 pub(super) use self::session::SessionCookie;
 pub(super) use self::session::{HashCookie, SessionAffinity};
+pub(super) use self::tls::{PeerSection, Tls};
 use super::address::{DnsTarget, EndpointItem, SrvName};
-use super::choice::{LoadBalancer, Methods, NonFatal, OrNone, Propagators, TlsMode};
+use super::choice::{LoadBalancer, Methods, NonFatal, OrNone, Propagators};
 use super::credential::Discreet;
 use super::duration;
 use super::labels::Labels;
-use super::names::{FilePath, Header, Host, HttpMethod, ServerName, UriPath};
+use super::names::{Header, Host, HttpMethod, UriPath};
 use super::number::{Decimal, Flag, Integer, Span, Timeout, True};
 use super::place::HomePlace;
 use super::section::Presence::{DefaultsTo, Follows, Inherits, InheritsUnless, Optional, Required};
@@ -37,7 +45,7 @@ use crate::model::{Protocol, RetryOn, UnknownServices};
 section! {
     /// The whole file.
     File: "a configuration" {
-        /// The services by the names callers use. May be left out only with `unknown_services: dns`.
+        /// The services by the names callers use. May be left out only with `unknown_services: dns` or with `servers`.
         services: Map<Service> = Optional,
         /// What becomes of a name that is no service here: `refuse` is an error, `dns` looks it up.
         unknown_services: Word<UnknownServices> = DefaultsTo("refuse"),
@@ -49,7 +57,13 @@ section! {
         telemetry: Telemetry = DefaultsTo("{}"),
         /// Where this process runs, as `region/zone/sub_zone` or as a section.
         locality: HomePlace = Optional,
-    } not yet { servers, identity, overlay, admin, xds }
+        /// Who this process is, and whom it trusts. Without it nobody, and TLS proves nothing of it to anybody.
+        identity: IdentitySection = Optional,
+        /// What this process serves.
+        servers: OneOrMore<Server> = Optional,
+        /// The admin listener, in plaintext. Without it there is none.
+        admin: Admin = Optional,
+    } not yet { overlay, xds }
 
     /// What routes and backends get that do not say otherwise. What they say replaces it, each field as a whole.
     Defaults: "a section of defaults" {
@@ -69,6 +83,8 @@ section! {
         outlier_detection: OrNone<OutlierDetection> = Optional,
         /// Pings over HTTP/2 connections, and the time after which a vanished peer is given up.
         keepalive: OrNone<Keepalive> = Optional,
+        /// TLS to endpoints. Without it `mutual` where there is an `identity`, else plaintext.
+        tls: Tls = Optional,
     } not yet {}
 
     /// How names are looked up.
@@ -337,8 +353,8 @@ section! {
         max_requests_per_connection: Integer<u32, 1, U32_MAX> = Optional,
         /// With more endpoints than this they are connected as they are picked, and not all of them at once.
         eager_endpoints: Integer<u32, 0, U32_MAX> = DefaultsTo("100"),
-        /// TLS to the endpoints; plaintext without it.
-        tls: Tls = Optional,
+        /// TLS to the endpoints.
+        tls: Tls = Inherits,
     } not yet {}
 
     /// A service record (RFC 2782): hosts with their ports. Only those of the lowest priority count, weights do not.
@@ -370,16 +386,6 @@ section! {
         /// However few requests are in flight.
         min_concurrent: Integer<u32, 0, 1_000_000> = DefaultsTo("3"),
     } not yet {}
-
-    /// TLS to an ordinary server.
-    Tls: "a TLS section" {
-        /// `simple` verifies the server, `disabled` is plaintext.
-        mode: Word<TlsMode> = Required,
-        /// The name for SNI and the certificate. Without it the host of the request.
-        server_name: ServerName = Optional,
-        /// A PEM file with the authorities to trust, relative to the configuration. Without it the public ones.
-        ca_certificates: FilePath = Optional,
-    } not yet { identities }
 }
 
 const U32_MAX: i64 = u32::MAX as i64;

@@ -70,7 +70,7 @@ services:
         ),
         (24, 9, "services.greeter.backends.green", None, "one of `endpoints`, `localities`, `dns`, `discovery`"),
         (24, 19, "services.greeter.backends.green.protocol", Some("http3"), "`auto`, `http1`, `http2`"),
-        (25, 22, "services.greeter.backends.green.tls.mode", Some("mutual"), "not supported in this version"),
+        (25, 22, "services.greeter.backends.green.tls.mode", Some("mutual"), "needs an identity"),
         (27, 13, "services.other.hosts[0]", Some("greeter.example"), "already a host of the service `greeter`"),
         (28, 15, "services.other.backends", None, "at least one name"),
     ];

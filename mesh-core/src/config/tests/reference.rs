@@ -38,6 +38,14 @@ fn sections() -> Vec<Described> {
         describe::<schema::Dns>("dns"),
         describe::<schema::Telemetry>("telemetry"),
         describe::<schema::HomeSection>("locality, as a section"),
+        describe::<schema::IdentitySection>("identity"),
+        describe::<schema::WorkloadApi>("identity.workload_api"),
+        describe::<schema::Server>("servers[]"),
+        describe::<schema::ServerTlsSection>("servers[].tls, as a section"),
+        describe::<schema::ForwardedIdentity>("servers[].forwarded_identity"),
+        describe::<schema::ServerLimits>("servers[].limits"),
+        describe::<schema::Drain>("servers[].drain"),
+        describe::<schema::Admin>("admin"),
         describe::<schema::Service>("services.NAME"),
         describe::<schema::RetryThrottling>("retry_throttling"),
         describe::<schema::Route>("routes[]"),
@@ -76,6 +84,7 @@ fn sections() -> Vec<Described> {
         describe::<schema::StatusSection>("health_check.http.expected, as a section"),
         describe::<schema::Keepalive>("keepalive"),
         describe::<schema::Tls>("tls"),
+        describe::<schema::PeerSection>("identities[], trusted_proxies[], as a section"),
     ]
 }
 

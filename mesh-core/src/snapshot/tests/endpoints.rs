@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::Endpoint as Stable;
-use crate::model::{Health, Locality, Metadata, Place, Proximity, Settings};
+use crate::model::{Address, Health, Locality, Metadata, Place, Proximity, Settings};
 
 /// One backend, `greeter/v1`, of endpoints at `ports`, as `change` has it.
 fn config(ports: impl IntoIterator<Item = u16>, change: impl FnOnce(&mut BackendConfig)) -> Config {
@@ -259,5 +259,54 @@ fn lb_08_a_subset_is_one_of_what_may_be_picked() {
         }));
         let ports = mesh.ports();
         assert!(ports.len() == 2 && ports[0] <= 10 && ports[1] > 10, "{ports:?}");
+    }
+}
+
+/// A transport whose endpoints serve one kind of peer each.
+struct Marked;
+
+impl Transport for Marked {
+    type Backend = ();
+    type Endpoint = bool;
+    type Error = std::convert::Infallible;
+
+    fn backend(&self, _: &BackendConfig, _: Option<&Arc<()>>) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn endpoint(&self, _: &Arc<()>, config: &Endpoint) -> bool {
+        config.mesh
+    }
+
+    fn keeps(&self, endpoint: &bool, config: &Endpoint) -> bool {
+        *endpoint == config.mesh
+    }
+}
+
+#[test]
+fn an_endpoint_that_its_transport_does_not_keep_is_another_one() {
+    let compiler = Compiler::new(Marked);
+    let (mut rng, now) = (StdRng::seed_from_u64(3), Instant::now());
+    let with = |ports: &[u16], marked: &[u16]| {
+        config(ports.iter().copied(), |backend| {
+            for endpoint in &mut backend.endpoints {
+                let Address::Socket(address) = &endpoint.address else { panic!("they are sockets") };
+                endpoint.mesh = marked.contains(&address.port());
+            }
+        })
+    };
+    let first = compiler.compile(&Snapshot::empty(), &with(&[1, 2, 3], &[]), &mut rng, now).unwrap();
+    // In place, and moved; the others are as they were.
+    for (ports, marked, place) in [(&[1, 2, 3][..], 2, 1), (&[3, 2, 1], 3, 0)] {
+        let second = compiler.compile(&first.snapshot, &with(ports, &[marked]), &mut rng, now).unwrap();
+        let of = |update: &Update<Marked>| {
+            update.snapshot.backend_by_id(&id("greeter", "v1")).unwrap().picker().endpoints().to_vec()
+        };
+        let (old, new) = (of(&first), of(&second));
+        let kept = |new: &Arc<Stable<bool>>| old.iter().any(|old| Arc::ptr_eq(old, new));
+        assert_eq!(new.iter().filter(|new| kept(new)).count(), 2);
+        assert!(!kept(&new[place]) && *new[place].transport());
+        assert_eq!(second.removed.len(), 1);
+        assert_eq!(second.removed[0].address(), new[place].address());
     }
 }

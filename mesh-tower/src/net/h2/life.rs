@@ -71,6 +71,7 @@ pub(super) fn calmed(mut keepalive: Keepalive, complaints: u32) -> Keepalive {
 impl Life {
     pub(super) fn new(
         policy: &ConnectionPolicy,
+        replace_at: Option<Instant>,
         pings: Option<(Keepalive, PingPong, Arc<Pulse>)>,
         remind: Duration,
     ) -> Self {
@@ -84,7 +85,8 @@ impl Life {
             open: false,
         });
         let idle = policy.idle_timeout.map(|timeout| Idle { timeout, since: now });
-        let expires = policy.max_age.map(|age| after(now, jittered(age, &mut rand::rng())));
+        let aged = policy.max_age.map(|age| after(now, jittered(age, &mut rand::rng())));
+        let expires = aged.into_iter().chain(replace_at).min();
         let mut life = Self { timer: None, pings, idle, expires, remind };
         life.timer = life.next(now).map(|next| Box::pin(sleep_until(next)));
         life

@@ -11,6 +11,7 @@ mod life;
 mod upload;
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,6 +32,7 @@ use self::driver::limit_of;
 use self::life::{Life, calmed};
 pub(crate) use self::upload::Upload;
 use super::account::count_below;
+use super::connect::Connected;
 use super::io::Stream;
 use super::pulse::{Pulse, Watched};
 use super::{Cluster, ConnectError, Room};
@@ -78,7 +80,7 @@ struct Status {
 /// Speaks the preface on `stream` and waits for the peer's SETTINGS: only then is it an HTTP/2 peer (CL-04).
 /// `complaints`: how often the peer has had too many pings. `room`: where requests wait for its streams.
 pub(super) async fn handshake(
-    stream: Stream,
+    connected: Connected,
     cluster: &Arc<Cluster>,
     address: &Address,
     deadline: Instant,
@@ -87,8 +89,10 @@ pub(super) async fn handshake(
 ) -> Result<(Conn, Driver), ConnectError> {
     let policy = cluster.account.policy().kept;
     let pulse = policy.keepalive.map(|_| Arc::new(Pulse::default()));
+    let Connected { stream, replace_at, .. } = connected;
+    let secure = matches!(stream, Stream::Tls(_));
     let stream = Watched::new(stream, pulse.clone());
-    let h2_error = |error| ConnectError::Http2 { address: address.clone(), error: Arc::new(error) };
+    let h2_error = |error: ::h2::Error| handshake_failed(address, error, secure);
     let timeout = |_| ConnectError::Timeout {
         address: address.clone(),
         phase: "answered as an HTTP/2 server",
@@ -132,7 +136,7 @@ pub(super) async fn handshake(
     });
     let pings = pulse.zip(policy.keepalive).zip(connection.ping_pong());
     let pings = pings.map(|((pulse, keepalive), ping)| (calmed(keepalive, complaints), ping, pulse));
-    let life = Life::new(&policy, pings, cluster.connect_timeout);
+    let life = Life::new(&policy, replace_at, pings, cluster.connect_timeout);
     let conn = Conn {
         send,
         status: Arc::clone(&status),
@@ -142,6 +146,20 @@ pub(super) async fn handshake(
         max_requests: policy.max_requests,
     };
     Ok((conn, Driver { connection, status, cluster: Arc::clone(cluster), life }))
+}
+
+/// A server that refuses our certificate says so by an alert, in TLS 1.3 after the handshake, where we read for the first
+/// time.
+fn handshake_failed(address: &Address, error: ::h2::Error, secure: bool) -> ConnectError {
+    let address = address.clone();
+    // What rustls finds wrong has this kind; `h2` keeps nothing else of it but the text.
+    match error.get_io().filter(|error| secure && error.kind() == io::ErrorKind::InvalidData) {
+        Some(refused) => {
+            let error = io::Error::new(refused.kind(), refused.to_string());
+            ConnectError::Tls { address, error: Arc::new(error) }
+        }
+        None => ConnectError::Http2 { address, error: Arc::new(error) },
+    }
 }
 
 impl Conn {

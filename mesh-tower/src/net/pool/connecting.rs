@@ -4,6 +4,8 @@ use std::sync::{Arc, Weak};
 
 use mesh_core::balance::State;
 use mesh_core::resilience::backoff::ConnectBackoffState;
+use rustls::AlertDescription;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +13,7 @@ use super::driving::drive_h1;
 use super::leasing::give_back;
 use super::leaving::{Loss, give_up, leave, remove_h2};
 use super::{Inner, MAX_H2_CONNECTIONS, announce, answer_all, closed, set_state};
+use crate::identity::Identity;
 use crate::net::account::Claim;
 use crate::net::{ConnectError, Endpoint, Wanted, after, connect, h1, h2};
 use crate::observe;
@@ -93,11 +96,13 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
     let pool = endpoint.transport();
     let mut backoff = ConnectBackoffState::new();
     let mut delay = || backoff.next_delay(&pool.cluster.connect_backoff, &mut rand::rng());
+    let mut identities = pool.tls().filter(|tls| tls.is_mutual()).map(|_| pool.cluster.shared.identities.subscribe());
     let mut pause = pause.decide().await;
     loop {
         if pause {
             tokio::select! {
                 () = tokio::time::sleep(delay()) => {}
+                () = changed(identities.as_mut()) => {}
                 () = pool.used().closed.notified() => {}
             }
         }
@@ -138,13 +143,39 @@ async fn connect_loop(endpoint: Arc<Endpoint>, wanted: Wanted, pause: Pause, tok
                 return;
             }
         }
-        match error {
-            ConnectError::Http2 { .. } if pool.cluster.speaks_both() => fail_http2(&endpoint, error, &token),
-            error => fail(&endpoint, error, Some(&token)),
+        if pool.cluster.speaks_both() && lacks_http2(&error) {
+            fail_http2(&endpoint, error, &token);
+        } else {
+            fail(&endpoint, error, Some(&token));
         }
         pause = true;
     }
     pool.lock().end_loop(&token);
+}
+
+/// Resolves when this process is somebody else: whoever was refused until now may be let in, or trusted.
+async fn changed(identities: Option<&mut watch::Receiver<Option<Arc<Identity>>>>) {
+    if let Some(identities) = identities
+        && identities.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Whether the peer is there, and does not speak HTTP/2.
+fn lacks_http2(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Http2 { .. } => true,
+        ConnectError::Tls { error, .. } => matches!(
+            error.get_ref().and_then(|error| error.downcast_ref()),
+            Some(
+                rustls::Error::NoApplicationProtocol
+                    | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+            )
+        ),
+        _ => false,
+    }
 }
 
 /// The peer is there, and does not speak HTTP/2: that is a failure for those who need it, and for nobody else.
@@ -219,17 +250,15 @@ pub(super) async fn open(endpoint: &Endpoint, wanted: Wanted, claim: Claim) -> R
     let began = Instant::now();
     let deadline = after(began, cluster.connect_timeout);
     let attempt = async {
-        let connected = connect::connect(cluster, address, deadline).await?;
-        let h2 = match (wanted, connected.alpn_h2) {
-            (Wanted::Http1, _) => false,
-            (Wanted::Http2, _) => true,
-            (Wanted::Negotiated, alpn) => alpn.unwrap_or(false),
-        };
-        if h2 {
-            let (conn, driver) = h2::handshake(connected.stream, cluster, address, deadline, complaints, room).await?;
+        let tls = endpoint.transport().tls();
+        let tls = tls.map(|tls| (tls, cluster.offer(tls, wanted)));
+        let mut connected = connect::connect(cluster, address, tls, deadline).await?;
+        if cluster.takes_h2(wanted, connected.alpn_h2) {
+            let (conn, driver) = h2::handshake(connected, cluster, address, deadline, complaints, room).await?;
             Ok(Opened::H2(conn, Box::new(driver), claim))
         } else {
-            let (conn, driver) = h1::handshake(connected.stream, cluster, address).await?;
+            connected.hear(address, deadline).await?;
+            let (conn, driver) = h1::handshake(connected, cluster, address).await?;
             Ok(Opened::H1(conn, Box::new(driver), claim))
         }
     };

@@ -34,7 +34,7 @@ pub(crate) use self::leasing::{NoLease, lease, lease_aside};
 pub(crate) use self::leaving::retire;
 use self::leaving::{Loss, give_up};
 use super::account::Claim;
-use super::{Cluster, ConnectError, Endpoint, Room, Wanted, h1, h2};
+use super::{Cluster, ConnectError, Endpoint, Room, Wanted, h1, h2, tls};
 
 /// The most HTTP/2 connections to one endpoint.
 const MAX_H2_CONNECTIONS: usize = 8;
@@ -45,6 +45,8 @@ const MAX_H2_CONNECTIONS: usize = 8;
 /// the endpoint is first used.
 pub(crate) struct Pool {
     pub(super) cluster: Arc<Cluster>,
+    /// Whether it is spoken to by TLS.
+    secure: bool,
     used: OnceLock<Box<Used>>,
 }
 
@@ -119,8 +121,18 @@ pub(crate) enum Offer {
 }
 
 impl Pool {
-    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, used: OnceLock::new() }
+    pub(super) fn new(cluster: Arc<Cluster>, secure: bool) -> Self {
+        Self { cluster, secure, used: OnceLock::new() }
+    }
+
+    /// Whether it is spoken to by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// How it is spoken to by TLS, if it is.
+    pub(super) fn tls(&self) -> Option<&tls::Client> {
+        self.cluster.tls.as_ref().filter(|_| self.secure)
     }
 
     /// Something changed that requests of the backend may wait for.

@@ -37,6 +37,13 @@ impl Recorder {
         &self.attributes
     }
 
+    /// Whether nothing was recorded here.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn is_empty(&self) -> bool {
+        let counts = self.buckets.iter().flat_map(|buckets| &buckets.counts);
+        counts.map(|count| count.load(Ordering::Relaxed)).all(|count| count == 0)
+    }
+
     /// The distribution kept here, if it is.
     #[cfg(feature = "prometheus")]
     pub(crate) fn buckets(&self) -> Option<&Buckets> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_core::balance::{News, State};
 use mesh_core::error::ErrorKind;
@@ -15,8 +16,11 @@ use opentelemetry::KeyValue;
 use super::buckets::Recorder;
 use super::instruments::Distribution;
 use super::series::Series;
-use super::{BackendSeries, Picked, Reading};
+use super::server::Requests;
+use super::{BackendSeries, Picked, Reading, ServerSeries};
+use crate::identity::Facts;
 use crate::net::Backend;
+use crate::telemetry::server::{ConnectionRefusal, Refusal};
 
 /// A metric.
 pub(crate) struct Metric {
@@ -322,6 +326,116 @@ pub(crate) const CATALOG: &[Metric] = &[
         kind: Kind::Counter(|reading, sink| reading.grpc_spared(sink)),
     },
     Metric {
+        name: "grpc.server.call.started",
+        unit: "{call}",
+        help: "The total number of RPCs started at a server, including those that have not completed.",
+        kind: Kind::Counter(|reading, sink| reading.served(|requests| requests.started(), sink)),
+    },
+    Metric {
+        name: "grpc.server.call.duration",
+        unit: "s",
+        help: "How long an RPC took at a server, from its head to the end of its answer.",
+        kind: Kind::Histogram(Distribution::GrpcServer, Bounds::GrpcLatency),
+    },
+    Metric {
+        name: "http.server.request.duration",
+        unit: "s",
+        help: "How long an HTTP request took at a server, from its head to the end of its answer.",
+        kind: Kind::Histogram(Distribution::HttpServer, Bounds::HttpLatency),
+    },
+    Metric {
+        name: "http.server.active_requests",
+        unit: "{request}",
+        help: "HTTP requests that a server is serving.",
+        kind: Kind::UpDownCounter(|reading, sink| reading.served(|requests| requests.http_active().collect(), sink)),
+    },
+    Metric {
+        name: "mesh.server.requests",
+        unit: "{request}",
+        help: "Requests that ended, by who called and by outcome.",
+        kind: Kind::Counter(|reading, sink| reading.served(|requests| requests.by_peer(), sink)),
+    },
+    Metric {
+        name: "mesh.server.active_requests",
+        unit: "{request}",
+        help: "Requests that a server is serving, gRPC calls among them.",
+        kind: Kind::UpDownCounter(|reading, sink| {
+            reading.servers(|series| series.requests.as_ref().map_or(0, Requests::active), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.server.requests.refused",
+        unit: "{request}",
+        help: "Requests that a server refused or gave up, by reason.",
+        kind: Kind::Counter(|reading, sink| reading.refused_requests(sink)),
+    },
+    Metric {
+        name: "mesh.server.connections",
+        unit: "{connection}",
+        help: "Connections that are open.",
+        kind: Kind::UpDownCounter(|reading, sink| reading.servers(ServerSeries::open, sink)),
+    },
+    Metric {
+        name: "mesh.server.connections.accepted",
+        unit: "{connection}",
+        help: "Connections that came in.",
+        kind: Kind::Counter(|reading, sink| reading.servers(|series| load(&series.accepted), sink)),
+    },
+    Metric {
+        name: "mesh.server.connections.refused",
+        unit: "{connection}",
+        help: "Connections that were closed before they served anything, by reason.",
+        kind: Kind::Counter(|reading, sink| reading.refused_connections(sink)),
+    },
+    Metric {
+        name: "mesh.server.handshakes",
+        unit: "{handshake}",
+        help: "TLS handshakes that ended; the reason of those that failed.",
+        kind: Kind::Counter(|reading, sink| reading.handshakes(sink)),
+    },
+    Metric {
+        name: "mesh.server.handshake.duration",
+        unit: "s",
+        help: "How long a TLS handshake took that succeeded.",
+        kind: Kind::Histogram(Distribution::Handshake, Bounds::HttpLatency),
+    },
+    Metric {
+        name: "mesh.certificate.expiry_timestamp",
+        unit: "s",
+        help: "Until when the certificate in force is valid, in seconds since 1970.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| facts.not_after.map(since_1970), sink)),
+    },
+    Metric {
+        name: "mesh.identity.generation",
+        unit: "",
+        help: "How many identities there were so far; 0 before the first.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| Some(facts.generation as f64), sink)),
+    },
+    Metric {
+        name: "mesh.identity.last_reload_successful",
+        unit: "",
+        help: "1 if what the source of the identity said last was usable, else 0.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.identity(|facts| Some(f64::from(u8::from(facts.last_successful))), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.identity.last_reload_timestamp",
+        unit: "s",
+        help: "When the source of the identity last said something usable, in seconds since 1970.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| facts.last_success.map(since_1970), sink)),
+    },
+    Metric {
+        name: "mesh.identity.failures",
+        unit: "{failure}",
+        help: "How often something was wrong with what the source of the identity said.",
+        kind: Kind::Counter(|reading, sink| {
+            if let Some(facts) = reading.own_identity() {
+                sink(facts.failures, &[]);
+            }
+        }),
+    },
+    Metric {
         name: "mesh.config.version",
         unit: "",
         help: "The version of the configuration in force, counted from 1.",
@@ -379,6 +493,10 @@ fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
 
+fn since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
 /// `attributes` with one more.
 fn and(mut attributes: Vec<KeyValue>, key: &'static str, value: &'static str) -> Vec<KeyValue> {
     attributes.push(KeyValue::new(key, value));
@@ -407,6 +525,70 @@ impl Reading<'_> {
     pub(crate) fn distribution(&self, distribution: Distribution, sink: &mut dyn FnMut(&Recorder)) {
         for durations in self.durations() {
             durations.recorders(distribution).for_each(&mut *sink);
+        }
+        for requests in self.servers.iter().filter_map(|series| series.requests.as_ref()) {
+            requests.distribution(distribution, sink);
+        }
+    }
+
+    /// What each server says of itself.
+    fn servers(&self, value: impl Fn(&ServerSeries) -> u64, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            sink(value(series), &[series.attribute()]);
+        }
+    }
+
+    /// What each server says of its requests.
+    fn served(&self, counts: impl Fn(&Requests) -> Vec<(u64, Vec<KeyValue>)>, sink: Sink<'_, u64>) {
+        for requests in self.servers.iter().filter_map(|series| series.requests.as_ref()) {
+            for (count, attributes) in counts(requests) {
+                sink(count, &attributes);
+            }
+        }
+    }
+
+    fn refused_requests(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            let Some(requests) = &series.requests else { continue };
+            for (why, count) in Refusal::ALL.into_iter().zip(requests.refusals.each_ref().map(load)) {
+                if count > 0 {
+                    sink(count, &[series.attribute(), KeyValue::new("mesh.refusal", why.as_str())]);
+                }
+            }
+        }
+    }
+
+    fn refused_connections(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            for (why, count) in ConnectionRefusal::ALL.into_iter().zip(series.turned_away.each_ref().map(load)) {
+                if count > 0 {
+                    sink(count, &[series.attribute(), KeyValue::new("mesh.refusal", why.as_str())]);
+                }
+            }
+        }
+    }
+
+    /// What is known of the identity, where the configuration asks for one.
+    fn own_identity(&self) -> Option<&Facts> {
+        let settings = self.snapshot.as_ref()?.settings();
+        self.identity.as_ref().filter(|_| settings.identity.is_some())
+    }
+
+    fn identity(&self, value: impl Fn(&Facts) -> Option<f64>, sink: Sink<'_, f64>) {
+        if let Some(value) = self.own_identity().and_then(value) {
+            sink(value, &[]);
+        }
+    }
+
+    fn handshakes(&self, sink: Sink<'_, u64>) {
+        for series in &self.servers {
+            let count = load(&series.handshakes);
+            if count > 0 {
+                sink(count, &[series.attribute()]);
+            }
+            for (reason, count) in series.failed_handshakes() {
+                sink(count, &[series.attribute(), KeyValue::new("error.type", reason)]);
+            }
         }
     }
 

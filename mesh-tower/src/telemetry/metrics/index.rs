@@ -20,6 +20,14 @@ impl<E> Index<E> {
         Self { buckets: buckets.into(), len }
     }
 
+    /// The same with one more.
+    pub(super) fn with(&self, hash: u64, entry: E) -> Self
+    where
+        E: Clone,
+    {
+        Self::new(self.iter().cloned().chain([(hash, entry)]).collect())
+    }
+
     /// The entry with `hash` that `is` the one.
     pub(super) fn find(&self, hash: u64, is: impl Fn(&E) -> bool) -> Option<&E> {
         let bucket = &self.buckets[place(hash, self.buckets.len() - 1)];

@@ -40,6 +40,9 @@ pub(crate) enum Distribution {
     GrpcRetryDelay,
     HttpAttempt,
     HttpRequest,
+    HttpServer,
+    GrpcServer,
+    Handshake,
 }
 
 /// Where distributions are recorded.

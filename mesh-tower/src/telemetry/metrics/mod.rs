@@ -20,6 +20,7 @@ mod index;
 mod instruments;
 mod outcome;
 mod series;
+mod server;
 mod table;
 mod target;
 #[cfg(test)]
@@ -42,13 +43,15 @@ pub(crate) use self::buckets::Recorder;
 #[cfg(all(test, feature = "prometheus"))]
 pub(crate) use self::catalog::Bounds;
 #[cfg(feature = "prometheus")]
-pub(crate) use self::catalog::{CATALOG, Kind};
+pub(crate) use self::catalog::{CATALOG, Kind, Metric};
 use self::config::ConfigSeries;
 use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
+pub(crate) use self::server::{HttpKind, MethodSeries, OpenServed, Served, ServerSeries};
 use self::table::{Key, Name, Table};
+use crate::identity;
 use crate::mesh::Core;
 use crate::net::Snapshot;
 
@@ -76,6 +79,7 @@ pub(crate) struct Metrics {
     full: AtomicBool,
     histograms: Arc<Histograms>,
     backends: Mutex<Backends>,
+    servers: Mutex<Vec<Arc<ServerSeries>>>,
     config: ConfigSeries,
     /// DNS look-ups that found something, and those that did not.
     lookups: [AtomicU64; 2],
@@ -95,6 +99,7 @@ impl Metrics {
             full: AtomicBool::new(false),
             histograms,
             backends: Mutex::default(),
+            servers: Mutex::default(),
             config: ConfigSeries::new(Instant::now()),
             lookups: Default::default(),
             unrouted: Default::default(),
@@ -171,6 +176,13 @@ impl Metrics {
         lock(&self.backends).series(id)
     }
 
+    /// The series of a server, which is shown from now on.
+    pub(crate) fn server(&self, name: &Arc<str>) -> Arc<ServerSeries> {
+        let series = Arc::new(ServerSeries::new(Arc::clone(name)).with_requests(&self.histograms));
+        lock(&self.servers).push(Arc::clone(&series));
+        series
+    }
+
     /// A request found no route.
     pub(crate) fn unrouted(&self, kind: ErrorKind) {
         if let Some(index) = ErrorKind::ALL.iter().position(|other| *other == kind) {
@@ -208,6 +220,7 @@ impl Metrics {
     /// Lets go of what left the configuration and was not used for [`KEEP`].
     fn sweep(&self, now: Instant) {
         lock(&self.backends).sweep(now);
+        lock(&self.servers).iter().for_each(|series| series.sweep(now));
         if self.table.load().has_idle(now) {
             let _writer = lock(&self.writer);
             let table = self.table.load();
@@ -223,6 +236,8 @@ impl Metrics {
             metrics: self,
             table: self.table.load_full(),
             backends: lock(&self.backends).all(),
+            servers: lock(&self.servers).clone(),
+            identity: core.as_ref().map(|core| core.shared.identities.facts()),
             snapshot: core.map(|core| core.snapshot.load_full()),
             now,
         }
@@ -234,6 +249,8 @@ pub(crate) struct Reading<'a> {
     metrics: &'a Metrics,
     table: Arc<Table>,
     backends: Vec<Arc<BackendSeries>>,
+    servers: Vec<Arc<ServerSeries>>,
+    identity: Option<identity::Facts>,
     snapshot: Option<Arc<Snapshot>>,
     now: Instant,
 }

@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 
 /// The final status codes that are registered. Any other counts as the first one of its class, which it must be taken
 /// for (RFC 9110 15), so that a peer cannot make series.
-const STATUS_CODES: [u16; 58] = [
+pub(super) const STATUS_CODES: [u16; 58] = [
     200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402, 403, 404,
     405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431,
     451, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
@@ -92,7 +92,7 @@ impl Protocol {
     }
 }
 
-fn status_number(status: StatusCode) -> usize {
+pub(super) fn status_number(status: StatusCode) -> usize {
     let code = status.as_u16();
     let of = |code| STATUS_CODES.binary_search(&code).ok();
     // What is no final status code at all is a server's error (RFC 9110 15).

@@ -15,9 +15,10 @@ use super::target;
 use super::{Call, KEEP, MAX_SERIES, lock};
 
 /// The methods that OpenTelemetry's conventions know; any other is `_OTHER`.
-const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER"];
+pub(super) const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER"];
 /// What is counted beyond [`MAX_SERIES`], and calls that generated code does not stand for.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 /// The most places: each series before and after an update.
 const MAX_PLACES: usize = 2 * MAX_SERIES;
 
@@ -37,18 +38,23 @@ impl<'a> From<Call<'a>> for Key<'a> {
             Call::Grpc(path) => return Self::Grpc(path),
             Call::Http(method) => method,
         };
-        Self::Http(match *method {
-            http::Method::GET => 0,
-            http::Method::HEAD => 1,
-            http::Method::POST => 2,
-            http::Method::PUT => 3,
-            http::Method::DELETE => 4,
-            http::Method::OPTIONS => 5,
-            http::Method::PATCH => 6,
-            http::Method::TRACE => 7,
-            http::Method::CONNECT => 8,
-            _ => OTHER_METHOD,
-        })
+        Self::Http(method_number(method))
+    }
+}
+
+/// The index of [`METHODS`] that a method has.
+pub(super) fn method_number(method: &http::Method) -> usize {
+    match *method {
+        http::Method::GET => 0,
+        http::Method::HEAD => 1,
+        http::Method::POST => 2,
+        http::Method::PUT => 3,
+        http::Method::DELETE => 4,
+        http::Method::OPTIONS => 5,
+        http::Method::PATCH => 6,
+        http::Method::TRACE => 7,
+        http::Method::CONNECT => 8,
+        _ => OTHER_METHOD,
     }
 }
 

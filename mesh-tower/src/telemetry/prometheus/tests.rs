@@ -72,8 +72,8 @@ fn sample(line: &str) -> Sample {
     (name.to_owned(), labels, value.parse().unwrap())
 }
 
-fn family<'a>(page: &'a mut String, kind: &'static str) -> Family<'a> {
-    Family { name: "mesh_test".to_owned(), kind, help: "A test.", page, begun: false }
+fn family<'a>(page: &'a mut String, kind: &'static str, format: Format) -> Family<'a> {
+    Family { name: "mesh_test".to_owned(), unit: "", kind, help: "A test.", format, page, begun: false }
 }
 
 proptest! {
@@ -85,11 +85,11 @@ proptest! {
     ) {
         let labels: Vec<_> = values.iter().map(|value| KeyValue::new("mesh.label", value.clone())).collect();
         let mut page = String::new();
-        family(&mut page, "counter").sample("", &labels, None, number);
+        family(&mut page, "counter", Format::Text).sample("", &labels, None, number);
         // A carriage return is no end of a line here.
         let parsed = sample(page.strip_suffix('\n').unwrap().splitn(3, '\n').last().unwrap());
         let expected: Vec<_> = values.into_iter().map(|value| ("mesh_label".to_owned(), value)).collect();
-        assert_eq!(parsed, ("mesh_test".to_owned(), expected, number as f64));
+        assert_eq!(parsed, ("mesh_test_total".to_owned(), expected, number as f64));
     }
 }
 
@@ -100,7 +100,7 @@ fn histograms_are_written_with_their_sums() {
     for value in [1.0, 3.0, 3.0, 7.0] {
         recorder.record(value);
     }
-    family(&mut page, "histogram").histogram(&recorder);
+    family(&mut page, "histogram", Format::Text).histogram(&recorder);
     let expected = r#"# HELP mesh_test A test.
 # TYPE mesh_test histogram
 mesh_test_bucket{grpc_method="a.B/C",le="1"} 1
@@ -118,7 +118,7 @@ mesh_test_count{grpc_method="a.B/C"} 4
 /// Nothing but what has values is on a page, under the name that Prometheus gives it.
 #[test]
 fn a_page_can_be_read_back() {
-    let page = text(&Metrics::new(None, true));
+    let page = page(&Metrics::new(None, true), Format::Text);
     let metrics = parse(&page);
     let names: Vec<_> = metrics.keys().map(|(name, kind)| (&**name, &**kind)).collect();
     let expected = [
@@ -146,4 +146,48 @@ fn tl_06_names_are_such_as_prometheus_wants() {
         let known = ["s", ""].contains(&metric.unit) || metric.unit.starts_with('{');
         assert!(known, "{name}: the page knows no unit {}", metric.unit);
     }
+}
+
+/// TL-06: the grammar of OpenMetrics 1.0, as far as it says more than the text format.
+#[test]
+fn tl_06_a_page_of_openmetrics_is_valid() {
+    let metrics = Metrics::new(None, true);
+    let series = metrics.server(&"web".into());
+    series.accepted();
+    series.handshake(Ok(std::time::Duration::from_millis(20)));
+    series.handshake(Err("expired"));
+    let page = page(&metrics, Format::OpenMetrics);
+    let body = page.strip_suffix("# EOF\n").unwrap();
+    assert!(!body.contains("# EOF") && !body.contains("\n\n"));
+    let mut families = std::collections::BTreeSet::new();
+    let mut lines = body.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (name, kind) = line.strip_prefix("# TYPE ").unwrap().split_once(' ').unwrap();
+        assert!(families.insert(name.to_owned()), "{name} twice");
+        assert!(!name.ends_with("_total"), "{name}");
+        let unit = lines.next_if(|line| line.starts_with("# UNIT "));
+        assert_eq!(unit.is_some(), name.ends_with("_seconds"), "{name}");
+        assert!(unit.is_none_or(|unit| unit == format!("# UNIT {name} seconds")));
+        assert!(lines.next().unwrap().starts_with(&format!("# HELP {name} ")));
+        let mut samples = 0;
+        while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
+            let (sample, labels, _) = sample(line);
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(suffixes.contains(&sample.strip_prefix(name).unwrap()), "{line}");
+            for (_, bound) in labels.iter().filter(|(label, _)| label == "le") {
+                assert!(bound == "+Inf" || bound.contains('.'), "{line}");
+            }
+            samples += 1;
+        }
+        assert!(samples > 0, "{name} is empty");
+    }
+    assert!(body.contains("\nmesh_server_connections_accepted_total{mesh_server=\"web\"} 1\n"), "{body}");
+    assert!(
+        body.contains("mesh_server_handshake_duration_seconds_bucket{mesh_server=\"web\",le=\"0.025\"} 1\n"),
+        "{body}"
+    );
 }

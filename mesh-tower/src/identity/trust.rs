@@ -1,0 +1,262 @@
+//! Whom this process trusts, and the one way by which peers are verified.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_core::identity::{SanMatch, SpiffeId, TrustDomain, matches_any};
+use rustls::RootCertStore;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use webpki::{
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::certificate::{Certified, Leaf};
+use super::error::IdentityError;
+use super::material::Bundles;
+use super::refused::PeerRefused;
+
+/// Whom this process trusts.
+#[derive(Clone)]
+pub(crate) struct Trust {
+    anchors: Anchors,
+    revocation: Arc<Revocation>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+#[derive(Clone)]
+enum Anchors {
+    /// Whoever one of them vouches for, by any name.
+    Plain(Arc<RootCertStore>),
+    /// Each authority vouches for its trust domain alone.
+    Spiffe(Arc<Domains>),
+}
+
+struct Domains {
+    own: Vec<TrustAnchor<'static>>,
+    /// The own trust domain first.
+    names: Vec<TrustDomain>,
+    others: BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>,
+}
+
+struct Revocation {
+    /// Of one issuer, the list that was issued last comes first: `webpki` looks at no other.
+    lists: Vec<CertRevocationList<'static>>,
+    allow_undetermined: bool,
+}
+
+/// What a peer's certificate is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// The peer is the server.
+    Server,
+    /// The peer is the client.
+    Client,
+}
+
+impl Trust {
+    /// `id` is the own SPIFFE id; without it, this is a plain PKI.
+    pub(super) fn new(
+        bundles: &Bundles,
+        lists: &[CertificateRevocationListDer<'_>],
+        id: Option<&SpiffeId>,
+        aliases: &[TrustDomain],
+        allow_undetermined: bool,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<Self, IdentityError> {
+        let mut own = read_anchors(None, &bundles.own)?;
+        let mut others = BTreeMap::new();
+        for (name, authorities) in &bundles.others {
+            others.insert(name.clone(), read_anchors(Some(name), authorities)?);
+        }
+        let anchors = match id {
+            Some(id) => {
+                own.extend(others.remove(id.trust_domain()).unwrap_or_default());
+                let names = std::iter::once(id.trust_domain()).chain(aliases).cloned().collect();
+                Anchors::Spiffe(Arc::new(Domains { own, names, others }))
+            }
+            None => match others.into_keys().next() {
+                Some(trust_domain) => return Err(IdentityError::BundleWithoutSpiffeId { trust_domain }),
+                None => Anchors::Plain(Arc::new(RootCertStore { roots: own })),
+            },
+        };
+        let revocation = Arc::new(Revocation { lists: read_lists(lists)?, allow_undetermined });
+        Ok(Self { anchors, revocation, algorithms })
+    }
+
+    /// An ordinary PKI without lists.
+    pub(super) fn of_roots(roots: Arc<RootCertStore>, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        let revocation = Arc::new(Revocation { lists: Vec::new(), allow_undetermined: false });
+        Self { anchors: Anchors::Plain(roots), revocation, algorithms }
+    }
+
+    /// Trusts `roots`, with whatever name, in place of the bundles. Lists of revoked certificates stay in force.
+    pub(super) fn with_roots(&self, roots: Arc<RootCertStore>) -> Self {
+        Self { anchors: Anchors::Plain(roots), ..self.clone() }
+    }
+
+    /// The trust domains whose members are trusted, the own one first; none in a plain PKI.
+    pub(super) fn domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        let domains = match &self.anchors {
+            Anchors::Spiffe(domains) => Some(domains),
+            Anchors::Plain(_) => None,
+        };
+        domains.into_iter().flat_map(|domains| domains.names.iter().chain(domains.others.keys()))
+    }
+
+    /// Verifies the peer that sent `chain`, of which it is said that it is one of `expected`, or anybody.
+    ///
+    /// # Errors
+    /// Why the peer is refused.
+    pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<Certified, PeerRefused> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(PeerRefused::NoCertificate)?;
+        let (leaf, id) = self.check(end_entity, intermediates, usage, expected, now)?;
+        Ok(certified(leaf, id, chain))
+    }
+
+    /// What a peer says that was verified by a handshake, or by the one whose session was resumed. Checks again what
+    /// costs little: dates and names, but no signature and no list.
+    ///
+    /// # Errors
+    /// If the certificate has expired since, or does not fulfil `expected`.
+    pub(crate) fn certified_of_resumed(
+        &self,
+        chain: &[CertificateDer<'_>],
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<Certified, PeerRefused> {
+        let leaf = Leaf::read(chain.first().ok_or(PeerRefused::NoCertificate)?)?;
+        leaf.valid_at(now)?;
+        let (id, _) = self.identify(&leaf, expected)?;
+        check_names(&leaf, expected)?;
+        Ok(certified(leaf, id, chain))
+    }
+
+    pub(super) fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<(Leaf, Option<SpiffeId>), PeerRefused> {
+        let leaf = Leaf::read(end_entity)?;
+        let (id, anchors) = self.identify(&leaf, expected)?;
+        let certificate = EndEntityCert::try_from(end_entity).map_err(|error| PeerRefused::of_chain(&error))?;
+        let usage = match usage {
+            Usage::Server => KeyUsage::server_auth(),
+            Usage::Client => KeyUsage::client_auth(),
+        };
+        let lists: Vec<&CertRevocationList<'_>> = self.revocation.lists.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            // Where nothing needs to be known, a list that has expired still says whom it revokes.
+            let (unknown, expired) = match self.revocation.allow_undetermined {
+                true => (UnknownStatusPolicy::Allow, ExpirationPolicy::Ignore),
+                false => (UnknownStatusPolicy::Deny, ExpirationPolicy::Enforce),
+            };
+            let options = options.with_depth(RevocationCheckDepth::Chain).with_status_policy(unknown);
+            options.with_expiration_policy(expired).build()
+        });
+        certificate
+            .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, revocation, None)
+            .map_err(|error| PeerRefused::of_chain(&error))?;
+        if let Some(weak) = leaf.weak_key {
+            return Err(weak.into());
+        }
+        check_names(&leaf, expected)?;
+        Ok((leaf, id))
+    }
+
+    /// Who it says to be, and who would have to vouch for that.
+    fn identify(
+        &self,
+        leaf: &Leaf,
+        expected: &[SanMatch],
+    ) -> Result<(Option<SpiffeId>, &[TrustAnchor<'static>]), PeerRefused> {
+        let domains = match &self.anchors {
+            Anchors::Plain(roots) => return Ok((only_spiffe_id(leaf), &roots.roots)),
+            Anchors::Spiffe(domains) => domains,
+        };
+        let mut uris = leaf.uris();
+        let Some(uri) = uris.next() else {
+            if expected.is_empty() {
+                return Err(PeerRefused::no_spiffe_id(&leaf.names));
+            }
+            return Ok((None, &domains.own));
+        };
+        match uris.count() {
+            0 => {}
+            more => return Err(PeerRefused::ManySpiffeIds { count: more + 1 }),
+        }
+        let id = SpiffeId::new(uri).map_err(|error| PeerRefused::SpiffeId { uri: Arc::clone(uri), error })?;
+        let name = id.trust_domain();
+        let anchors = match domains.names.contains(name) {
+            true => &domains.own,
+            false => domains.others.get(name).ok_or_else(|| PeerRefused::TrustDomain { trust_domain: name.clone() })?,
+        };
+        Ok((Some(id), anchors))
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust")
+            .field("trust_domains", &self.domains().collect::<Vec<_>>())
+            .field("revocation_lists", &self.revocation.lists.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn certified(leaf: Leaf, id: Option<SpiffeId>, chain: &[CertificateDer<'_>]) -> Certified {
+    Certified { id, leaf, chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect() }
+}
+
+fn check_names(leaf: &Leaf, expected: &[SanMatch]) -> Result<(), PeerRefused> {
+    if matches_any(expected, &leaf.names) { Ok(()) } else { Err(PeerRefused::name(&leaf.names, expected)) }
+}
+
+/// In a plain PKI nothing depends on it; it is told if there is no doubt.
+fn only_spiffe_id(leaf: &Leaf) -> Option<SpiffeId> {
+    let mut uris = leaf.uris();
+    let id = SpiffeId::new(uris.next()?).ok()?;
+    uris.next().is_none().then_some(id)
+}
+
+fn read_anchors(
+    trust_domain: Option<&TrustDomain>,
+    authorities: &[CertificateDer<'_>],
+) -> Result<Vec<TrustAnchor<'static>>, IdentityError> {
+    let read = |(index, authority)| match anchor_from_trusted_cert(authority) {
+        Ok(anchor) => Ok(anchor.to_owned()),
+        Err(error) => {
+            Err(IdentityError::Authority { trust_domain: trust_domain.cloned(), index, reason: error.to_string() })
+        }
+    };
+    authorities.iter().enumerate().map(read).collect()
+}
+
+pub(super) fn read_lists(
+    lists: &[CertificateRevocationListDer<'_>],
+) -> Result<Vec<CertRevocationList<'static>>, IdentityError> {
+    let mut read = Vec::with_capacity(lists.len());
+    for (index, list) in lists.iter().enumerate() {
+        let refused = |reason: String| IdentityError::RevocationList { index, reason };
+        let owned = BorrowedCertRevocationList::from_der(list)
+            .and_then(|list| list.to_owned())
+            .map_err(|error| refused(error.to_string()))?;
+        let (_, parsed) = CertificateRevocationList::from_der(list).map_err(|error| refused(error.to_string()))?;
+        read.push((parsed.last_update().timestamp(), CertRevocationList::Owned(owned)));
+    }
+    read.sort_by_key(|(issued, _)| std::cmp::Reverse(*issued));
+    Ok(read.into_iter().map(|(_, list)| list).collect())
+}

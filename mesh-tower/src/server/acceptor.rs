@@ -1,0 +1,301 @@
+//! From an accepted byte stream to a known caller: what is spoken, TLS, who it is.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::inbound::{Detected, detect, detect_http};
+use mesh_core::model::ServerTls;
+use rustls_pki_types::UnixTime;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
+
+use super::count::{Full, Place};
+use super::listener::Arrival;
+use super::peer::Peer;
+use super::state::{Handshake, ServerSettings, ServerState};
+use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
+use crate::identity::{Certified, PeerRefused};
+use crate::net::after;
+use crate::net::io::{Io, Raw};
+use crate::observe::TARGET;
+use crate::telemetry::server::ConnectionRefusal;
+
+/// Lets connections in, for an accept loop of your own: it tells TLS from plaintext, shakes hands, and verifies who
+/// calls, as the server's configuration says.
+///
+/// It knows nothing of the loop's number of connections, and nothing of HTTP: limits of both are the caller's, or
+/// [`Mesh::serve`](crate::Mesh::serve)'s.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    state: Arc<ServerState>,
+}
+
+/// Why a connection was not let in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// The caller said nothing, or too little, in time.
+    #[error("the caller had not {stage} within {timeout:?}")]
+    Timeout {
+        /// How far it should have come.
+        stage: Stage,
+        /// The bound.
+        timeout: Duration,
+    },
+    /// The caller does not speak TLS, and the server is strict. It was not answered.
+    #[error("the caller speaks plaintext, and the server is strict; `tls: permissive` lets it in")]
+    Plaintext,
+    /// The caller has no certificate that is trusted, or is none of those who may connect.
+    #[error("the caller is refused: {0}")]
+    Peer(#[source] PeerRefused),
+    /// The TLS handshake failed.
+    #[error("TLS handshake: {0}")]
+    Handshake(#[source] io::Error),
+    /// This process has no identity to show.
+    #[error("there is no identity to show to the caller; see what `identity` in the configuration waits for")]
+    NoIdentity,
+    /// The TLS settings of the server cannot be used.
+    #[error("the server's TLS settings: {0}")]
+    Settings(#[source] Arc<rustls::Error>),
+    /// The connection broke or was closed.
+    #[error("the connection ended: {0}")]
+    Io(#[source] io::Error),
+}
+
+/// How far a caller should have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The first bytes said what it speaks.
+    Detected,
+    /// The TLS handshake was through.
+    Handshaken,
+    /// The head of a request was there.
+    Requested,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Detected => "said what it speaks",
+            Self::Handshaken => "finished its TLS handshake",
+            Self::Requested => "sent a request",
+        })
+    }
+}
+
+impl AcceptError {
+    /// What an error of the handshake means.
+    fn of_handshake(self) -> Self {
+        match self {
+            Self::Io(error) => PeerRefused::of(&error).map_or(Self::Handshake(error), Self::Peer),
+            other => other,
+        }
+    }
+
+    /// What it counts as.
+    pub(crate) fn refusal(&self) -> ConnectionRefusal {
+        match self {
+            Self::Timeout { stage: Stage::Detected, .. } => ConnectionRefusal::DetectionTimeout,
+            Self::Timeout { stage: Stage::Handshaken, .. } => ConnectionRefusal::HandshakeTimeout,
+            Self::Timeout { stage: Stage::Requested, .. } => ConnectionRefusal::FirstRequestTimeout,
+            Self::Plaintext => ConnectionRefusal::Plaintext,
+            Self::Peer(_) => ConnectionRefusal::Identity,
+            Self::Handshake(_) | Self::NoIdentity | Self::Settings(_) => ConnectionRefusal::Handshake,
+            Self::Io(_) => ConnectionRefusal::Broken,
+        }
+    }
+
+    /// Why there was no handshake, in a word.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Peer(refused) => refused.as_str(),
+            Self::NoIdentity => "no_identity",
+            Self::Settings(_) => "settings",
+            _ => "protocol",
+        }
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(state: Arc<ServerState>) -> Self {
+        Self { state }
+    }
+
+    /// Lets in `stream`, which comes from `remote` and to `local` as far as that is known. Run it on a task of its own: a
+    /// caller may take its time, which the server's limits bound.
+    ///
+    /// # Errors
+    /// If the caller is not let in. It has been told by a TLS alert, where TLS was spoken.
+    pub async fn accept(
+        &self,
+        stream: impl Io,
+        remote: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> Result<ServerStream, AcceptError> {
+        self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await
+    }
+
+    pub(super) fn state(&self) -> &Arc<ServerState> {
+        &self.state
+    }
+
+    /// A place for a connection, if there is one.
+    pub(super) fn admit(&self, arrival: &Arrival) -> Option<Place> {
+        let state = &self.state;
+        state.series.accepted();
+        let full = match state.connections.enter(&state.settings().server.limits, arrival.remote) {
+            Ok(place) => return Some(place),
+            Err(full) => full,
+        };
+        let why = match full {
+            Full::All => ConnectionRefusal::MaxConnections,
+            Full::Address => ConnectionRefusal::MaxConnectionsPerAddress,
+        };
+        state.series.refused(why);
+        let (server, limit) = (&*state.name, why.as_str());
+        tracing::debug!(target: TARGET, server, peer = ?arrival.remote, limit, "a connection is refused");
+        None
+    }
+
+    /// Lets in a connection that was accepted at `began`, or tells why not. It holds its `place`.
+    pub(super) async fn let_in(&self, arrival: Arrival, place: Place, began: Instant) -> Option<ServerStream> {
+        let Arrival { raw, remote, local } = arrival;
+        match self.accept_raw(raw, remote, local, began).await {
+            Ok(mut stream) => {
+                stream.held = Some(Held { _place: place, _open: self.state.series.opened() });
+                Some(stream)
+            }
+            Err(error) => {
+                self.state.series.refused(error.refusal());
+                tracing::debug!(target: TARGET, server = &*self.state.name, peer = ?remote, %error, "a caller is not let in");
+                None
+            }
+        }
+    }
+
+    /// As [`accept`](Self::accept), of a connection that began at `began`.
+    pub(crate) async fn accept_raw(
+        &self,
+        mut raw: Raw,
+        remote: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        began: Instant,
+    ) -> Result<ServerStream, AcceptError> {
+        let leave = Leave { entry: self.state.entry.subscribe(), identities: self.state.shared.identities.subscribe() };
+        let settings = Arc::clone(&self.state.settings());
+        let mode = settings.tls();
+        let limits = &settings.server.limits;
+        let first_request = Bound::new(Stage::Requested, began, limits.first_request_timeout);
+        let detection = Bound::new(Stage::Detected, began, limits.detection_timeout);
+        let mut first = First::default();
+        let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
+        let raw = Rewound::new(raw, first);
+        let mut peer = Peer { remote, local, ..Peer::default() };
+        match (mode, detected) {
+            (ServerTls::Strict | ServerTls::Permissive, Detected::Tls) => {}
+            (ServerTls::Strict, _) => return Err(AcceptError::Plaintext),
+            // TLS records are no HTTP where no TLS is spoken: the parser says so.
+            (_, detected) => {
+                return Ok(ServerStream {
+                    transport: Transport::Plain(raw),
+                    peer: Arc::new(peer),
+                    version: Version::of(detected),
+                    leave,
+                    held: None,
+                });
+            }
+        }
+        let began = Instant::now();
+        let shaken = self.shake_hands(raw, &settings, first_request).await;
+        self.state.series.handshake(shaken.as_ref().map(|_| began.elapsed()).map_err(AcceptError::reason));
+        let (mut tls, certified) = shaken?;
+        peer.certified = Some(certified);
+        let agreed = tls.get_ref().1.alpn_protocol().map(|protocol| match protocol {
+            b"h2" => Some(Version::Http2),
+            b"http/1.1" => Some(Version::Http1),
+            // Only that the caller is of the mesh.
+            _ => None,
+        });
+        let mut first = First::default();
+        let version = match agreed.flatten() {
+            Some(version) => version,
+            None => {
+                let detection = Bound::new(Stage::Detected, Instant::now(), limits.detection_timeout);
+                Version::of(detection.or(first_request).of(look(&mut tls, &mut first, detect_http)).await?)
+            }
+        };
+        Ok(ServerStream {
+            transport: Transport::Tls(Box::new(Rewound::new(tls, first))),
+            peer: Arc::new(peer),
+            version,
+            leave,
+            held: None,
+        })
+    }
+
+    /// The TLS handshake, and what its caller's certificate says.
+    async fn shake_hands(
+        &self,
+        raw: Rewound<Raw>,
+        settings: &Arc<ServerSettings>,
+        first_request: Bound,
+    ) -> Result<(TlsStream<Rewound<Raw>>, Certified), AcceptError> {
+        let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
+        let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
+        let tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        // A resumed session proves who the caller was: whether that still counts is asked each time.
+        let certified = identity.trust().certified_of_resumed(chain, &settings.server.identities, UnixTime::now());
+        Ok((tls, certified.map_err(AcceptError::Peer)?))
+    }
+}
+
+/// Reads until `verdict` is sure.
+async fn look(
+    stream: &mut (impl AsyncRead + Unpin),
+    first: &mut First,
+    verdict: fn(&[u8]) -> Option<Detected>,
+) -> io::Result<Detected> {
+    loop {
+        if let Some(detected) = verdict(first.as_slice()) {
+            return Ok(detected);
+        }
+        match stream.read(first.room()).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => first.filled(count),
+        }
+    }
+}
+
+/// Until when a caller must have come how far.
+#[derive(Clone, Copy)]
+struct Bound {
+    stage: Stage,
+    at: Instant,
+    timeout: Duration,
+}
+
+impl Bound {
+    fn new(stage: Stage, since: Instant, timeout: Duration) -> Self {
+        Self { stage, at: after(since, timeout), timeout }
+    }
+
+    /// Whichever comes first.
+    fn or(self, other: Self) -> Self {
+        if other.at < self.at { other } else { self }
+    }
+
+    async fn of<T>(self, step: impl Future<Output = io::Result<T>>) -> Result<T, AcceptError> {
+        match timeout_at(self.at, step).await {
+            Ok(result) => result.map_err(AcceptError::Io),
+            Err(_) => Err(AcceptError::Timeout { stage: self.stage, timeout: self.timeout }),
+        }
+    }
+}

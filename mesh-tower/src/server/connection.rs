@@ -1,0 +1,337 @@
+//! Serving HTTP on one connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service as HyperService;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::model::ServerLimits;
+use pin_project::pin_project;
+use rustls_pki_types::UnixTime;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use super::life::{Bounds, Cut, InFlight, Leave, Life};
+use super::metered::Metered;
+use super::peer::Peer;
+use super::state::ServerState;
+use super::stream::{self, ServerStream, Version};
+use crate::error::BoxError;
+use crate::identity::{Identity, Usage};
+use crate::net::Tasks;
+use crate::observe::TARGET;
+use crate::telemetry::server::ConnectionRefusal;
+
+/// The smallest buffer that hyper takes for HTTP/1.1.
+const MIN_BUFFER: usize = 8192;
+
+/// What ends connections from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Leaving {
+    /// They take no more requests.
+    pub(super) gracefully: CancellationToken,
+    /// They end at once.
+    pub(super) now: CancellationToken,
+}
+
+/// Serves the requests of `stream` by `service`, until the connection ends. `began`: when it was accepted.
+pub(super) async fn serve<S, B>(
+    stream: ServerStream,
+    state: &Arc<ServerState>,
+    service: S,
+    began: Instant,
+    leaving: &Leaving,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let settings = Arc::clone(&state.settings());
+    let limits = &settings.server.limits;
+    let life = Arc::new(Life::new(Arc::clone(&stream.peer), stream.version == Version::Http1, began));
+    let bounds = Bounds::new(limits, began, &mut rand::rng());
+    let requests = Requests { service, life: Arc::clone(&life) };
+    let driven = Driven { state, life: &life, bounds, leaving, changes: stream.leave.clone() };
+    let result = match stream.version {
+        Version::Http2 => {
+            let stream = Metered::http2(stream, limits.max_control_frames, Arc::clone(&life));
+            let tasks = Executor(state.shared.tasks.clone());
+            driven.drive(http2(limits, tasks).serve_connection(TokioIo::new(stream), requests)).await
+        }
+        Version::Http1 => {
+            let stream = Metered::http1(stream, Arc::clone(&life));
+            let connection = http1(limits).serve_connection(TokioIo::new(stream), requests);
+            driven.drive(connection.with_upgrades()).await
+        }
+    };
+    match result {
+        Ok(()) => {}
+        Err(Ended::Http(error)) => {
+            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %error, "a connection ended");
+        }
+        Err(Ended::Cut(reason)) => {
+            if reason == Cut::NoRequest {
+                state.series.refused(ConnectionRefusal::FirstRequestTimeout);
+            }
+            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %reason, "a connection is cut");
+        }
+    }
+}
+
+fn http1(limits: &ServerLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let header_bytes = limits.max_header_bytes as usize;
+    // Hyper's own bound for heads would also close connections that are idle between two requests: `Life` has ours.
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(limits.max_headers as usize)
+        .max_header_size(header_bytes)
+        .max_buf_size((2 * header_bytes).max(MIN_BUFFER));
+    builder
+}
+
+fn http2(limits: &ServerLimits, tasks: Executor) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits.max_header_bytes)
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_pending_accept_reset_streams(limits.max_pending_resets as usize)
+        .max_local_error_reset_streams(limits.max_local_resets as usize);
+    builder
+}
+
+/// A connection of hyper.
+trait Connection: Future<Output = hyper::Result<()>> {
+    fn leave(self: Pin<&mut Self>);
+}
+
+impl<I, S, B, E> Connection for http2::Connection<I, S, E>
+where
+    S: HyperService<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn leave(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Connection for http1::UpgradeableConnection<I, S>
+where
+    S: HyperService<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn leave(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// How a connection ended that did not end well.
+enum Ended {
+    Http(hyper::Error),
+    Cut(Cut),
+}
+
+struct Driven<'a> {
+    state: &'a ServerState,
+    life: &'a Arc<Life>,
+    bounds: Bounds,
+    leaving: &'a Leaving,
+    changes: stream::Leave,
+}
+
+impl Driven<'_> {
+    async fn drive(mut self, connection: impl Connection) -> Result<(), Ended> {
+        let mut connection = pin!(connection);
+        let stream::Leave { mut entry, mut identities } = self.changes;
+        let mut told = pin!(self.leaving.gracefully.cancelled());
+        let mut cut = pin!(self.leaving.now.cancelled());
+        let mut wake_at = self.bounds.next(self.life, Instant::now());
+        let mut timer = pin!(sleep_until(wake_at));
+        loop {
+            let leave = {
+                let mut changed = pin!(async {
+                    tokio::select! {
+                        _ = entry.changed() => Leave::Gracefully,
+                        () = distrust(&mut identities, self.state, &self.life.peer) => Leave::Now(Cut::Distrusted),
+                    }
+                });
+                let is_leaving = self.bounds.is_leaving();
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(Err(result.map_err(Ended::Http)));
+                    }
+                    if cut.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ok(Some(Leave::Now(Cut::Ending))));
+                    }
+                    if !is_leaving && told.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ok(Some(Leave::Gracefully)));
+                    }
+                    if let Poll::Ready(leave) = changed.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(Some(leave)));
+                    }
+                    // The head of a request that began meanwhile has its own time.
+                    if self.life.is_within_head() {
+                        let now = Instant::now();
+                        let next = self.bounds.next(self.life, now);
+                        if next < wake_at {
+                            wake_at = next;
+                            timer.as_mut().reset(next);
+                        }
+                    }
+                    timer.as_mut().poll(cx).map(|()| Ok(None))
+                })
+                .await
+            };
+            let now = Instant::now();
+            let leave = match leave {
+                Err(result) => return result,
+                Ok(Some(Leave::Gracefully)) => {
+                    let first = !self.bounds.is_leaving();
+                    self.bounds.leave(now);
+                    first.then_some(Leave::Gracefully)
+                }
+                Ok(Some(leave)) => Some(leave),
+                Ok(None) => self.bounds.judge(self.life, now),
+            };
+            match leave {
+                Some(Leave::Now(reason)) => return Err(Ended::Cut(reason)),
+                Some(Leave::Gracefully) => connection.as_mut().leave(),
+                None => {}
+            }
+            wake_at = self.bounds.next(self.life, now);
+            timer.as_mut().reset(wake_at);
+        }
+    }
+}
+
+/// Resolves once the caller would no longer be let in: its certificate was revoked, or who vouched for it is not trusted
+/// any more (MT-10).
+async fn distrust(identities: &mut watch::Receiver<Option<Arc<Identity>>>, state: &ServerState, peer: &Peer) {
+    if !peer.is_mutual() {
+        return std::future::pending().await;
+    }
+    loop {
+        if identities.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let Some(identity) = identities.borrow_and_update().clone() else { continue };
+        let settings = Arc::clone(&state.settings());
+        let expected = &settings.server.identities;
+        if let Err(refused) = identity.trust().verify(peer.chain(), Usage::Client, expected, UnixTime::now()) {
+            tracing::info!(target: TARGET, server = &*state.name, peer = ?peer.remote_address(), %refused, "a caller is no longer trusted");
+            return;
+        }
+    }
+}
+
+/// Hyper's tasks, as tasks of the mesh.
+#[derive(Clone)]
+struct Executor(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// The requests of a connection.
+#[derive(Clone)]
+struct Requests<S> {
+    service: S,
+    life: Arc<Life>,
+}
+
+impl<S, B> HyperService<Request<Incoming>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = Response<Counted<B>>;
+    type Error = S::Error;
+    type Future = Answering<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.life.enter();
+        request.extensions_mut().insert(Arc::clone(&self.life.peer));
+        Answering { service: self.service.clone(), request: Some(request), answer: None, in_flight: Some(in_flight) }
+    }
+}
+
+/// A request on its way through the service.
+#[pin_project]
+pub(super) struct Answering<S: Service<Request<Incoming>>> {
+    service: S,
+    /// Until the service is ready for it.
+    request: Option<Request<Incoming>>,
+    #[pin]
+    answer: Option<S::Future>,
+    in_flight: Option<InFlight>,
+}
+
+impl<S, B> Future for Answering<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Output = Result<Response<Counted<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.request.is_some() {
+            std::task::ready!(this.service.poll_ready(cx))?;
+            if let Some(request) = this.request.take() {
+                this.answer.set(Some(this.service.call(request)));
+            }
+        }
+        let Some(answer) = this.answer.as_pin_mut() else { return Poll::Pending };
+        let response = std::task::ready!(answer.poll(cx))?;
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(response.map(|body| Counted { body, _in_flight: in_flight })))
+    }
+}
+
+/// The body of an answer: its request is under way until it is dropped.
+#[pin_project]
+pub(super) struct Counted<B> {
+    #[pin]
+    body: B,
+    _in_flight: Option<InFlight>,
+}
+
+impl<B: Body> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

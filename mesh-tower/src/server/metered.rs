@@ -1,0 +1,89 @@
+//! A connection whose caller is watched: how long the heads of requests take, and how much it sends for nothing.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mesh_core::inbound::{FrameMeter, PREFACE};
+use pin_project::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::life::Life;
+use super::stream::ServerStream;
+
+/// See the module.
+#[pin_project]
+pub(super) struct Metered {
+    #[pin]
+    stream: ServerStream,
+    /// Of HTTP/2.
+    frames: Option<Frames>,
+    life: Arc<Life>,
+}
+
+struct Frames {
+    meter: FrameMeter,
+    /// What is left of the preface.
+    preface: usize,
+}
+
+impl Metered {
+    pub(super) fn http1(stream: ServerStream, life: Arc<Life>) -> Self {
+        Self { stream, frames: None, life }
+    }
+
+    /// It breaks when the caller sends more than `most` frames a second that carry nothing of a request.
+    pub(super) fn http2(stream: ServerStream, most: u32, life: Arc<Life>) -> Self {
+        let frames = Frames { meter: FrameMeter::new(most), preface: PREFACE.len() };
+        Self { stream, frames: Some(frames), life }
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        std::task::ready!(this.stream.poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        let Some(Frames { meter, preface }) = this.frames else {
+            // What comes while no request is under way is the head of the next one.
+            if !read.is_empty() && this.life.in_flight() == 0 {
+                this.life.within_head(true);
+            }
+            return Poll::Ready(Ok(()));
+        };
+        let of_preface = read.len().min(*preface);
+        *preface -= of_preface;
+        meter.read(&read[of_preface..], || Instant::now().into_std()).map_err(io::Error::other)?;
+        this.life.within_head(meter.is_within());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

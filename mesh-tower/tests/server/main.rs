@@ -1,0 +1,6 @@
+//! Servers: who gets in, within which limits, and how they end.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod drain;
+mod mutual;
+mod support;
