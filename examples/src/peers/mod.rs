@@ -20,6 +20,7 @@ mod page;
 mod process;
 mod prometheus;
 mod run;
+mod spire;
 mod tools;
 
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub use process::Process;
 pub use prometheus::{Prometheus, Sample, promtool_check};
 pub use run::Ran;
 use run::run;
+pub use spire::{Spire, Svid};
 pub use tools::{Fetched, Files, Handshake, curl, s_client};
 
 /// How long a peer may take for what is expected of it. Generous: only a test that fails waits for so long.
