@@ -56,7 +56,7 @@ mod tests {
     }
 
     const GOOD: &str = include_str!("../quickstart/mesh.yaml");
-    const DOUBTFUL: &str = "services: { s: { backends: { b: { dns: b:80 } } } }\n";
+    const DOUBTFUL: &str = "services: { s: { backends: { b: { dns: b:80, tls: { mode: disabled } } } } }\n";
     const BAD: &str = "services: { s: { backends: { b: { dns: b, protcol: http2 } } } }\n";
 
     /// CF-12.
@@ -82,7 +82,7 @@ mod tests {
     fn shows_what_protects_a_backend() {
         let text = report(
             "services: { s: { backends: { b: { dns: b:80, outlier_detection: {}, circuit_breaker: { max_requests: 9 } } } } }\n\
-             defaults: { timeout: 1s, keepalive: { time: 1s } }\n",
+             defaults: { timeout: 1s, keepalive: { time: 1s }, tls: { mode: disabled } }\n",
         )
         .to_string();
         for line in [
@@ -93,6 +93,27 @@ mod tests {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(text.ends_with("[frequent-keepalive]\n"), "{text}");
+    }
+
+    /// AD-06: of keys only the paths are shown.
+    #[test]
+    fn shows_who_the_process_is_and_what_it_serves() {
+        let text = report(
+            "servers: [{ name: public, address: '0.0.0.0:8443' }]\n\
+             identity: { certificate: tls.crt, key: tls.key, trust_bundle: ca.crt }\n\
+             services: { s: { backends: { b: { dns: b:80 } } } }\ndefaults: { timeout: 1s }\n",
+        )
+        .to_string();
+        for line in [
+            "        tls:\n          mode: mutual  # default\n",
+            "  key: tls.key  # mesh.yaml:2:40\n",
+            "  refresh_interval: 1s  # default\n",
+            "    tls: strict  # default\n",
+            "      max_concurrent_streams: 200  # default\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("`identities: []` says that any is meant [any-identity]\n"), "{text}");
     }
 
     #[test]

@@ -62,7 +62,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let mesh = Mesh::from_env().await?;
+    // The access log, where the configuration turns it on.
+    let mesh = Mesh::builder().env().access_log(|line: &str| println!("{line}")).build().await?;
     mesh.drain_on_signals();
     let listener = listen(&mesh, &args).await?;
     for address in listener.local_addresses() {

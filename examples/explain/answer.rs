@@ -205,6 +205,19 @@ services:
     }
 
     #[test]
+    fn an_answer_tells_who_is_expected() {
+        let tls = "tls: { mode: mutual, identities: [\"spiffe://a/v1\", { dns: v1.example }] }";
+        let text = CONFIG.replace("[127.0.0.1:50051]", &format!("[127.0.0.1:50051], {tls}"))
+            + "identity: { source: custom }\n";
+        let snapshot = compile(text.as_bytes(), "mesh.yaml", Path::new("")).unwrap();
+        let answer = one(&snapshot, br#"{"authority": "greeter", "path": "/api"}"#).unwrap();
+        let in_force = |backend: usize| answer["backends"][backend]["in_force"].clone();
+        let own = "tls: mutual, trusts whom the identity trusts, expects spiffe://a/v1 or dns v1.example";
+        assert_eq!(in_force(0), json!([own]));
+        assert_eq!(in_force(1), json!(["tls: mutual, trusts whom the identity trusts, expects anybody"]));
+    }
+
+    #[test]
     fn a_bad_configuration_is_refused_with_all_its_problems() {
         let text = CONFIG.replace("timeout: 2s", "timeout: 2").replace("num_retries: 2", "num_retries: 99");
         let problems = compile(text.as_bytes(), "mesh.yaml", Path::new("")).err().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::uri::Authority;
 use mesh_core::model::{
-    Backend, BackendId, Discovery, DnsName, Endpoint, Finder, Forward, RootCertificates, Route, Settings, Tls,
+    Backend, BackendId, Discovery, DnsName, Endpoint, Finder, Forward, RootCertificates, Route, Settings, Tls, TlsMode,
     VirtualHost,
 };
 use rustls_pki_types::ServerName;
@@ -132,6 +132,7 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
     backend.circuit_breaker = settings.defaults.circuit_breaker;
     backend.outlier_detection = settings.defaults.outlier_detection.clone();
     backend.connections.keepalive = settings.defaults.keepalive;
+    backend.tls = settings.defaults.tls.clone();
     match Place::of(key) {
         Some(Place::Socket(path)) => backend.endpoints.push(Endpoint::new(path)),
         Some(Place::Host { host, port }) => {
@@ -144,13 +145,17 @@ pub(crate) fn service(key: &str, settings: &Settings) -> Result<(VirtualHost, Ba
                 Err(_) => return Err(no_host(host)),
             }
             if key.starts_with("https:") {
+                // Whoever writes it means the world outside of the mesh.
+                backend.tls = Some(Tls::simple(RootCertificates::WebPki));
+            }
+            if let Some(tls) = backend.tls.as_mut().filter(|tls| tls.mode == TlsMode::Simple)
+                && tls.server_name.is_none()
+            {
                 if ServerName::try_from(host).is_err() {
                     let text = format!("{host:?} is neither a DNS name nor an IP address: no certificate can prove it");
                     return Err(Error::new(ErrorKind::InvalidRequest, text));
                 }
-                let mut tls = Tls::simple(RootCertificates::WebPki);
                 tls.server_name = Some(host.into());
-                backend.tls = Some(tls);
             }
         }
         None => return Err(no_host(key)),
@@ -268,6 +273,33 @@ mod tests {
             assert!(error.to_string().contains("cannot be the name of a host"), "{error}");
         }
         assert_eq!(service("https://10.0.0:443", &settings).unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
+
+    /// What nobody asks for by `https` is spoken to as the defaults say: with an identity by mutual TLS.
+    #[test]
+    fn a_service_without_https_has_the_default_tls() {
+        let tls = |key: &str, default: &Tls| {
+            let mut settings = Settings::default();
+            settings.defaults.tls = Some(default.clone());
+            service(key, &settings).map(|(_, backend)| backend.tls.unwrap())
+        };
+        let mutual = Tls::mutual(Vec::new());
+        for key in ["http://greeter:80", "http://10.0.0:80", "http://[::1]:80", "unix:/run/a.sock"] {
+            assert_eq!(tls(key, &mutual).unwrap(), mutual, "{key}");
+        }
+        let named = |mut tls: Tls, name: &str| {
+            tls.server_name = Some(name.into());
+            tls
+        };
+        let public = named(Tls::simple(RootCertificates::WebPki), "greeter");
+        let private = Tls::simple(RootCertificates::PemFile("ca.crt".into()));
+        for default in [&mutual, &private] {
+            assert_eq!(tls("https://greeter:443", default).unwrap(), public);
+        }
+        assert_eq!(tls("http://greeter:80", &private).unwrap(), named(private.clone(), "greeter"));
+        let own = named(private.clone(), "own.example");
+        assert_eq!(tls("http://10.0.0:80", &own).unwrap(), own);
+        assert_eq!(tls("http://10.0.0:80", &private).unwrap_err().kind(), ErrorKind::InvalidRequest);
     }
 
     proptest::proptest! {

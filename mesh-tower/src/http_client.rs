@@ -18,6 +18,7 @@ use crate::client::{self, Body, Named, Target};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::mesh::Handle;
 use crate::net::h1::WireBody;
+use crate::server::inherited_deadline;
 use crate::telemetry::spans::Caller;
 
 /// An HTTP client that finds services by their mesh names: `http://catalog/items`.
@@ -110,7 +111,7 @@ where
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let handle = Arc::clone(&self.handle);
         let caller = Caller::current(handle.core.shared.telemetry.spans.as_ref());
-        let call = client::call(handle, Target::Uri, caller, request.map(erase));
+        let call = client::call(handle, Target::Uri, caller, inherited_deadline(), request.map(erase));
         if !self.errors_as_responses {
             return ResponseFuture(Box::pin(call));
         }
@@ -202,7 +203,7 @@ impl ServiceClient {
         let handle = Arc::clone(&self.handle);
         let caller = Caller::current(handle.core.shared.telemetry.spans.as_ref());
         let target = Target::Named(Named { generated, ..self.named.clone() });
-        ResponseFuture(Box::pin(client::call(handle, target, caller, request)))
+        ResponseFuture(Box::pin(client::call(handle, target, caller, inherited_deadline(), request)))
     }
 }
 

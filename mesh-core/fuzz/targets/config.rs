@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use mesh_core::config::{ConfigError, parse};
-use mesh_core::model::{Backend, Config, LoadBalancer, RingHash, RouteAction, UnknownServices};
+use mesh_core::model::{
+    Backend, Config, Listen, LoadBalancer, RingHash, RouteAction, ServerTls, TlsMode, UnknownServices,
+};
 
 /// Reads `data` and checks what holds of every answer.
 pub fn run(data: &[u8]) {
@@ -33,6 +35,7 @@ fn check_config(config: &Config) {
     assert!(knows_services || serves || config.settings.unknown_services == UnknownServices::Dns);
     assert!(config.settings.dns.min_ttl <= config.settings.dns.max_ttl);
     config.backends.values().for_each(|backend| check_backend(backend));
+    check_identity(config);
     let mut hosts = HashSet::new();
     for virtual_host in &config.virtual_hosts {
         assert!(virtual_host.hosts.iter().all(|host| hosts.insert(host)), "{virtual_host:?}");
@@ -43,6 +46,27 @@ fn check_config(config: &Config) {
             assert!((1..=u64::from(u32::MAX)).contains(&sum), "{route:?}");
             assert!(forward.backends.iter().all(|backend| config.backends.contains_key(&backend.backend)), "{route:?}");
         }
+    }
+}
+
+/// Nothing that needs an identity is left without one, and nobody listens where others can reach it unless told.
+fn check_identity(config: &Config) {
+    let has_identity = config.settings.identity.is_some();
+    let defaults = config.settings.defaults.tls.iter();
+    for tls in config.backends.values().filter_map(|backend| backend.tls.as_ref()).chain(defaults) {
+        assert!(has_identity || tls.mode == TlsMode::Simple, "{tls:?}");
+    }
+    let mut addresses = HashSet::new();
+    for (name, server) in &config.servers {
+        assert_eq!(*name, server.name);
+        assert!(has_identity || server.tls == Some(ServerTls::Disabled), "{server:?}");
+        for address in &server.addresses {
+            let is_any = matches!(address, Listen::Socket(address) if address.port() == 0);
+            assert!(is_any || addresses.insert(address), "{server:?}");
+        }
+    }
+    if let Some(admin) = &config.settings.admin {
+        assert!(admin.allow_remote || admin.address.ip().to_canonical().is_loopback(), "{admin:?}");
     }
 }
 

@@ -42,7 +42,7 @@ const fn variable(name: &'static str, field: &'static str, kind: Kind, about: &'
 }
 
 /// Every environment variable that the mesh reads.
-pub const VARIABLES: [Variable; 13] = [
+pub const VARIABLES: [Variable; 17] = [
     variable(
         "MESH_CONFIG",
         "",
@@ -95,6 +95,25 @@ pub const VARIABLES: [Variable; 13] = [
         "locality",
         Kind::Text,
         "Where this process runs: `region`, `region/zone` or `region/zone/sub_zone`.",
+    ),
+    variable(
+        "MESH_IDENTITY_CERTIFICATE",
+        "identity.certificate",
+        Kind::Text,
+        "The PEM file with the certificate of this process. A relative path is relative to where the process runs, here and below.",
+    ),
+    variable("MESH_IDENTITY_KEY", "identity.key", Kind::Text, "The PEM file with its private key."),
+    variable(
+        "MESH_IDENTITY_TRUST_BUNDLE",
+        "identity.trust_bundle",
+        Kind::Text,
+        "The PEM file with the authorities of its trust domain.",
+    ),
+    variable(
+        "MESH_ADMIN_ADDRESS",
+        "admin.address",
+        Kind::Text,
+        "Where the admin listener is, such as `127.0.0.1:15000`.",
     ),
     variable(
         "OTEL_PROPAGATORS",

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::origin::Position;
-use super::tree::{Entries, Entry, Node, Value};
+use super::tree::{Entries, Entry, Node, Scalar, Value};
 
 /// A value, and the field that it replaces.
 #[derive(Debug, Clone)]
 pub(super) struct Override {
-    /// The way to the field, with dots between the names.
+    /// The way to the field, with dots between the names. Behind `[]` stands an item of a list, known by its name.
     pub(super) field: &'static str,
     pub(super) value: Node,
 }
@@ -16,8 +16,30 @@ pub(super) struct Override {
 impl Override {
     /// Puts it into the tree. What stands in its way is left alone where it is wrong, so that it is reported.
     pub(super) fn put(&self, root: &mut Node) {
-        put(root, self.field, &self.value);
+        match self.field.strip_suffix("[]") {
+            Some(list) => put_item(root, list, &self.value),
+            None => put(root, self.field, &self.value),
+        }
     }
+}
+
+/// Adds an item to a list, in place of the one of the same name.
+fn put_item(root: &mut Node, field: &str, item: &Node) {
+    let name = |item: &Node| match &get(item, "name")?.value {
+        Value::Scalar(Scalar { text, .. }) => Some(Arc::clone(text)),
+        Value::Sequence(_) | Value::Map(_) => None,
+    };
+    let mut items = match get(root, field).map(|list| &list.value) {
+        Some(Value::Sequence(items)) => items.to_vec(),
+        None => Vec::new(),
+        // What is no list is reported.
+        Some(Value::Scalar(_) | Value::Map(_)) => return,
+    };
+    match items.iter_mut().find(|known| name(known) == name(item)) {
+        Some(known) => *known = item.clone(),
+        None => items.push(item.clone()),
+    }
+    put(root, field, &Node { value: Value::Sequence(Arc::new(items)), at: item.at });
 }
 
 fn put(node: &mut Node, field: &str, value: &Node) {

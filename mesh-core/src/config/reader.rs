@@ -14,7 +14,10 @@ use super::tree::Node;
 use super::warning::Warning;
 use super::write::Writer;
 use super::{decode, lint, lower, schema, tree};
-use crate::model::{self, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices};
+use crate::model::{
+    self, Admin, Identity, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, Server, Tls,
+    UnknownServices,
+};
 
 /// Reads configurations: a file, and over it what the environment and the program say.
 ///
@@ -198,6 +201,32 @@ impl Reader {
     #[must_use]
     pub fn with_locality(self, place: &Place) -> Self {
         self.with("locality", "locality", |writer| writer.place(place))
+    }
+
+    /// Sets who this process is: `identity` of the file, as a whole. Paths are relative to where the process runs, and are
+    /// UTF-8.
+    #[must_use]
+    pub fn with_identity(self, identity: &Identity) -> Self {
+        self.with("identity", "identity", |writer| writer.identity(identity))
+    }
+
+    /// Sets TLS to endpoints where no backend says otherwise: `defaults.tls` of the file, as a whole. `None` is plaintext.
+    #[must_use]
+    pub fn with_default_tls(self, tls: Option<&Tls>) -> Self {
+        self.with("default_tls", "defaults.tls", |writer| writer.tls(tls))
+    }
+
+    /// Adds a server to those of the file, or replaces the one of the same name. Sockets are relative to where the process
+    /// runs.
+    #[must_use]
+    pub fn with_server(self, server: &Server) -> Self {
+        self.with("server", "servers[]", |writer| writer.server(server))
+    }
+
+    /// Sets the admin listener: `admin` of the file, as a whole.
+    #[must_use]
+    pub fn with_admin(self, admin: &Admin) -> Self {
+        self.with("admin", "admin", |writer| writer.admin(admin))
     }
 
     /// Sets the formats of the trace context: `telemetry.propagators` of the file. None of them is none at all.

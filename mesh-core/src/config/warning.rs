@@ -27,7 +27,7 @@ impl fmt::Display for Warning {
 }
 
 /// The [codes](Warning::code) of all warnings that there are, each with its meaning.
-pub const WARNINGS: [(&str, &str); 28] = [
+pub const WARNINGS: [(&str, &str); 36] = [
     ("no-timeout", "A route, or all of a service, has no `timeout`, and `defaults` have none."),
     ("no-default-timeout", "`unknown_services` is `dns`, and `defaults` have no `timeout`."),
     ("unreachable-route", "A route stands behind one that matches everything."),
@@ -60,6 +60,20 @@ pub const WARNINGS: [(&str, &str); 28] = [
     ("frequent-keepalive", "A keepalive sends pings more often than every 10 s."),
     ("pick-first-of-many", "`pick_first` without `shuffle` over more than two listed endpoints."),
     ("public-plaintext", "An endpoint with a public address is spoken to without TLS."),
+    (
+        "plaintext",
+        "Backends are spoken to in plaintext, for there is no `identity`, and neither they nor `defaults` have `tls`.",
+    ),
+    ("any-identity", "A backend is spoken to by `mutual` TLS, and nobody says in `identities` who it must be."),
+    ("open-prefix", "A prefix of a SPIFFE id ends inside of the trust domain."),
+    ("plaintext-server", "A server speaks plaintext, for there is no `identity`, and it has no `tls`."),
+    ("permissive-server", "A server is `permissive`: who speaks plaintext has no identity."),
+    (
+        "contradictory-limits",
+        "A limit of a server never comes to bear: its `first_request_timeout` ends before a part of it does, and so on.",
+    ),
+    ("long-drain", "A server takes longer to stop than Kubernetes lets it by default, 30 s."),
+    ("remote-admin", "The admin listener can be reached from other machines."),
     ("unknown-variable", "A variable begins with `MESH_` and is not one of the mesh."),
     ("unknown-propagator", "`OTEL_PROPAGATORS` names a format that only OpenTelemetry has."),
 ];

@@ -1,5 +1,8 @@
 //! Values of a program as nodes, so that they are checked and shown like those of a file.
 
+mod identity;
+mod server;
+
 use std::sync::Arc;
 use std::time::Duration;
 

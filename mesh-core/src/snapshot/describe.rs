@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::identity::{SanKind, SanMatch, SanPattern};
 use crate::model::{
     Backend, CircuitBreaker, Consecutive, Endpoint, HashPolicy, Health, HealthProbe, HedgePolicy, LoadBalancer,
-    Locality, LocalityPolicy, OutlierDetection, Proximity, Recovery, SessionAffinity,
+    Locality, LocalityPolicy, OutlierDetection, Proximity, Recovery, RootCertificates, SessionAffinity, Tls, TlsMode,
 };
 
 /// The balancer with its parameters.
@@ -58,7 +59,54 @@ pub(super) fn in_force(backend: &Backend) -> Vec<String> {
         format!("health_check: {probe} every {:?}", check.interval)
     }));
     lines.extend(connections(backend));
+    lines.extend(backend.tls.as_ref().map(|settings| tls(settings, &backend.endpoints)));
     lines
+}
+
+/// Who proves what to whom.
+fn tls(tls: &Tls, endpoints: &[Endpoint]) -> String {
+    let mut line = match tls.mode {
+        TlsMode::Simple => "tls: simple".to_owned(),
+        TlsMode::Mutual => "tls: mutual".to_owned(),
+        TlsMode::Auto => {
+            let marked = endpoints.iter().filter(|endpoint| endpoint.mesh).count();
+            format!("tls: auto, mutual with {marked} of {} endpoints and plaintext with the others", endpoints.len())
+        }
+    };
+    if let Some(name) = &tls.server_name {
+        line.push_str(&format!(", server_name {name}"));
+    }
+    match &tls.roots {
+        Some(RootCertificates::PemFile(path)) => line.push_str(&format!(", trusts {}", path.display())),
+        Some(RootCertificates::WebPki) => line.push_str(", trusts the public authorities"),
+        None => line.push_str(", trusts whom the identity trusts"),
+    }
+    let expected: Vec<_> = tls.identities.iter().map(peer).collect();
+    match (expected.is_empty(), tls.mode) {
+        (false, _) => line.push_str(&format!(", expects {}", expected.join(" or "))),
+        (true, TlsMode::Simple) => {}
+        (true, TlsMode::Mutual | TlsMode::Auto) => line.push_str(", expects anybody"),
+    }
+    line
+}
+
+/// As the file has it, but for the kind of a part of a name.
+fn peer(peer: &SanMatch) -> String {
+    let kind = match peer.kind {
+        None => "",
+        Some(SanKind::Uri) => "uri ",
+        Some(SanKind::Dns) => "dns ",
+        Some(SanKind::Email) => "email ",
+        Some(SanKind::Ip) => "ip ",
+    };
+    match &peer.pattern {
+        SanPattern::Exact(text) if text.starts_with("spiffe://") => text.to_string(),
+        SanPattern::Exact(text) => format!("{kind}{text}"),
+        SanPattern::Prefix(text) => format!("{kind}prefix {text}"),
+        SanPattern::Suffix(text) => format!("{kind}suffix {text}"),
+        SanPattern::Contains(text) => format!("{kind}contains {text}"),
+        SanPattern::Regex(pattern) => format!("{kind}regex {}", pattern.as_str()),
+    }
 }
 
 /// Where the endpoints run, if their source says so.

@@ -117,7 +117,7 @@ pub struct BackendShare {
     pub subset: BTreeMap<String, String>,
     /// How an endpoint is chosen. Empty if there is no such backend.
     pub load_balancer: String,
-    /// What else holds for it, in a line each: localities, limits, outlier detection, health checks, and so on, as far as
+    /// What else holds for it, in a line each: localities, limits, outlier detection, health checks, TLS and who is expected, as far as
     /// there are such.
     pub in_force: Vec<String>,
 }

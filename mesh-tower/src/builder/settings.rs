@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mesh_core::config::Reader;
-use mesh_core::model::{Config, LoadBalancer, Place, Propagator, Protocol, RetryPolicy, UnknownServices};
+use mesh_core::model::{
+    Admin, Config, Identity, LoadBalancer, Place, Propagator, Protocol, RetryPolicy, Server, Tls, UnknownServices,
+};
 
 use super::Builder;
 use crate::observe::TARGET;
@@ -76,6 +78,33 @@ impl Builder {
         self.set(|reader| reader.with_locality(place))
     }
 
+    /// Who this process is, and whom it trusts. With it servers are strict and clients speak mutual TLS where nobody says
+    /// otherwise. Paths are relative to where the process runs, and are UTF-8. Default: nobody.
+    #[must_use]
+    pub fn identity(self, identity: &Identity) -> Self {
+        self.set(|reader| reader.with_identity(identity))
+    }
+
+    /// TLS to endpoints where their backend does not say; `None` is plaintext. Default: mutual with an
+    /// [identity](Self::identity), else plaintext. [`Auto`](mesh_core::model::TlsMode::Auto) is no default: an error.
+    #[must_use]
+    pub fn default_tls(self, tls: impl Into<Option<Tls>>) -> Self {
+        self.set(|reader| reader.with_default_tls(tls.into().as_ref()))
+    }
+
+    /// A server beside those of the file, or in place of the one of the same name. Sockets are relative to where the
+    /// process runs.
+    #[must_use]
+    pub fn server(self, server: &Server) -> Self {
+        self.set(|reader| reader.with_server(server))
+    }
+
+    /// The admin listener. Its address must be a loopback one unless `allow_remote` is set (AD-07). Default: none.
+    #[must_use]
+    pub fn admin(self, admin: &Admin) -> Self {
+        self.set(|reader| reader.with_admin(admin))
+    }
+
     /// The formats in which the trace context travels, in the order in which headers are written; none of them is not
     /// at all. Default W3C trace context and baggage.
     #[must_use]
@@ -100,6 +129,8 @@ pub(super) fn announce(source: &str, config: &Config, spans: bool) {
         target: TARGET,
         source,
         services = config.virtual_hosts.len(),
+        servers = config.servers.len(),
+        identity = settings.identity.is_some(),
         unknown_services,
         default_timeout = ?settings.defaults.timeout,
         default_retries = settings.defaults.retry.as_ref().map_or(0, |retry| retry.num_retries),

@@ -32,11 +32,12 @@ use crate::telemetry::spans::{AttemptSpan, Caller, Sent};
 /// How much of a request body is kept for a resend where no policy says: enough for what a peer refuses unprocessed.
 const DEFAULT_REPLAY: usize = mesh_core::model::RetryPolicy::DEFAULT_MAX_BODY_BYTES;
 
-/// Sends `request` by the configuration of `handle`.
+/// Sends `request` by the configuration of `handle`. `inherited`: when whatever it is sent for has to be done.
 pub(crate) async fn call<B>(
     handle: Arc<Handle>,
     target: Target,
     caller: Caller,
+    inherited: Option<Instant>,
     request: Request<B>,
 ) -> Result<Response<Body>, Error>
 where
@@ -45,6 +46,9 @@ where
 {
     let (parts, body) = request.into_parts();
     let mut head = Head::new(parts, &target)?;
+    if let Some(inherited) = inherited {
+        head.limit_to(inherited.saturating_duration_since(Instant::now()));
+    }
     let mut context = Context::begin(handle, caller, &mut head).await?;
     let wanted = match context.admit().and_then(|()| context.wanted(&head)) {
         Ok(wanted) => wanted,

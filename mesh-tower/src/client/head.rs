@@ -191,6 +191,11 @@ impl Head {
         self.secure
     }
 
+    /// The whole call may take no longer than `limit`.
+    pub(crate) fn limit_to(&mut self, limit: Duration) {
+        self.caller_timeout = Some(self.caller_timeout.map_or(limit, |timeout| timeout.min(limit)));
+    }
+
     /// The time the caller gives the whole call.
     pub(crate) fn caller_timeout(&self) -> Option<Duration> {
         self.caller_timeout

@@ -197,7 +197,7 @@ impl Acceptor {
         let mut first = First::default();
         let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
         let raw = Rewound::new(raw, first);
-        let mut peer = Peer { remote, local, certified: None };
+        let mut peer = Peer { remote, local, ..Peer::default() };
         match (mode, detected) {
             (ServerTls::Strict | ServerTls::Permissive, Detected::Tls) => {}
             (ServerTls::Strict, _) => return Err(AcceptError::Plaintext),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming as RequestBody;
 use mesh_core::model::Listen;
 use tokio::net::TcpListener;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::acceptor::Acceptor;
 use super::incoming::Incoming;
+use super::layer::{RequestBody, ServerLayer};
 use super::listener::{Accept, ListenError, Listener};
 use super::serve::{self, Drained};
 use super::state::{DEFAULT, Phase, ServerState};
@@ -97,13 +98,23 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        serve::serve(self.clone(), listener, service)
+        let layer = ServerLayer::new(Arc::clone(&listener.state));
+        serve::serve(self.clone(), listener, layer.layer(service))
     }
 
     /// The connections of `listener`, let in as its server does, for `axum::serve`, tonic's `serve_with_incoming` or a loop
     /// of your own. Put [`server_layer`](Self::server_layer) around the service: it enforces what concerns requests.
     pub fn incoming(&self, listener: Listener) -> Incoming {
         Incoming::new(listener)
+    }
+
+    /// What concerns requests of the server `name`, as a layer: for frameworks that bring their own accept loop.
+    /// [`serve`](Self::serve) has it in it.
+    ///
+    /// # Errors
+    /// If the configuration has no such server.
+    pub fn server_layer(&self, name: &str) -> Result<ServerLayer, ListenError> {
+        Ok(ServerLayer::new(self.server(name)?))
     }
 
     /// Resolves once the servers of this mesh begin to drain.

@@ -6,6 +6,7 @@ mod axum;
 mod connection;
 mod count;
 mod incoming;
+mod layer;
 mod life;
 mod listener;
 mod mesh;
@@ -19,6 +20,8 @@ pub use acceptor::{AcceptError, Acceptor, Stage};
 #[cfg(feature = "axum")]
 pub use axum::Caller;
 pub use incoming::Incoming;
+pub(crate) use layer::inherited_deadline;
+pub use layer::{RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService};
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
 pub use serve::Drained;

@@ -1,7 +1,9 @@
 //! Who is at the other end of a connection.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
+use http::HeaderValue;
 use mesh_core::identity::{SpiffeId, SubjectAltName};
 use rustls_pki_types::CertificateDer;
 
@@ -25,6 +27,8 @@ pub struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) certified: Option<Certified>,
+    /// What `x-forwarded-client-cert` says of it, where that is written.
+    pub(crate) forwarded: OnceLock<Option<HeaderValue>>,
 }
 
 impl Peer {

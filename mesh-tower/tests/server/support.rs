@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use mesh_tower::core::identity::SanMatch;
 use mesh_tower::core::model::{
     Backend, BackendId, Config, Endpoint, Forward, HostPattern, Identity, IdentityFrom, Protocol, Route, Server,
     Settings, Tls, VirtualHost,
 };
 use mesh_tower::identity::MemoryIdentity;
-use mesh_tower::server::{Drained, Peer};
+use mesh_tower::server::{Drained, Peer, RequestBody};
 use mesh_tower::testing::Authority;
 use mesh_tower::{Body, Mesh};
 use tokio::net::TcpListener;
@@ -68,7 +67,7 @@ async fn run(mesh: Mesh) -> Running {
 }
 
 /// Says the version, the path and the caller; `/slow` takes a while.
-async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn answer(request: Request<RequestBody>) -> Result<Response<String>, Infallible> {
     if request.uri().path() == "/slow" {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

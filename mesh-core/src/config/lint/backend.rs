@@ -13,8 +13,12 @@ impl Lint<'_> {
     pub(super) fn backend(&mut self, section: &schema::Backend, path: Path<'_>) {
         self.endpoints(section, path);
         self.balancer_of(section, path);
-        if !section.tls.is_written() {
+        let has_default = self.has_identity || self.defaults.is_some_and(|defaults| defaults.tls.is_written());
+        if !section.tls.is_written() && !has_default {
             self.public(section, path);
+        }
+        if let Some(tls) = section.tls.value() {
+            self.peers(&tls.identities, path.key("tls").key("identities"));
         }
         if let Some(Spanned { value: budget, at }) = section.retry_budget.given()
             && (budget.percent.value(), budget.min_concurrent.value()) == (Some(&0), Some(&0))

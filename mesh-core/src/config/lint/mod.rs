@@ -6,9 +6,12 @@
 mod backend;
 mod balancer;
 mod hash;
+mod server;
 mod subset;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +31,24 @@ const MAX_WARNINGS: usize = 1000;
 /// The warnings about `file`, in its order. `name` is how they call it.
 pub(super) fn warnings(file: &schema::File, name: &Arc<str>) -> Vec<Warning> {
     let has_locality = file.locality.value().is_some_and(|section| section.region.is_written());
-    let mut lint = Lint { defaults: file.defaults.value(), has_locality, compared: 0, name, found: Vec::new() };
+    let mut lint = Lint {
+        defaults: file.defaults.value(),
+        has_locality,
+        has_identity: file.identity.is_written(),
+        compared: 0,
+        in_plaintext: 0,
+        first_in_plaintext: None,
+        name,
+        found: Vec::new(),
+    };
     if let Some(defaults) = lint.defaults {
         let path = Path::TOP.key("defaults");
         lint.retry(&defaults.retry, &defaults.timeout, path);
         lint.outlier_detection(&defaults.outlier_detection, path);
         lint.keepalive(&defaults.keepalive, path);
+        if let Some(tls) = defaults.tls.value() {
+            lint.peers(&tls.identities, path.key("tls").key("identities"));
+        }
     }
     lint.unknown_services(file);
     let services = Path::TOP;
@@ -41,6 +56,8 @@ pub(super) fn warnings(file: &schema::File, name: &Arc<str>) -> Vec<Warning> {
     for service in file.services.value().into_iter().flatten() {
         lint.service(service, services.key(&service.name));
     }
+    lint.plaintext();
+    lint.servers(file);
     lint.found.sort_by_key(|warning| (warning.origin.line(), warning.origin.column()));
     lint.found
 }
@@ -49,8 +66,12 @@ struct Lint<'a> {
     defaults: Option<&'a schema::Defaults>,
     /// Whether anybody knows where this process runs.
     has_locality: bool,
+    has_identity: bool,
     /// How many endpoints were compared with subsets.
     compared: usize,
+    /// How many backends are spoken to in plaintext without a word about it.
+    in_plaintext: usize,
+    first_in_plaintext: Option<(Position, String)>,
     name: &'a Arc<str>,
     found: Vec<Warning>,
 }
@@ -59,7 +80,7 @@ type Timeout = Field<Option<Duration>>;
 type Retry = Field<Option<schema::Retry>>;
 
 impl<'a> Lint<'a> {
-    fn warn(&mut self, code: &'static str, at: Position, path: Path<'_>, message: String, help: &str) {
+    fn warn(&mut self, code: &'static str, at: Position, path: impl fmt::Display, message: String, help: &str) {
         if self.found.len() < MAX_WARNINGS {
             let origin = at.origin(self.name);
             self.found.push(Warning { code, origin, path: path.to_string(), message, help: help.to_owned() });
@@ -97,6 +118,7 @@ impl<'a> Lint<'a> {
                 self.warn("unused-backend", backend.at, path, message, "name it in a route, or remove it");
             } else if let Some(section) = &backend.value {
                 self.backend(section, path);
+                self.tls(section, backend.at, path);
                 if routes.is_empty() {
                     self.missing_hash(section, backend.at, path);
                 }

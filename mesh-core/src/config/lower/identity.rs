@@ -2,6 +2,7 @@
 
 use std::path::Path as FsPath;
 
+use super::super::origin::Position;
 use super::super::problem::{Draft, Path};
 use super::super::schema;
 use super::super::shape::{Context, Field, Shape, Spanned};
@@ -51,9 +52,14 @@ fn source(
     ];
     // The first that is written stands for all: they come together.
     let files = files.into_iter().find(|(_, is_written)| *is_written).unwrap_or(("certificate", false));
+    // Who says a part of it beside the file is to hear what does not go with the rest.
+    let outside = [certificate, key, trust_bundle, spiffe_bundle_map].into_iter().filter_map(Field::given);
+    let outside =
+        outside.map(|given| given.at).find(|at| matches!(at, Position::Environment(_) | Position::Builder(_)));
+    let at = outside.unwrap_or(section.at);
     let sources = [files, ("workload_api", section.workload_api.is_written()), ("source", section.source.is_written())];
     if !section.is_doubtful || sources.iter().any(|(_, is_written)| *is_written) {
-        exactly_one(&sources, section.at, path, context);
+        exactly_one(&sources, at, path, context);
     }
     if let Some(section) = section.workload_api.value() {
         let (endpoint, spiffe_id) = (section.endpoint.value().cloned(), section.spiffe_id.value().cloned());
@@ -66,7 +72,7 @@ fn source(
     if !section.is_doubtful {
         for (field, name) in [(certificate, "certificate"), (key, "key")] {
             if let Field::Absent = field {
-                context.report(section.at, path.key(name), || {
+                context.report(at, path.key(name), || {
                     let message = format!("`{name}` is missing: write the path of a file");
                     Draft::new(message).help("an identity of files has `certificate`, `key` and `trust_bundle`")
                 });
@@ -74,7 +80,7 @@ fn source(
         }
         let trust =
             [("trust_bundle", trust_bundle.is_written()), ("spiffe_bundle_map", spiffe_bundle_map.is_written())];
-        exactly_one(&trust, section.at, path, context);
+        exactly_one(&trust, at, path, context);
     }
     let file = |field: &Field<<SomeText as Shape>::Value>| field.given().map(|file| file_path(file, directory));
     let pem = file(trust_bundle).map(TrustFile::Pem);

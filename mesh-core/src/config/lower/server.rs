@@ -93,10 +93,10 @@ fn addresses(
     let mut found = Vec::new();
     let mut add = |item: &Field<Listen>, path: Path<'_>| {
         let Some(Spanned { value, at }) = item.given() else { return };
-        let listen = match value {
+        let listen = match (value, at) {
             // An absolute path stays what it is.
-            Listen::Unix(socket) => Listen::Unix(directory.join(socket).into()),
-            other => other.clone(),
+            (Listen::Unix(socket), Position::File { .. }) => Listen::Unix(directory.join(socket).into()),
+            (other, _) => other.clone(),
         };
         if let Listen::Unix(socket) = &listen
             && socket.as_os_str().len() > MAX_SOCKET_PATH
@@ -124,13 +124,18 @@ fn addresses(
 fn report_taken(listen: &Listen, other: &Other, at: Position, path: Path<'_>, context: &mut Context) {
     context.report(at, path, || {
         let (address, Other { address: taken, owner }) = (shown(listen), other);
-        let message = match *taken == address {
-            true => format!("{address} is already an address of {owner}"),
-            false => {
-                format!("{address} cannot be listened on beside {taken} of {owner}, for one of them is in the other")
+        let (message, help) = match *taken == address {
+            true => {
+                (format!("{address} is already an address of {owner}"), "remove one of them, or give it another port")
             }
+            false => (
+                format!(
+                    "{address} cannot be listened on beside {taken} of {owner}: one of them is a part of the other"
+                ),
+                "write the larger one alone; `[::]` takes IPv4 too",
+            ),
         };
-        Draft::new(message).about(&address).help("`[::]` takes IPv4 too")
+        Draft::new(message).about(&address).help(help)
     });
 }
 
@@ -226,7 +231,7 @@ fn forwarded_identity(
         if let (Some(at), ServerTls::Disabled) = (at, mode) {
             context.report(at, path.key(name), || {
                 let draft =
-                    Draft::new(format!("`{name}` has no effect on a server without TLS: nobody proves who he is"));
+                    Draft::new(format!("`{name}` has no effect on a server without TLS: nobody proves who they are"));
                 draft.help("remove it, or let the server be `strict` or `permissive`")
             });
         }

@@ -22,9 +22,7 @@ pub(super) use self::identity::WorkloadApi;
 pub(super) use self::overload::{
     AdmissionControl, CircuitBreaker, ConsecutiveSection, FailurePercentage, OutlierDetection, SuccessRate,
 };
-#[cfg(test)]
-pub(super) use self::server::Drain;
-pub(super) use self::server::{Admin, ForwardedIdentity, Server, ServerLimits, ServerTlsSection};
+pub(super) use self::server::{Admin, Drain, ForwardedIdentity, Server, ServerLimits, ServerTlsSection};
 #[cfg(test)]
 pub(super) use self::session::SessionCookie;
 pub(super) use self::session::{HashCookie, SessionAffinity};

@@ -56,7 +56,7 @@ section! {
     } not yet {}
 
     /// The limits of a server.
-    ServerLimits: "limits of a server" {
+    ServerLimits: "a section of limits" {
         /// Connections at once; those above are closed at once.
         max_connections: OrNone<Integer<u32, 1, U32_MAX>> = DefaultsTo("20000"),
         /// Connections at once from one IP address.

@@ -5,9 +5,15 @@ use std::path::Path;
 
 use super::super::{File, Reader, WARNINGS};
 
-/// The warnings about a file whose service `s` is `service`, each as `code line:column path`.
+/// The warnings about a file whose service `s` is `service`, each as `code line:column path`; that there is no identity
+/// left out.
 fn warnings(service: &str, rest: &str) -> Vec<String> {
-    let text = format!("services: {{ s: {{\n {service}\n }} }}\n{rest}\n");
+    let mut found = all_warnings(&format!("services: {{ s: {{\n {service}\n }} }}\n{rest}\n"));
+    found.retain(|warning| !warning.starts_with("plaintext f:"));
+    found
+}
+
+fn all_warnings(text: &str) -> Vec<String> {
     let file = File { text: text.as_bytes(), name: "f", directory: Path::new("") };
     let parsed = Reader::new().read(Some(file)).unwrap_or_else(|error| panic!("{error}\nin\n{text}"));
     let shown = parsed.warnings.iter().map(|warning| {
@@ -383,8 +389,12 @@ fn says_what_is_probably_wrong() {
         ),
         (&backend("dns: b:80, health_check: { grpc: '', interval: 1s }"), t, &[]),
     ];
-    // Those of the environment are tested with it.
-    let mut seen = BTreeSet::from(["unknown-propagator".to_owned(), "unknown-variable".to_owned()]);
+    // Those of the environment are tested with it, and those of TLS below.
+    let mut seen: BTreeSet<_> = ["unknown-propagator", "unknown-variable"].map(str::to_owned).into();
+    seen.extend(SECURITY.iter().flat_map(|(_, codes)| *codes).map(|warning| {
+        let (code, _) = warning.split_once(' ').unwrap();
+        code.to_owned()
+    }));
     for (service, rest, expected) in cases {
         let found = warnings(service, rest);
         assert_eq!(found, *expected, "{service}\n{rest}");
@@ -420,4 +430,130 @@ fn names_that_are_looked_up_without_a_bound_are_a_warning_if_somebody_says_so() 
     assert_eq!(codes(Reader::new().with_unknown_services(Dns)), [""; 0]);
     assert_eq!(codes(environment(&[variable])), ["no-default-timeout environment MESH_UNKNOWN_SERVICES"]);
     assert_eq!(codes(environment(&[variable, ("MESH_TIMEOUT", "1s")])), [""; 0]);
+}
+
+const I: &str = "identity: { source: custom }";
+
+/// Files by their lines, and what is said about them.
+const SECURITY: &[(&[&str], &[&str])] = &[
+    // One word about all backends in plaintext, unless somebody says that it is meant.
+    (&[S], &["plaintext f:1:30 services.s.backends.b"]),
+    (
+        &[
+            "services: { s: { routes: [{ backends: [{ name: b }, { name: c }] }],",
+            "  backends: { b: { dns: b:80, tls: { mode: simple } }, c: { dns: c:80 } } }, t: { backends: { d: { dns: d:80 } } } }",
+        ],
+        &["plaintext f:2:56 services.s.backends.c"],
+    ),
+    (&[S, "defaults: { tls: { mode: disabled } }"], &[]),
+    (&["services: { s: { backends: { b: { dns: b:80, tls: { mode: disabled } } } } }"], &[]),
+    // Who a server must be.
+    (&[S, I], &["any-identity f:1:30 services.s.backends.b"]),
+    (&[S, I, "defaults: { tls: { mode: mutual } }"], &["any-identity f:1:30 services.s.backends.b"]),
+    (&[S, I, "defaults: { tls: { mode: mutual, identities: [] } }"], &[]),
+    (&[S, I, "defaults: { tls: { mode: disabled } }"], &[]),
+    (&[S, I, "defaults: { tls: { mode: simple } }"], &[]),
+    (
+        &["services: { s: { backends: { b: { dns: b:80, tls: { mode: mutual } } } } }", I],
+        &["any-identity f:1:59 services.s.backends.b.tls"],
+    ),
+    (
+        &[
+            "services: { s: { backends: { b: { endpoints: [{ address: '10.0.0.1:80', mesh: true }], tls: { mode: auto } } } } }",
+            I,
+        ],
+        &["any-identity f:1:101 services.s.backends.b.tls"],
+    ),
+    (
+        &["services: { s: { backends: { b: { dns: b:80, tls: { mode: mutual, identities: [spiffe://a/b] } } } } }", I],
+        &[],
+    ),
+    (&["services: { s: { backends: { b: { dns: b:80, tls: { mode: disabled } } } } }", I], &[]),
+    // With an identity nothing goes out in plaintext, whoever is at its other end.
+    (
+        &["services: { s: { backends: { b: { endpoints: [8.8.8.8:443] } } } }", I],
+        &["any-identity f:1:30 services.s.backends.b"],
+    ),
+    (
+        &[
+            "services: { s: { backends: { b: { dns: b:80, tls: { mode: mutual, identities: [{ prefix: spiffe://a }, { prefix: spiffe://a/ }] } } } } }",
+            I,
+        ],
+        &["open-prefix f:1:90 services.s.backends.b.tls.identities[0].prefix"],
+    ),
+    // Servers.
+    (&["servers: [{ name: a }]"], &["plaintext-server f:1:11 servers[0]"]),
+    (&["servers: [{ name: a, tls: disabled }]"], &[]),
+    (&["servers: [{ name: a }, { name: b, tls: strict }]", I], &[]),
+    (
+        &["servers: [{ name: a, tls: { mode: permissive, identities: [{ prefix: 'spiffe://a' }] } }]", I],
+        &["permissive-server f:1:27 servers[0].tls", "open-prefix f:1:70 servers[0].tls.identities[0].prefix"],
+    ),
+    (
+        &["servers: [{ name: a, forwarded_identity: { trusted_proxies: [{ prefix: 'spiffe://a' }] } }]", I],
+        &["open-prefix f:1:72 servers[0].forwarded_identity.trusted_proxies[0].prefix"],
+    ),
+    (
+        &[
+            "servers:",
+            "  - { name: a, limits: { first_request_timeout: 9s } }",
+            "  - { name: b, limits: { handshake_timeout: 16s } }",
+            "  - { name: c, limits: { detection_timeout: 16s, first_request_timeout: 16s } }",
+            I,
+        ],
+        &[
+            "contradictory-limits f:2:49 servers[0].limits.first_request_timeout",
+            "contradictory-limits f:3:45 servers[1].limits.handshake_timeout",
+        ],
+    ),
+    (
+        &[
+            "servers: [{ name: a, limits: { max_connections_per_address: 20001 } }, { name: b, limits: { max_connections: none, max_connections_per_address: 20001 } }]",
+            I,
+        ],
+        &["contradictory-limits f:1:61 servers[0].limits.max_connections_per_address"],
+    ),
+    (
+        &[
+            "servers: [{ name: a, limits: { max_connection_age_grace: 1s } }, { name: b, limits: { max_connection_age: 1m, max_connection_age_grace: 1s } }]",
+            I,
+        ],
+        &["contradictory-limits f:1:58 servers[0].limits.max_connection_age_grace"],
+    ),
+    (
+        &[
+            "servers: [{ name: a, drain: { grace: 26s } }, { name: b, drain: { grace: 25s } }, { name: c, drain: { delay: 31s, grace: 0s } }]",
+            I,
+        ],
+        &["long-drain f:1:29 servers[0].drain", "long-drain f:1:101 servers[2].drain"],
+    ),
+    (
+        &["unknown_services: dns", "admin: { address: '0.0.0.0:15000', allow_remote: true }"],
+        &["remote-admin f:2:50 admin.allow_remote"],
+    ),
+    (&["unknown_services: dns", "admin: { address: '127.0.0.1:15000', allow_remote: true }"], &[]),
+];
+
+const S: &str = "services: { s: { backends: { b: { dns: b:80 } } } }";
+
+#[test]
+fn says_what_is_probably_wrong_about_who_may_speak_with_whom() {
+    for (lines, expected) in SECURITY {
+        let mut found = all_warnings(&(lines.join("\n") + "\n"));
+        found.retain(|warning| !warning.contains("-timeout "));
+        assert_eq!(found, *expected, "{lines:#?}");
+    }
+}
+
+#[test]
+fn the_word_about_plaintext_counts_the_backends() {
+    let text = format!(
+        "{}, t: {{ backends: {{ b: {{ dns: b:80 }}, c: {{ dns: c:80 }} }} }} }}\n",
+        S.strip_suffix(" }").unwrap()
+    );
+    let text = text.replace("c:80 } }", "c:80 } }, routes: [{ backends: [{ name: b }, { name: c }] }]");
+    let file = File { text: text.as_bytes(), name: "f", directory: Path::new("") };
+    let warnings = Reader::new().read(Some(file)).unwrap().warnings;
+    let message = &warnings.iter().find(|warning| warning.code == "plaintext").unwrap().message;
+    assert!(message.contains("to this backend and 2 more go out in plaintext"), "{message}");
 }

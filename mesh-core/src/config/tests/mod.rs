@@ -8,6 +8,7 @@ mod overrides;
 mod reference;
 mod resilience;
 mod sections;
+mod security;
 mod yaml;
 
 use std::path::Path;

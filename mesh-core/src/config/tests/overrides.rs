@@ -8,8 +8,9 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::super::{File, Parsed, Reader, VARIABLES};
 use crate::model::{
-    Backoff, Defaults, DnsSettings, HeaderMatch, LoadBalancer, Maglev, Pattern, PeakEwma, Place, Propagator, Protocol,
-    RetryMethods, RetryOn, RetryPolicy, RingHash, StringMatch, UnknownServices, ValueMatch, WeightedRoundRobin,
+    Admin, Backoff, Defaults, DnsSettings, HeaderMatch, Identity, IdentityFiles, IdentityFrom, LoadBalancer, Maglev,
+    Pattern, PeakEwma, Place, Propagator, Protocol, RetryMethods, RetryOn, RetryPolicy, RingHash, StringMatch,
+    TrustFile, UnknownServices, ValueMatch, WeightedRoundRobin,
 };
 
 fn environment(variables: &[(&str, &str)]) -> Reader {
@@ -78,13 +79,21 @@ fn cf_08_every_variable_sets_its_field() {
         ("MESH_DNS_MAX_TTL", "4s"),
         ("MESH_DNS_TIMEOUT", "500ms"),
         ("MESH_LOCALITY", "1/2"),
+        ("MESH_IDENTITY_CERTIFICATE", "tls.crt"),
+        ("MESH_IDENTITY_KEY", "/run/tls.key"),
+        ("MESH_IDENTITY_TRUST_BUNDLE", "5"),
+        ("MESH_ADMIN_ADDRESS", "127.0.0.1:0"),
         ("OTEL_PROPAGATORS", "b3, baggage,b3"),
         ("PATH", "/bin"),
     ]);
     let Parsed { config, warnings, .. } = parsed(&reader, FILE);
-    assert_eq!(warnings, []);
+    assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), ["any-identity"]);
     let settings = &config.settings;
     assert_eq!(settings.unknown_services, UnknownServices::Dns);
+    // Whoever sets a variable is where the process runs.
+    let files = IdentityFiles::new("tls.crt", "/run/tls.key", TrustFile::Pem("5".into()));
+    assert_eq!(settings.identity.as_deref(), Some(&Identity::new(IdentityFrom::Files(files))));
+    assert_eq!(settings.admin, Some(Admin::new("127.0.0.1:0".parse().unwrap())));
     let seconds = Duration::from_secs;
     assert_eq!((settings.defaults.timeout, settings.defaults.connect_timeout), (Some(seconds(1)), seconds(2)));
     let retry = settings.defaults.retry.as_deref().unwrap();
@@ -101,9 +110,12 @@ fn cf_08_every_variable_sets_its_field() {
 #[test]
 fn cf_08_problems_name_the_variable() {
     for variable in VARIABLES.iter().filter(|variable| !variable.field.is_empty()) {
-        let found = problems(&environment(&[(variable.name, "?")]), FILE);
-        let [problem] = &found[..] else { panic!("{found:#?}") };
-        assert!(problem.starts_with(&format!("{}: \"?\" is not ", variable.name)), "{problem}");
+        // A file may have any name, and what is wrong with one alone is tested below.
+        if !variable.field.starts_with("identity.") {
+            let found = problems(&environment(&[(variable.name, "?")]), FILE);
+            let [problem] = &found[..] else { panic!("{found:#?}") };
+            assert!(problem.starts_with(&format!("{}: \"?\" is not ", variable.name)), "{problem}");
+        }
         let reader = environment(&[(variable.name, "")]);
         assert!(reader.is_empty());
         assert_eq!(parsed(&reader, FILE).config, parsed(&Reader::new(), FILE).config);
@@ -118,11 +130,35 @@ fn cf_08_problems_name_the_variable() {
         ("MESH_LOAD_BALANCER", "custom", "MESH_LOAD_BALANCER: `custom` needs the `name`"),
         ("MESH_DNS_MIN_TTL", "6m", "MESH_DNS_MIN_TTL: 6m is more than `max_ttl`"),
         ("OTEL_PROPAGATORS", "tracecontxt", "OTEL_PROPAGATORS: \"tracecontxt\" is not a propagator"),
+        ("MESH_ADMIN_ADDRESS", "10.0.0.1:15000", "MESH_ADMIN_ADDRESS: 10.0.0.1:15000 is no loopback address"),
+        ("MESH_ADMIN_ADDRESS", "15000", "MESH_ADMIN_ADDRESS: \"15000\" is not an address to listen on"),
     ];
     for (name, value, expected) in cases {
         let found = problems(&environment(&[(name, value)]), FILE);
         assert!(found.len() == 1 && found[0].starts_with(expected), "{found:#?}");
     }
+}
+
+/// A part of an identity is told by the variable that says it, whatever it does not go with.
+#[test]
+fn cf_08_an_identity_of_variables_is_complete_or_a_problem() {
+    let all = ["MESH_IDENTITY_CERTIFICATE", "MESH_IDENTITY_KEY", "MESH_IDENTITY_TRUST_BUNDLE"].map(|name| (name, "f"));
+    for (left_out, field) in ["certificate", "key", "trust_bundle"].into_iter().enumerate() {
+        let some: Vec<_> =
+            all.iter().enumerate().filter(|(index, _)| *index != left_out).map(|(_, all)| *all).collect();
+        let found = problems(&environment(&some), FILE);
+        let [problem] = &found[..] else { panic!("{found:#?}") };
+        assert!(problem.starts_with(some[0].0) && problem.contains(&format!("`{field}`")), "{problem}");
+    }
+    let other = format!("{FILE}identity: {{ workload_api: {{}} }}\n");
+    let found = problems(&environment(&all), &other);
+    let expected = "MESH_IDENTITY_CERTIFICATE: `certificate`, `workload_api` exclude each other: write one of them";
+    assert_eq!(found, [expected]);
+    // One variable replaces one file of the identity that the file has.
+    let files = format!("{FILE}identity: {{ certificate: c, key: k, trust_bundle: t }}\n");
+    let identity = parsed(&environment(&all[1..2]), &files).config.settings.identity.clone().unwrap();
+    let expected = IdentityFiles::new("/etc/mesh/c", "f", TrustFile::Pem("/etc/mesh/t".into()));
+    assert_eq!(identity.source, IdentityFrom::Files(expected));
 }
 
 /// Problems of the file and of the environment are told together; what is overridden is not in force and not read.

@@ -1,0 +1,168 @@
+//! The body of a request, within the limits of its server.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_core::inbound::{MessageMeter, remove_identity_headers};
+use mesh_core::model::ServerLimits;
+use pin_project::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use super::scope;
+use crate::error::BoxError;
+use crate::net::after;
+use crate::telemetry::server::Refusal;
+
+/// The body of a request, as a handler behind a [`ServerLayer`](super::ServerLayer) gets it.
+///
+/// It ends in a [`RequestBodyError`] where a limit of the server is reached. As long as the handler has not answered, its
+/// caller is told by the layer (413, 408, or RESOURCE_EXHAUSTED); only where the body is read by a task that the handler
+/// spawned, that is left to the handler.
+#[pin_project]
+pub struct RequestBody<B = Incoming> {
+    #[pin]
+    inner: B,
+    /// Made on the first wait, and kept: most bodies are here at once, and those that are not wait more than once.
+    #[pin]
+    timer: Option<Sleep>,
+    /// Since when its next piece is waited for.
+    since: Option<Instant>,
+    timeout: Option<Duration>,
+    meter: Meter,
+    /// Which request it is of.
+    request: u64,
+    /// Whether trailers may say who the caller is.
+    is_trusted: bool,
+    failed: bool,
+}
+
+/// Why the body of a request ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestBodyError {
+    /// It has more bytes than the server takes.
+    #[error("the body of the request has more bytes than the server's `max_body_bytes` allows")]
+    TooLarge,
+    /// A message in it is longer than the server takes.
+    #[error("a message has more bytes than the server's `max_message_bytes` allows")]
+    MessageTooLarge,
+    /// Its next piece did not come in time.
+    #[error("the next piece of the request's body did not come within the server's `body_timeout`")]
+    Timeout,
+}
+
+enum Meter {
+    Off,
+    /// So many bytes may still come.
+    Bytes(u64),
+    Messages(MessageMeter),
+}
+
+impl<B> RequestBody<B> {
+    pub(super) fn new(inner: B, request: u64, is_grpc: bool, is_trusted: bool, limits: &ServerLimits) -> Self {
+        let meter = if is_grpc {
+            limits.max_message_bytes.map_or(Meter::Off, |limit| Meter::Messages(MessageMeter::new(limit)))
+        } else {
+            limits.max_body_bytes.map_or(Meter::Off, Meter::Bytes)
+        };
+        let timeout = limits.body_timeout.filter(|_| !is_grpc);
+        Self { inner, timer: None, since: None, timeout, meter, request, is_trusted, failed: false }
+    }
+}
+
+impl Meter {
+    fn push(&mut self, piece: &[u8]) -> Result<(), RequestBodyError> {
+        match self {
+            Self::Off => Ok(()),
+            Self::Bytes(left) => {
+                *left = left.checked_sub(piece.len() as u64).ok_or(RequestBodyError::TooLarge)?;
+                Ok(())
+            }
+            Self::Messages(meter) => meter.push(piece).map_err(|_| RequestBodyError::MessageTooLarge),
+        }
+    }
+}
+
+impl RequestBodyError {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::TooLarge => Refusal::BodySize,
+            Self::MessageTooLarge => Refusal::MessageSize,
+            Self::Timeout => Refusal::BodyTimeout,
+        }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        if *this.failed {
+            return Poll::Ready(None);
+        }
+        let result = match this.inner.poll_frame(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(mut frame))) => {
+                *this.since = None;
+                match (frame.data_ref(), *this.is_trusted) {
+                    (Some(data), _) => {
+                        scope::received(*this.request, data.len());
+                        this.meter.push(data).map(|()| frame)
+                    }
+                    (None, true) => Ok(frame),
+                    (None, false) => {
+                        frame.trailers_mut().into_iter().for_each(remove_identity_headers);
+                        Ok(frame)
+                    }
+                }
+            }
+            Poll::Pending => {
+                let Some(timeout) = *this.timeout else { return Poll::Pending };
+                let at = after(*this.since.get_or_insert_with(Instant::now), timeout);
+                if this.timer.is_none() {
+                    this.timer.set(Some(tokio::time::sleep_until(at)));
+                }
+                loop {
+                    let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
+                    std::task::ready!(timer.as_mut().poll(cx));
+                    if timer.deadline() >= at {
+                        break Err(RequestBodyError::Timeout);
+                    }
+                    // It was for an earlier piece.
+                    timer.reset(at);
+                }
+            }
+        };
+        Poll::Ready(Some(result.map_err(|error| {
+            *this.failed = true;
+            scope::refuse(*this.request, error.refusal());
+            error.into()
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.failed { SizeHint::with_exact(0) } else { self.inner.size_hint() }
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}

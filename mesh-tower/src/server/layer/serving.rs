@@ -1,0 +1,37 @@
+//! One request that is served.
+
+use opentelemetry::Context;
+use tokio::time::Instant;
+
+use super::scope::Scope;
+use crate::contain::contained;
+use crate::telemetry::server::Received;
+
+/// What goes with a request until its answer is whole.
+pub(super) struct Serving {
+    pub(super) received: Received,
+    pub(super) scope: Scope,
+}
+
+/// What is asked of a request's answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) is_grpc: bool,
+    /// Whether the answer has no body, whatever it says.
+    pub(super) is_head: bool,
+    /// The caller's.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Serving {
+    /// Runs code of the handler. `None`: it panicked, which is in the log.
+    pub(super) fn poll<R>(&mut self, code: impl FnOnce() -> R) -> Option<R> {
+        let _attached = self.received.context().cloned().map(Context::attach);
+        let result = self.scope.enter(|| contained("the handler", code)).ok();
+        let received = std::mem::take(&mut self.scope.received);
+        if received > 0 {
+            self.received.received(received);
+        }
+        result
+    }
+}
