@@ -133,20 +133,20 @@ fn read_value(text: &str) -> Result<(String, &str), XfccError> {
 }
 
 fn put(element: &mut Element, name: &str, value: String) -> Result<(), XfccError> {
-    let (name, one) = match name {
-        name if name.eq_ignore_ascii_case("by") => return Ok(element.by.push(value)),
-        name if name.eq_ignore_ascii_case("uri") => return Ok(element.uri.push(value)),
-        name if name.eq_ignore_ascii_case("dns") => return Ok(element.dns.push(value)),
-        name if name.eq_ignore_ascii_case("hash") => ("Hash", &mut element.hash),
-        name if name.eq_ignore_ascii_case("cert") => ("Cert", &mut element.cert),
-        name if name.eq_ignore_ascii_case("chain") => ("Chain", &mut element.chain),
-        name if name.eq_ignore_ascii_case("subject") => ("Subject", &mut element.subject),
-        _ => return Ok(()),
-    };
-    match one.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(XfccError::Twice(name)),
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let many = [("By", &mut element.by), ("URI", &mut element.uri), ("DNS", &mut element.dns)];
+    if let Some((_, values)) = many.into_iter().find(|(known, _)| is(known)) {
+        values.push(value);
+        return Ok(());
     }
+    let once = [
+        ("Hash", &mut element.hash),
+        ("Cert", &mut element.cert),
+        ("Chain", &mut element.chain),
+        ("Subject", &mut element.subject),
+    ];
+    let Some((known, one)) = once.into_iter().find(|(known, _)| is(known)) else { return Ok(()) };
+    one.replace(value).map_or(Ok(()), |_| Err(XfccError::Twice(known)))
 }
 
 impl fmt::Display for Element {

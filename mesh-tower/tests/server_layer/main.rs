@@ -3,6 +3,7 @@
 
 mod bodies;
 mod deadlines;
+mod frameworks;
 mod heads;
 mod panics;
 mod propagation;
