@@ -52,14 +52,11 @@ fn source(
     ];
     // The first that is written stands for all: they come together.
     let files = files.into_iter().find(|(_, is_written)| *is_written).unwrap_or(("certificate", false));
-<<<<<<< HEAD
-=======
     // Who says a part of it beside the file is to hear what does not go with the rest.
     let outside = [certificate, key, trust_bundle, spiffe_bundle_map].into_iter().filter_map(Field::given);
     let outside =
         outside.map(|given| given.at).find(|at| matches!(at, Position::Environment(_) | Position::Builder(_)));
     let at = outside.unwrap_or(section.at);
->>>>>>> config
     let sources = [files, ("workload_api", section.workload_api.is_written()), ("source", section.source.is_written())];
     if !section.is_doubtful || sources.iter().any(|(_, is_written)| *is_written) {
         exactly_one(&sources, at, path, context);
