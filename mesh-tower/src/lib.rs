@@ -22,6 +22,7 @@
 //! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
+pub mod admin;
 pub mod guide;
 pub mod identity;
 pub mod layer;
