@@ -133,15 +133,23 @@ fn read_value(text: &str) -> Result<(String, &str), XfccError> {
 }
 
 fn put(element: &mut Element, name: &str, value: String) -> Result<(), XfccError> {
-    let (name, one) = match name {
-        name if name.eq_ignore_ascii_case("by") => return Ok(element.by.push(value)),
-        name if name.eq_ignore_ascii_case("uri") => return Ok(element.uri.push(value)),
-        name if name.eq_ignore_ascii_case("dns") => return Ok(element.dns.push(value)),
-        name if name.eq_ignore_ascii_case("hash") => ("Hash", &mut element.hash),
-        name if name.eq_ignore_ascii_case("cert") => ("Cert", &mut element.cert),
-        name if name.eq_ignore_ascii_case("chain") => ("Chain", &mut element.chain),
-        name if name.eq_ignore_ascii_case("subject") => ("Subject", &mut element.subject),
-        _ => return Ok(()),
+    let is = |field: &str| name.eq_ignore_ascii_case(field);
+    let many = match () {
+        () if is("By") => Some(&mut element.by),
+        () if is("URI") => Some(&mut element.uri),
+        () if is("DNS") => Some(&mut element.dns),
+        () => None,
+    };
+    if let Some(many) = many {
+        many.push(value);
+        return Ok(());
+    }
+    let (name, one) = match () {
+        () if is("Hash") => ("Hash", &mut element.hash),
+        () if is("Cert") => ("Cert", &mut element.cert),
+        () if is("Chain") => ("Chain", &mut element.chain),
+        () if is("Subject") => ("Subject", &mut element.subject),
+        () => return Ok(()),
     };
     match one.replace(value) {
         None => Ok(()),
@@ -295,7 +303,7 @@ mod tests {
             let [Element { subject: Some(_), uri, dns, by, .. }] = &read[..] else { panic!("{text}") };
             assert!(uri.len() == 1 && dns.len() == 1 && by.is_empty(), "{text}");
             // Nobody can take it for more, whatever backslashes mean to them.
-            assert!(!text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count() % 2 == 0, "{text}");
+            assert!(!text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count().is_multiple_of(2), "{text}");
             assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
         }
     }
