@@ -54,6 +54,7 @@ fn main() -> Result<()> {
     add("then one endpoint changed, to published snapshot".to_owned(), &|| {
         until_published(model::config(SERVICES, ENDPOINTS))
     })?;
+    add(format!("page of the metrics of {SERVICES} x {ENDPOINTS}"), &metrics_page)?;
     report::json(&args, title, &rows)
 }
 
@@ -106,4 +107,16 @@ fn model_to_snapshot() -> Result<Timing> {
     let mesh = build(configs.clone())?;
     assert_eq!(mesh.config_status().borrow().version, 1);
     Ok(time_with_setup(|| configs.clone(), build))
+}
+
+/// TL-06: the page of more than 10,000 series.
+fn metrics_page() -> Result<Timing> {
+    let runtime = one_thread()?;
+    let mesh = runtime.block_on(Mesh::builder().config(model::config(SERVICES, ENDPOINTS)).prometheus().build())?;
+    let page = || mesh.metrics_page(Some("application/openmetrics-text"));
+    let series = page().1.lines().filter(|line| !line.starts_with('#')).count();
+    if series < 10_000 {
+        return Err(format!("{series} series are too few").into());
+    }
+    Ok(time(page))
 }

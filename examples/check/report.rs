@@ -106,7 +106,7 @@ mod tests {
         .to_string();
         for line in [
             "        tls:\n          mode: mutual  # default\n",
-            "  key: tls.key  # mesh.yaml:2:41\n",
+            "  key: tls.key  # mesh.yaml:2:40\n",
             "  refresh_interval: 1s  # default\n",
             "    tls: strict  # default\n",
             "      max_concurrent_streams: 200  # default\n",

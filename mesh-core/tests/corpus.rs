@@ -8,6 +8,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+#[path = "../fuzz/targets/bundles.rs"]
+mod bundles;
 #[path = "../fuzz/targets/config.rs"]
 mod config;
 #[path = "../fuzz/targets/grpc_timeout.rs"]
@@ -44,6 +46,11 @@ fn run_corpus(target: &str, least: usize, run: fn(&[u8])) {
             panic!("{target} fails on {}", input.display());
         }
     }
+}
+
+#[test]
+fn bundles_corpus() {
+    run_corpus("bundles", 5, bundles::run);
 }
 
 #[test]
@@ -129,6 +136,11 @@ proptest! {
 }
 
 proptest! {
+    #[test]
+    fn bundles_at_random(data in prop::collection::vec(any::<u8>(), 0..96)) {
+        bundles::run(&data);
+    }
+
     #[test]
     fn grpc_timeout_at_random(data in prop::collection::vec(any::<u8>(), 0..16)) {
         grpc_timeout::run(&data);

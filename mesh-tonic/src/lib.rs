@@ -26,7 +26,7 @@ pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use mesh_tower;
 #[cfg(feature = "test-util")]
 pub use mesh_tower::testing;
-pub use mesh_tower::{Mesh, core};
+pub use mesh_tower::{Mesh, core, identity, server};
 pub use status::to_status;
 
 /// What a gRPC user imports.

@@ -23,7 +23,7 @@ use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
 use crate::identity::{Identities, IdentitySource};
 use crate::mesh::{Core, Mesh};
-use crate::net::tls::Sessions;
+use crate::net::tls::{Sessions, default_provider};
 use crate::net::{Connect, Net, Shared, Snapshot, Tasks};
 use crate::observe::{Observer, Observers};
 use crate::source::dns::{DnsSource, Resolve};
@@ -227,7 +227,8 @@ impl Builder {
         self
     }
 
-    /// Uses `provider` for TLS. Default: rustls' `ring` provider; the process default is neither read nor set.
+    /// Uses `provider` for TLS. Default, by the features of this crate: `fips`, else `aws-lc-rs`, else `ring`; without any
+    /// of them [`build`](Self::build) fails unless it is given one. The process default is neither read nor set.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
@@ -281,7 +282,7 @@ impl Builder {
         let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
         let pages = self.pages || admin::keeps_metrics(&config.settings);
         let metrics = (meter.is_some() || pages).then(|| Metrics::new(meter.as_ref(), pages));
-        let provider = self.provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let provider = self.provider.or_else(default_provider).ok_or(BuildError::NoCryptoProvider)?;
         let tasks = Tasks::new();
         let observers = Observers::new(self.observer).with_metrics(metrics.clone());
         let identities = Identities::new(tasks.clone(), Arc::clone(&provider), observers.clone());

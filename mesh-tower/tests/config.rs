@@ -9,7 +9,8 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use mesh_tower::core::model::{
-    Config, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, UnknownServices,
+    Config, LoadBalancer, Place, Propagator, Protocol, RetryOn, RetryPolicy, RootCertificates, Server, Tls,
+    UnknownServices,
 };
 use mesh_tower::testing::watched;
 use mesh_tower::{BuildError, Builder, Mesh};
@@ -155,6 +156,8 @@ async fn cf_07_the_builder_says_all_that_the_file_can() {
         .dns_timeout(Duration::from_secs(3))
         .propagators(&[Propagator::B3])
         .locality(&Place::new("eu-west-1", "eu-west-1a", ""))
+        .default_tls(Tls::simple(RootCertificates::WebPki))
+        .server(&Server::new("public"))
         .build()
         .await
         .unwrap();
@@ -170,6 +173,8 @@ async fn cf_07_the_builder_says_all_that_the_file_can() {
         "timeout: 3s  # builder dns_timeout",
         "- b3  # builder propagators",
         "zone: eu-west-1a  # builder locality",
+        "mode: simple  # builder default_tls",
+        "- name: public  # builder server",
     ];
     assert_has(&effective(&mesh), &lines);
     mesh.shutdown().await;

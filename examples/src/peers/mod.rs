@@ -8,24 +8,41 @@
 //! is support for tests: what goes wrong is a panic that says what it was, and never a test that passes without its
 //! peer.
 
+mod bare;
 mod client;
 mod collector;
+mod envoy;
+mod grpc_go;
+mod h2spec;
+mod load;
 mod otlp;
 mod page;
 mod process;
 mod prometheus;
+mod run;
+mod spire;
+mod tools;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+pub use bare::Bare;
 pub use client::{get, post};
 pub use collector::Collector;
+pub use envoy::Envoy;
+pub use grpc_go::{GRPC_CASES, GrpcGo, grpc_go_calls, grpc_go_case};
+pub use h2spec::{Outcome, Outcomes, h2spec};
+pub use load::{Load, h2load, wrk};
 pub use otlp::{Attributes, Event, Metric, Point, Span};
 pub use page::Page;
 pub use process::Process;
 pub use prometheus::{Prometheus, Sample, promtool_check};
+pub use run::Ran;
+use run::run;
+pub use spire::{Spire, Svid};
+pub use tools::{Fetched, Files, Handshake, curl, s_client};
 
 /// How long a peer may take for what is expected of it. Generous: only a test that fails waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -80,6 +80,12 @@ impl Process {
         }
     }
 
+    /// Waits until it has ended by itself, or closed its output.
+    pub async fn ended(&self) {
+        let mut output = self.output.clone();
+        while output.changed().await.is_ok() {}
+    }
+
     /// Ends it as dropping it does, and says how it ended.
     ///
     /// # Errors
@@ -174,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_has_ended_already_is_no_error() {
         let process = shell("echo ready; exit 3");
-        process.output.clone().wait_for(|_| false).await.unwrap_err();
+        process.ended().await;
         assert_eq!(process.stop().unwrap().code(), Some(3));
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use examples::backend::Backend;
 use examples::peers::{Page, Prometheus, promtool_check};
 use mesh_tonic::Mesh;
-use mesh_tonic::mesh_tower::telemetry::prometheus::CONTENT_TYPE;
+use mesh_tonic::mesh_tower::telemetry::prometheus::{CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE};
 
 const TEXT: &str = "text/plain; version=0.0.4";
 
@@ -80,11 +80,18 @@ async fn tl_06_the_page_of_a_mesh_is_scraped_and_clean() {
 
     let served = mesh.clone();
     let page = Page::serve(CONTENT_TYPE, move || served.prometheus_text()).await.unwrap();
-    let prometheus = Prometheus::start(&[("shop", page.address())]).await;
-    let query = "mesh_client_requests_total{mesh_service='catalog', http_response_status_code='200'}";
-    let found = prometheus.query_until(query, |found| !found.is_empty()).await;
-    assert_eq!(found[0].value, 20.0);
-    let median = "histogram_quantile(0.5, http_client_request_duration_seconds_bucket)";
+    let served = mesh.clone();
+    let open = move || served.metrics_page(Some(OPENMETRICS_CONTENT_TYPE)).1;
+    let open = Page::serve(OPENMETRICS_CONTENT_TYPE, open).await.unwrap();
+    let prometheus = Prometheus::start(&[("shop", page.address()), ("open", open.address())]).await;
+    for job in ["shop", "open"] {
+        let query = format!(
+            "mesh_client_requests_total{{mesh_service='catalog', http_response_status_code='200', job='{job}'}}"
+        );
+        let found = prometheus.query_until(&query, |found| !found.is_empty()).await;
+        assert_eq!(found[0].value, 20.0, "{job}");
+    }
+    let median = "histogram_quantile(0.5, http_client_request_duration_seconds_bucket{job='open'})";
     let median = prometheus.query_until(median, |found| !found.is_empty()).await;
     assert!(median[0].value > 0.0 && median[0].value < 10.0, "{median:?}");
     let calls = prometheus.query("grpc_client_call_duration_seconds_count").await.unwrap();

@@ -50,8 +50,30 @@ fn plain(element: &Element) -> Element {
         hash: element.hash.as_ref().map(one),
         cert: element.cert.as_ref().map(one),
         chain: element.chain.as_ref().map(one),
-        subject: element.subject.as_ref().map(one),
+        subject: element.subject.as_deref().map(plain_subject),
         uri: element.uri.iter().map(one).collect(),
         dns: element.dns.iter().map(one).collect(),
     }
+}
+
+/// A subject as it may be written: what a backslash stands before becomes two digits, unless it is.
+fn plain_subject(subject: &str) -> String {
+    let (mut text, mut rest) = (String::new(), subject.chars());
+    while let Some(char) = rest.next() {
+        let mut ahead = rest.clone();
+        let mut encode = |char: char, mark: char| {
+            let bytes = char.to_string().into_bytes();
+            text.extend(bytes.iter().map(|byte| format!("{mark}{byte:02X}")));
+        };
+        match (char, ahead.next(), ahead.next()) {
+            ('\\', Some(one), Some(two)) if one.is_ascii_hexdigit() && two.is_ascii_hexdigit() => text.push(char),
+            ('\\', Some(escaped), _) => {
+                encode(escaped, '\\');
+                rest.next();
+            }
+            (' '..='~', ..) if char != '"' && char != '\\' => text.push(char),
+            _ => encode(char, '%'),
+        }
+    }
+    text
 }

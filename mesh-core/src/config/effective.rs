@@ -18,7 +18,8 @@ use super::write::Writer;
 /// The configuration in force, with all defaults, each value with its [`Origin`].
 ///
 /// Displayed as a configuration file with the origins as comments; read again it is the same configuration, unless
-/// something is redacted. Serialised it is the list of its [`settings`](Self::settings).
+/// something is redacted, or the environment or the program said a relative path. Serialised it is the list of its
+/// [`settings`](Self::settings).
 ///
 /// The value of a match of a header or a query parameter whose name holds `authorization`, `cookie`, `api-key`, `token`,
 /// `secret` or `password` is shown as `<redacted>`.

@@ -1,4 +1,4 @@
-//! As much of Protobuf's wire format as load reports and health checks take.
+//! As much of Protobuf's wire format as load reports, health checks and issued identities take.
 
 /// The fields of a message in their order. `None` is the place where it is malformed, and the end.
 pub(crate) struct Fields<'a> {

@@ -113,7 +113,9 @@ pub enum BundleMapError {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Vec<(String, Vec<Vec<u8>>)>, String> {
+    type Bundle = (String, Vec<Vec<u8>>);
+
+    fn parse(json: &str) -> Result<Vec<Bundle>, String> {
         let map = parse_bundle_map(json.as_bytes()).map_err(|error| error.to_string())?;
         Ok(map.into_iter().map(|(domain, keys)| (domain.to_string(), keys)).collect())
     }

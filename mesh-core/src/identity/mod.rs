@@ -7,8 +7,10 @@ mod san;
 mod spiffe_id;
 #[cfg(test)]
 mod tests;
+mod workload_api;
 pub mod xfcc;
 
 pub use bundle_map::{BundleMapError, parse_bundle_map};
 pub use san::{SanKind, SanMatch, SanPattern, SubjectAltName, matches_any};
 pub use spiffe_id::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use workload_api::{X509Svid, X509SvidResponse, split_certificates};

@@ -133,28 +133,29 @@ fn read_value(text: &str) -> Result<(String, &str), XfccError> {
 }
 
 fn put(element: &mut Element, name: &str, value: String) -> Result<(), XfccError> {
-    let (name, one) = match name {
-        name if name.eq_ignore_ascii_case("by") => return Ok(element.by.push(value)),
-        name if name.eq_ignore_ascii_case("uri") => return Ok(element.uri.push(value)),
-        name if name.eq_ignore_ascii_case("dns") => return Ok(element.dns.push(value)),
-        name if name.eq_ignore_ascii_case("hash") => ("Hash", &mut element.hash),
-        name if name.eq_ignore_ascii_case("cert") => ("Cert", &mut element.cert),
-        name if name.eq_ignore_ascii_case("chain") => ("Chain", &mut element.chain),
-        name if name.eq_ignore_ascii_case("subject") => ("Subject", &mut element.subject),
-        _ => return Ok(()),
-    };
-    match one.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(XfccError::Twice(name)),
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let many = [("By", &mut element.by), ("URI", &mut element.uri), ("DNS", &mut element.dns)];
+    if let Some((_, values)) = many.into_iter().find(|(known, _)| is(known)) {
+        values.push(value);
+        return Ok(());
     }
+    let once = [
+        ("Hash", &mut element.hash),
+        ("Cert", &mut element.cert),
+        ("Chain", &mut element.chain),
+        ("Subject", &mut element.subject),
+    ];
+    let Some((known, one)) = once.into_iter().find(|(known, _)| is(known)) else { return Ok(()) };
+    one.replace(value).map_or(Ok(()), |_| Err(XfccError::Twice(known)))
 }
 
 impl fmt::Display for Element {
     /// As Envoy writes it, fit to follow others behind a comma.
     ///
     /// Names in certificates are written by whoever asked for the certificate, and readers differ in what a backslash in
-    /// quotation marks means. So there is neither: quotation marks, backslashes, control characters and what is not
-    /// ASCII are percent-encoded, and what has a separator in it stands in quotation marks.
+    /// quotation marks means. So none of them can end a value: quotation marks, backslashes, control characters and what
+    /// is not ASCII are percent-encoded, and what has a separator in it stands in quotation marks. Only a subject keeps
+    /// its backslashes, each before two digits (`\\2C` for `\\,`), which is the other way that RFC 4514 2.4 has to say it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { by, hash, cert, chain, subject, uri, dns } = self;
         let fields = by.iter().map(|value| ("By", value));
@@ -174,7 +175,11 @@ impl fmt::Display for Element {
             if quoted {
                 f.write_char('"')?;
             }
-            write_plain(f, value)?;
+            if name == "Subject" {
+                write_subject(f, value)?
+            } else {
+                write_plain(f, value)?
+            }
             if quoted {
                 f.write_char('"')?;
             }
@@ -192,6 +197,27 @@ fn write_plain(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_subject(f: &mut fmt::Formatter<'_>, subject: &str) -> fmt::Result {
+    let mut rest = subject;
+    while let Some((before, after)) = rest.split_once('\\') {
+        write_plain(f, before)?;
+        let is_digits =
+            after.as_bytes().first_chunk().is_some_and(|two: &[u8; 2]| two.iter().all(u8::is_ascii_hexdigit));
+        let escaped = after.chars().next().map_or(0, char::len_utf8);
+        match (is_digits, escaped) {
+            (true, _) => f.write_char('\\')?,
+            (false, 0) => write_plain(f, "\\")?,
+            (false, _) => {
+                for byte in after[..escaped].bytes() {
+                    write!(f, "\\{byte:02X}")?;
+                }
+            }
+        }
+        rest = if is_digits { after } else { &after[escaped..] };
+    }
+    write_plain(f, rest)
 }
 
 #[cfg(test)]
@@ -266,9 +292,31 @@ mod tests {
             };
             let text = written.to_string();
             let read = parse(&text).unwrap();
-            let [Element { subject: Some(subject), uri, dns, by, .. }] = &read[..] else { panic!("{text}") };
-            assert!(uri.len() == 1 && dns.len() == 1 && by.is_empty() && *subject == uri[0], "{text}");
-            assert!(!text.contains('\\') && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+            let [Element { subject: Some(_), uri, dns, by, .. }] = &read[..] else { panic!("{text}") };
+            assert!(uri.len() == 1 && dns.len() == 1 && by.is_empty(), "{text}");
+            // Nobody can take it for more, whatever backslashes mean to them.
+            assert!(
+                !text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count().is_multiple_of(2),
+                "{text}"
+            );
+            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+        }
+    }
+
+    #[test]
+    fn az_05_a_subject_is_escaped_as_names_are() {
+        for (subject, expected) in [
+            ("CN=cart,O=shop", "CN=cart,O=shop"),
+            ("O=Acme\\, Inc.", "O=Acme\\2C Inc."),
+            ("CN=\\\"a\\\"\\\\", "CN=\\22a\\22\\5C"),
+            ("CN=\\2c\\C3\\BC", "CN=\\2c\\C3\\BC"),
+            ("CN=\\é", "CN=\\C3\\A9"),
+            ("CN=é\"", "CN=%C3%A9%22"),
+            ("CN=a\\", "CN=a%5C"),
+        ] {
+            let element = Element { subject: Some(subject.to_owned()), ..Element::default() };
+            assert_eq!(element.to_string(), format!("Subject=\"{expected}\""));
+            assert_eq!(parse(&element.to_string()).unwrap()[0].subject.as_deref(), Some(expected));
         }
     }
 

@@ -475,3 +475,42 @@ services:
     );
     assert_eq!((v2.load_balancer.as_str(), &v2.in_force[..], v2.subset.len()), ("round_robin", &[][..], 0));
 }
+
+/// Who proves what to whom, and who the endpoints must be.
+#[test]
+fn explain_tells_who_is_expected() {
+    let in_force = |tls: &str| {
+        let text = format!(
+            "services: {{ s: {{ backends: {{ b: {{ endpoints: [10.0.0.1:80, {{ address: 10.0.0.2:80, mesh: true }}]{tls} }} }} }} }}\n\
+             identity: {{ source: custom }}\ndefaults: {{ tls: {{ mode: disabled }} }}\n"
+        );
+        let mesh =
+            Mesh::new(&crate::config::parse(text.as_bytes(), "mesh.yaml", std::path::Path::new("/etc")).unwrap());
+        explained(&mesh, r#"{"authority":"s"}"#).backends[0].in_force.clone()
+    };
+    assert_eq!(in_force(""), [""; 0]);
+    let trust = "trusts whom the identity trusts";
+    for (tls, expected) in [
+        ("mode: simple", "simple, trusts the public authorities".to_owned()),
+        ("mode: mutual", format!("mutual, {trust}, expects anybody")),
+        (
+            "mode: auto, server_name: b.example",
+            format!(
+                "auto, mutual with 1 of 2 endpoints and plaintext with the others, server_name b.example, {trust}, expects anybody"
+            ),
+        ),
+        (
+            "mode: simple, ca_certificates: ca.crt, identities: [spiffe://a/b, { dns: c }, { exact: d }]",
+            "simple, trusts /etc/ca.crt, expects spiffe://a/b or dns c or d".to_owned(),
+        ),
+        (
+            "mode: mutual, identities: [{ prefix: 'spiffe://a/', kind: uri }, { suffix: b }, { contains: c, kind: email }, \
+             { regex: 'd+' }, { exact: 10.0.0.1, kind: ip }]",
+            format!(
+                "mutual, {trust}, expects uri prefix spiffe://a/ or suffix b or email contains c or regex d+ or ip 10.0.0.1"
+            ),
+        ),
+    ] {
+        assert_eq!(in_force(&format!(", tls: {{ {tls} }}")), [format!("tls: {expected}")]);
+    }
+}

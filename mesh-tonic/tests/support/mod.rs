@@ -40,6 +40,11 @@ pub struct TestGreeter {
 }
 
 impl TestGreeter {
+    /// One that does what it is asked to, for servers that a test starts itself.
+    pub fn willing() -> Self {
+        Self { script: Arc::new(|_, _| Ok(())), calls: Arc::default(), gone: mpsc::channel(1024).0 }
+    }
+
     fn begin(&self, metadata: &MetadataMap) -> Result<(), Status> {
         let mut calls = self.calls.lock().unwrap();
         calls.push(metadata.clone());

@@ -7,7 +7,8 @@
 //!
 //! What is broken counts for nothing by itself: certificate and key are used together or not at all, each file of
 //! authorities keeps its last good ones, and so do the lists of revoked certificates. So a broken list does not keep a
-//! new certificate from being used. As long as something is broken, everything is read again at each look: some things
+//! new certificate from being used. Bundles of other trust domains and lists of revoked certificates may also stand
+//! [beside](Beside) a source that is no file. As long as something is broken, everything is read again at each look: some things
 //! heal by time alone.
 
 mod parse;
@@ -19,10 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::identity::TrustDomain;
-use mesh_core::model::{self, IdentityFrom, TrustFile};
+use mesh_core::model::{self, IdentityFiles, TrustFile};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use self::reading::{Contents, Plan, Round, Seen};
+use self::reading::{Contents, Own, Plan, Round, Seen};
 use super::error::{IdentityError, Part};
 use super::material::{Bundles, Material};
 use super::source::IdentityUpdates;
@@ -35,14 +36,44 @@ const MAX_RESTLESS: u32 = 8;
 /// The shortest pause between two looks.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 
-/// Follows the files that `settings` name for as long as it is polled.
+/// How often files are looked at that stand beside another source.
+const PAUSE_BESIDE: Duration = Duration::from_secs(1);
+
+/// Follows the files that `settings` name for as long as it is polled: all of an identity, or those that stand beside
+/// another source. Ends at once if there are none.
 pub(super) async fn run(settings: Arc<model::Identity>, updates: IdentityUpdates) {
-    let IdentityFrom::Files(files) = &settings.source else { return };
-    let pause = files.refresh_interval.max(MIN_PAUSE);
-    let mut follower = Follower::new(Plan::new(&settings, files));
+    let plan = Plan::new(&settings);
+    if plan.is_empty() {
+        return;
+    }
+    let pause = plan.own.as_ref().map_or(PAUSE_BESIDE, |files| files.refresh_interval.max(MIN_PAUSE));
+    let mut follower = Follower::new(plan);
     loop {
         follower.look(&updates).await;
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// What files say beside another source.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Beside {
+    federated: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Beside {
+    /// Whether `settings` name such files.
+    pub(super) fn is_wanted(settings: &model::Identity) -> bool {
+        let plan = Plan::new(settings);
+        plan.own.is_none() && !plan.is_empty()
+    }
+
+    /// Adds it to what was brought.
+    pub(super) fn add_to(&self, material: &mut Material) {
+        for (domain, authorities) in &self.federated {
+            material.trust.others.entry(domain.clone()).or_default().extend_from_slice(authorities);
+        }
+        material.revocation_lists.extend_from_slice(&self.revocation_lists);
     }
 }
 
@@ -61,6 +92,8 @@ struct Follower {
     revocation_lists: Option<Vec<CertificateRevocationListDer<'static>>>,
     /// What was last accepted.
     accepted: Option<Material>,
+    /// The same where somebody else brings the identity.
+    told: Option<Beside>,
     said_open: bool,
 }
 
@@ -76,6 +109,7 @@ impl Follower {
             federated: BTreeMap::new(),
             revocation_lists: None,
             accepted: None,
+            told: None,
             said_open: false,
         }
     }
@@ -116,34 +150,63 @@ impl Follower {
     /// Uses what is good of `contents` and says what is not.
     fn take(&mut self, contents: Contents, updates: &IdentityUpdates) -> Vec<String> {
         let mut problems = Vec::new();
+        self.read_beside(&contents, &mut problems);
+        let is_complete = self.federated.len() == self.plan.federated.len()
+            && (self.revocation_lists.is_some() || self.plan.revocation_list.is_none());
+        match (&contents.own, Arc::clone(&self.plan).own.as_ref()) {
+            (Some(contents), Some(files)) => self.take_own(files, contents, is_complete, &mut problems, updates),
+            _ if is_complete => {
+                let beside = self.beside();
+                let is_healed = self.is_broken && problems.is_empty();
+                if is_healed || self.told.as_ref() != Some(&beside) {
+                    match updates.beside(beside.clone()) {
+                        Ok(()) => self.told = Some(beside),
+                        Err(error) => problems.push(error.to_string()),
+                    }
+                }
+            }
+            _ => {}
+        }
+        problems
+    }
+
+    fn take_own(
+        &mut self,
+        files: &IdentityFiles,
+        contents: &Own,
+        mut is_complete: bool,
+        problems: &mut Vec<String>,
+        updates: &IdentityUpdates,
+    ) {
         if contents.key_is_open && !std::mem::replace(&mut self.said_open, true) {
-            let path = self.plan.key.display();
+            let path = files.key.display();
             tracing::info!(target: TARGET, %path, "the private key can be read by others than its owner");
         }
-        let pair = self.read_pair(&contents).map_err(|problem| problems.push(problem)).ok();
-        self.read_trust(&contents, &mut problems);
-        let is_complete = self.trust.is_some()
-            && self.federated.len() == self.plan.federated.len()
-            && (self.revocation_lists.is_some() || self.plan.revocation_list.is_none());
+        let pair = read_pair(files, contents).map_err(|problem| problems.push(problem)).ok();
+        match read_trust(files, contents) {
+            Ok(trust) => self.trust = Some(trust),
+            Err(problem) => problems.push(problem),
+        }
+        is_complete &= self.trust.is_some();
         if !is_complete {
-            return problems;
+            return;
         }
         let refused = pair.and_then(|pair| {
             let material = self.complete(pair);
             let is_healed = self.is_broken && problems.is_empty();
             self.offer(material, is_healed, updates).err()
         });
-        problems.extend(refused.map(|error| format!("{}: {error}", self.path_of(error.part()))));
+        problems.extend(refused.map(|error| format!("{}: {error}", path_of(files, error.part()))));
         if !problems.is_empty()
             && let Some(last) = self.accepted.clone()
         {
             // What else is new counts with the last good pair.
             let material = self.complete(last);
             if let Err(error) = self.offer(material, false, updates) {
-                problems.push(format!("{}, with the last good certificate: {error}", self.path_of(error.part())));
+                let path = path_of(files, error.part());
+                problems.push(format!("{path}, with the last good certificate: {error}"));
             }
         }
-        problems
     }
 
     /// `is_healed`: also what is not new is of interest, because nothing is wrong any more.
@@ -155,63 +218,60 @@ impl Follower {
         Ok(())
     }
 
-    /// Certificate and key, so far trusting nobody.
-    fn read_pair(&self, contents: &Contents) -> Result<Material, String> {
-        let certificates = read(&self.plan.certificate, &contents.certificate, parse::certificates)?;
-        let key = read(&self.plan.key, &contents.key, parse::private_key)?;
-        Ok(Material::new(certificates, key, Bundles::default()))
-    }
-
     /// What is broken keeps its last good state.
-    fn read_trust(&mut self, contents: &Contents, problems: &mut Vec<String>) {
-        let mut problem = |problem: String| problems.push(problem);
-        let trust = match &self.plan.trust {
-            TrustFile::Pem(path) => read(path, &contents.trust, parse::authorities).map(Bundles::new),
-            TrustFile::SpiffeBundleMap(path) => read(path, &contents.trust, parse::bundle_map),
-            other => Err(format!("this version cannot read {other:?}")),
-        };
-        match trust {
-            Ok(trust) => self.trust = Some(trust),
-            Err(error) => problem(error),
-        }
+    fn read_beside(&mut self, contents: &Contents, problems: &mut Vec<String>) {
         for ((domain, path), content) in self.plan.federated.iter().zip(&contents.federated) {
             match read(path, content, parse::authorities) {
                 Ok(authorities) => _ = self.federated.insert(domain.clone(), authorities),
-                Err(error) => problem(error),
+                Err(problem) => problems.push(problem),
             }
         }
         let Some(path) = &self.plan.revocation_list else { return };
-        let read_all = |files: &Vec<reading::File>| {
+        let lists = contents.revocation_lists.as_ref().map_err(|error| format!("{}: {error}", path.display()));
+        let lists = lists.and_then(|files| {
             let lists = files.iter().map(|file| read(&file.path, &file.content, parse::revocation_lists));
             Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
-        };
-        match contents
-            .revocation_lists
-            .as_ref()
-            .map_err(|error| format!("{}: {error}", path.display()))
-            .and_then(read_all)
-        {
+        });
+        match lists {
             Ok(lists) => self.revocation_lists = Some(lists),
-            Err(error) => problem(error),
+            Err(problem) => problems.push(problem),
         }
+    }
+
+    fn beside(&self) -> Beside {
+        let revocation_lists = self.revocation_lists.clone().unwrap_or_default();
+        Beside { federated: self.federated.clone(), revocation_lists }
     }
 
     /// `pair` with whom to trust now.
     fn complete(&self, mut pair: Material) -> Material {
         pair.trust = self.trust.clone().unwrap_or_default();
-        for (domain, authorities) in &self.federated {
-            pair.trust.others.entry(domain.clone()).or_default().extend_from_slice(authorities);
-        }
-        pair.revocation_lists = self.revocation_lists.clone().unwrap_or_default();
+        pair.revocation_lists = Vec::new();
+        self.beside().add_to(&mut pair);
         pair
     }
+}
 
-    fn path_of(&self, part: Part) -> String {
-        match (part, &self.plan.trust) {
-            (Part::Key, _) => format!("{}, {}", self.plan.certificate.display(), self.plan.key.display()),
-            (Part::Trust, TrustFile::Pem(path) | TrustFile::SpiffeBundleMap(path)) => path.display().to_string(),
-            _ => self.plan.certificate.display().to_string(),
-        }
+/// Certificate and key, so far trusting nobody.
+fn read_pair(files: &IdentityFiles, contents: &Own) -> Result<Material, String> {
+    let certificates = read(&files.certificate, &contents.certificate, parse::certificates)?;
+    let key = read(&files.key, &contents.key, parse::private_key)?;
+    Ok(Material::new(certificates, key, Bundles::default()))
+}
+
+fn read_trust(files: &IdentityFiles, contents: &Own) -> Result<Bundles, String> {
+    match &files.trust {
+        TrustFile::Pem(path) => read(path, &contents.trust, parse::authorities).map(Bundles::new),
+        TrustFile::SpiffeBundleMap(path) => read(path, &contents.trust, parse::bundle_map),
+        other => Err(format!("this version cannot read {other:?}")),
+    }
+}
+
+fn path_of(files: &IdentityFiles, part: Part) -> String {
+    match (part, &files.trust) {
+        (Part::Key, _) => format!("{}, {}", files.certificate.display(), files.key.display()),
+        (Part::Trust, TrustFile::Pem(path) | TrustFile::SpiffeBundleMap(path)) => path.display().to_string(),
+        _ => files.certificate.display().to_string(),
     }
 }
 

@@ -5,10 +5,14 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::error::IdentityError;
+use super::files::Beside;
 use super::material::Material;
 use super::state::Identities;
 
 /// A source of identities: brings the certificate of this process and whom to trust, and again each time they change.
+///
+/// The bundles of other trust domains and the revocation lists that the configuration names as files are added to what
+/// it brings.
 ///
 /// For what an application gets in its own way; [`MemoryIdentity`](super::MemoryIdentity) is one that is simply told.
 ///
@@ -76,6 +80,11 @@ impl IdentityUpdates {
     /// logged once; nothing of a key may be in its text.
     pub fn failed(&self, error: impl fmt::Display) {
         self.identities.failed(self.run, &error.to_string());
+    }
+
+    /// Files stand beside what this source brings.
+    pub(super) fn beside(&self, beside: Beside) -> Result<(), IdentityError> {
+        self.identities.beside(self.run, beside)
     }
 
     /// As [`update`](Self::update), without a word about what is refused.

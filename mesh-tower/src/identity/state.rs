@@ -28,6 +28,7 @@ use tokio::task::AbortHandle;
 pub(crate) use self::status::Facts;
 pub use self::status::{IdentityFailure, IdentityStatus, NoIdentity};
 use super::error::IdentityError;
+use super::files::Beside;
 use super::material::{Bundles, Material};
 use super::own::Identity;
 use super::refused::unix_time;
@@ -38,7 +39,7 @@ use crate::net::Tasks;
 use crate::observe::{Observers, TARGET};
 
 /// Tells the time by which certificates are valid.
-type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// The identity of one mesh, and its sources. Cheap to clone.
 #[derive(Clone)]
@@ -76,6 +77,17 @@ struct Run {
     /// What it said last, if that was a failure.
     failure: Option<Arc<str>>,
     task: AbortHandle,
+    beside: Files,
+    /// What it brought last, where files are added to that.
+    brought: Option<Material>,
+}
+
+/// Files beside a source that is no file.
+enum Files {
+    Unused,
+    /// They were not read so far, and there is no identity without them.
+    Awaited,
+    Read(Beside),
 }
 
 /// What decides whether an identity is another one. The key is not among it: it belongs to the certificate.
@@ -100,7 +112,7 @@ impl Identities {
         Self::with_clock(tasks, provider, observers, Arc::new(SystemTime::now))
     }
 
-    fn with_clock(tasks: Tasks, provider: Arc<CryptoProvider>, observers: Observers, clock: Clock) -> Self {
+    pub(super) fn with_clock(tasks: Tasks, provider: Arc<CryptoProvider>, observers: Observers, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             current: ArcSwapOption::empty(),
             changes: watch::Sender::new(None),
@@ -140,6 +152,8 @@ impl Identities {
                 name: status::name(&settings.source),
                 failure: None,
                 task: self.launch(number, settings, custom)?,
+                beside: if Beside::is_wanted(settings) { Files::Awaited } else { Files::Unused },
+                brought: None,
             };
             state.runs = number;
             replaced = state.next.replace(run);
@@ -243,20 +257,27 @@ impl Identities {
         let updates = IdentityUpdates::new(self.clone(), number);
         let this = self.clone();
         let settings = Arc::clone(settings);
+        let files = files::run(Arc::clone(&settings), updates.clone());
         Ok(match &settings.source {
-            IdentityFrom::Files(_) => self.0.tasks.spawn_until_stop(files::run(settings, updates)),
+            IdentityFrom::Files(_) => self.0.tasks.spawn_until_stop(files),
             IdentityFrom::WorkloadApi { .. } => self.0.tasks.spawn_until_stop(async move {
-                workload_api::run(settings, updates).await;
-                this.ended(number);
+                let source = async {
+                    workload_api::run(settings, updates).await;
+                    this.ended(number);
+                };
+                tokio::join!(source, files);
             }),
             IdentityFrom::Custom => {
-                let source = Arc::clone(custom.ok_or(NoIdentity::NotGiven)?);
+                let custom = Arc::clone(custom.ok_or(NoIdentity::NotGiven)?);
                 self.0.tasks.spawn_until_stop(async move {
-                    let said = updates.clone();
-                    if let Err(panicked) = contained_future("the identity source", || source.run(updates)).await {
-                        said.failed(panicked);
-                    }
-                    this.ended(number);
+                    let source = async {
+                        let run = || custom.run(updates.clone());
+                        if let Err(panicked) = contained_future("the identity source", run).await {
+                            updates.failed(panicked);
+                        }
+                        this.ended(number);
+                    };
+                    tokio::join!(source, files);
                 })
             }
             other => return Err(NoIdentity::Unknown { source_name: format!("{other:?}").into() }),
@@ -265,8 +286,42 @@ impl Identities {
 
     /// The source `number` brings `material`.
     pub(super) fn update(&self, number: u64, material: Material) -> Result<(), IdentityError> {
-        let now = self.now();
         let mut state = self.lock();
+        let Some(run) = state.run(number) else { return Ok(()) };
+        let mut whole = material.clone();
+        match &run.beside {
+            Files::Unused => return self.install(state, number, material, |_| {}),
+            Files::Read(beside) => beside.add_to(&mut whole),
+            Files::Awaited => {
+                Identity::new(whole, &run.settings, &self.0.provider, 0, unix_time(self.now()))?;
+                run.brought = Some(material);
+                return Ok(());
+            }
+        }
+        self.install(state, number, whole, |run| run.brought = Some(material))
+    }
+
+    /// The files beside the source `number` say `beside`.
+    pub(super) fn beside(&self, number: u64, beside: Beside) -> Result<(), IdentityError> {
+        let mut state = self.lock();
+        let Some(run) = state.run(number) else { return Ok(()) };
+        let Some(mut whole) = run.brought.clone() else {
+            run.beside = Files::Read(beside);
+            return Ok(());
+        };
+        beside.add_to(&mut whole);
+        self.install(state, number, whole, |run| run.beside = Files::Read(beside))
+    }
+
+    /// Puts `material` into force, unless it is equal to what is. `keep` is called if it is good.
+    fn install(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        number: u64,
+        material: Material,
+        keep: impl FnOnce(&mut Run),
+    ) -> Result<(), IdentityError> {
+        let now = self.now();
         let Some(run) = state.run(number) else { return Ok(()) };
         let settings = Arc::clone(&run.settings);
         let made_of = MadeOf::new(&material, &settings);
@@ -276,6 +331,7 @@ impl Identities {
         let replaced = state.promote(number);
         let newest = state.next.is_none();
         let Some(run) = state.run(number) else { return Ok(()) };
+        keep(run);
         run.failure = None;
         let name = Arc::clone(&run.name);
         let is_new = state.made_of.as_ref() != Some(&made_of);

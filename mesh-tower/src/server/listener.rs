@@ -122,8 +122,13 @@ impl Listener {
         if server.addresses.is_empty() {
             return Err(ListenError::NoAddress { name: Arc::clone(&state.name) });
         }
-        let mut sockets = Vec::with_capacity(server.addresses.len());
-        for address in &server.addresses {
+        Self::bind_to(state, &server.addresses).await
+    }
+
+    /// Listens on `addresses`.
+    pub(crate) async fn bind_to(state: Arc<ServerState>, addresses: &[Listen]) -> Result<Self, ListenError> {
+        let mut sockets = Vec::with_capacity(addresses.len());
+        for address in addresses {
             let socket = bind(address).await.map_err(|error| ListenError::Bind {
                 name: Arc::clone(&state.name),
                 address: describe(address),

@@ -1,11 +1,13 @@
 //! What a mesh has for servers.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use mesh_core::model::Listen;
 use tokio::net::TcpListener;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -16,7 +18,7 @@ use super::layer::{RequestBody, ServerLayer};
 use super::listener::{Accept, ListenError, Listener};
 use super::readiness::{Readiness, ReadinessWatch};
 use super::serve::{self, Drained};
-use super::state::{Phase, ServerState};
+use super::state::{DEFAULT, Phase, ServerState};
 use crate::error::BoxError;
 use crate::mesh::Mesh;
 use crate::observe::TARGET;
@@ -29,6 +31,20 @@ impl Mesh {
     /// If the configuration has no such server, it has no address, or one of its addresses cannot be listened on.
     pub async fn listener(&self, name: &str) -> Result<Listener, ListenError> {
         Listener::bind(self.server(name)?).await
+    }
+
+    /// Listens on `address` as the server `default` of the configuration, or by the defaults if there is none of that
+    /// name: strict where this process has an identity, else in plaintext.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn bind(&self, address: SocketAddr) -> Result<Listener, ListenError> {
+        Listener::bind_to(self.server(DEFAULT)?, &[Listen::Socket(address)]).await
+    }
+
+    /// The servers that the configuration has.
+    pub fn server_names(&self) -> Vec<Arc<str>> {
+        self.handle.core.snapshot.load().servers().keys().cloned().collect()
     }
 
     /// Has `listener` served as the server `name` of the configuration, whatever addresses that has.
@@ -100,6 +116,15 @@ impl Mesh {
     /// If the configuration has no such server.
     pub fn server_layer(&self, name: &str) -> Result<ServerLayer, ListenError> {
         Ok(ServerLayer::new(self.server(name)?))
+    }
+
+    /// Resolves once the servers of this mesh begin to drain.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phase = self.handle.core.servers.phases();
+        async move {
+            // An error means that the mesh is gone.
+            let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+        }
     }
 
     /// Ends the servers of this mesh without losing a request, and waits until they have ended.

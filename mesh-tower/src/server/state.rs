@@ -19,6 +19,9 @@ use crate::identity::Identity;
 use crate::net::{Shared, Snapshot};
 use crate::telemetry::metrics::ServerSeries;
 
+/// The server that needs no configuration.
+pub(crate) const DEFAULT: &str = "default";
+
 /// Where the servers of a mesh are on their way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Phase {
@@ -184,18 +187,24 @@ impl Servers {
         }
     }
 
-    /// The server `name` of `snapshot`, which is followed from now on. `None` if there is none.
+    /// The server `name` of `snapshot`, or [`DEFAULT`] with the defaults if it has none of that name; it is followed from
+    /// now on. `None` if there is none.
     pub(crate) fn get(&self, name: &str, snapshot: &Snapshot) -> Option<Arc<ServerState>> {
         let mut used = self.lock();
         if let Some(state) = used.get(name) {
             return Some(Arc::clone(state));
         }
-        let server = Arc::clone(snapshot.servers().get(name)?);
+        let server = match snapshot.servers().get(name) {
+            Some(server) => Arc::clone(server),
+            None if name == DEFAULT => Arc::new(model::Server::new(name)),
+            None => return None,
+        };
         let name = Arc::clone(&server.name);
         let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
-        let metrics = self.shared.telemetry.metrics.as_ref();
-        let series =
-            metrics.map_or_else(|| Arc::new(ServerSeries::new(Arc::clone(&name))), |metrics| metrics.server(&name));
+        let series = match &self.shared.telemetry.metrics {
+            Some(metrics) => metrics.server(&name),
+            None => Arc::new(ServerSeries::new(Arc::clone(&name))),
+        };
         let (shared, phase) = (Arc::clone(&self.shared), self.phase.subscribe());
         let state = Arc::new(ServerState::new(settings, shared, phase, series, self.news.clone()));
         used.insert(name, Arc::clone(&state));
@@ -205,20 +214,20 @@ impl Servers {
     /// A configuration is in force. A server that it does not have goes on by what it had.
     pub(crate) fn published(&self, snapshot: &Snapshot) {
         for (name, state) in &*self.lock() {
-            if let Some(server) = snapshot.servers().get(name) {
-                state.update(ServerSettings { server: Arc::clone(server), mesh: Arc::clone(snapshot.settings()) });
-            }
+            let had = || Arc::clone(&state.settings().server);
+            let server = snapshot.servers().get(name).cloned().unwrap_or_else(had);
+            state.update(ServerSettings { server, mesh: Arc::clone(snapshot.settings()) });
         }
+    }
+
+    /// Tells each step on the way to the end.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     /// Where they are on their way to the end.
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
-    }
-
-    /// Where they are on their way to the end, and each step further.
-    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
     }
 
     /// Whether somebody serves the server `name`.

@@ -35,6 +35,12 @@ pub enum BuildError {
          code; say them in `Config::settings`, or give the builder a file or a text"
     )]
     SettingsBesideConfig,
+    /// This crate was built without a crypto provider, and the builder was given none.
+    #[error(
+        "no crypto provider for TLS: build with the feature `ring`, `aws-lc-rs` or `fips`, or give one to \
+         `Builder::crypto_provider`"
+    )]
+    NoCryptoProvider,
     /// The file cannot be read.
     #[error("{path}: {error}", path = path.display())]
     Read {

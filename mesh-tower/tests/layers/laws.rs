@@ -15,15 +15,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mesh_tower::BoxError;
 use mesh_tower::core::model::{
     AdmissionControl, Backend, BackendId, Config, Consecutive, Forward, HostPattern, OutlierDetection, Recovery,
-    RetryOn, RetryPolicy, Route, VirtualHost,
+    RetryOn, RetryPolicy, Route, Server, VirtualHost,
 };
 use mesh_tower::layer::{
     AdmissionLayer, CircuitBreakerLayer, DeadlineLayer, OutlierLayer, RetryLayer, RouteLayer, SplitService,
     TimeoutLayer, TraceLayer,
 };
+use mesh_tower::server::ServerLayer;
+use mesh_tower::{BoxError, Mesh};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -280,6 +281,16 @@ async fn rl_13_outlier() {
     }
 }
 
+/// The layer of a server, which refuses nothing here: what it is asked goes to whoever is ready for it.
+#[tokio::test(start_paused = true)]
+async fn rl_13_server() {
+    let mut server = Server::new("public");
+    server.limits.request_timeout = Some(Duration::from_millis(150));
+    let mesh = Mesh::builder().config(Config::new().with_server(server)).build().await.unwrap();
+    let layer = mesh.server_layer("public").unwrap();
+    obeys_all("server", |mock| layer.layer(mock)).await;
+}
+
 /// A provider that records everything, and what it recorded.
 fn tracing() -> (SdkTracerProvider, InMemorySpanExporter) {
     let exporter = InMemorySpanExporter::default();
@@ -335,6 +346,7 @@ fn rl_13_layers_are_shared_freely() {
     is_a_layer::<RetryLayer>();
     is_a_layer::<TimeoutLayer>();
     is_a_layer::<TraceLayer>();
+    is_a_layer::<ServerLayer>();
     let error = SplitService::new([((), 0)]).unwrap_err();
     assert!(error.source().is_none());
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mesh_core::identity::TrustDomain;
-use mesh_core::model::{self, IdentityFiles, TrustFile};
+use mesh_core::model::{self, IdentityFiles, IdentityFrom, TrustFile};
 use zeroize::Zeroizing;
 
 use crate::source::file::{Look, read_regular};
@@ -22,9 +22,8 @@ pub(super) type Content = Zeroizing<Vec<u8>>;
 
 /// Which files there are.
 pub(super) struct Plan {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) trust: TrustFile,
+    /// None where somebody else brings the identity.
+    pub(super) own: Option<IdentityFiles>,
     pub(super) federated: BTreeMap<TrustDomain, PathBuf>,
     pub(super) revocation_list: Option<PathBuf>,
 }
@@ -49,13 +48,18 @@ pub(super) struct File {
 
 /// What was read of all files. Errors say what is wrong, and not with which.
 pub(super) struct Contents {
-    pub(super) certificate: Result<Content, String>,
-    pub(super) key: Result<Content, String>,
-    pub(super) trust: Result<Content, String>,
+    pub(super) own: Option<Own>,
     /// In the order of [`Plan::federated`].
     pub(super) federated: Vec<Result<Content, String>>,
     /// None where none are asked for.
     pub(super) revocation_lists: Result<Vec<File>, String>,
+}
+
+/// What was read of the files of an identity.
+pub(super) struct Own {
+    pub(super) certificate: Result<Content, String>,
+    pub(super) key: Result<Content, String>,
+    pub(super) trust: Result<Content, String>,
     /// Whether others than its owner can read the key.
     pub(super) key_is_open: bool,
 }
@@ -71,30 +75,26 @@ pub(super) enum Round {
 }
 
 impl Plan {
-    pub(super) fn new(settings: &model::Identity, files: &IdentityFiles) -> Self {
-        Self {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            trust: files.trust.clone(),
-            federated: settings.federated.clone(),
-            revocation_list: settings.revocation_list.clone(),
-        }
+    pub(super) fn new(settings: &model::Identity) -> Self {
+        let own = if let IdentityFrom::Files(files) = &settings.source { Some(files.clone()) } else { None };
+        Self { own, federated: settings.federated.clone(), revocation_list: settings.revocation_list.clone() }
     }
 
-    fn trust_path(&self) -> Option<&Path> {
-        match &self.trust {
-            TrustFile::Pem(path) | TrustFile::SpiffeBundleMap(path) => Some(path),
-            _ => None,
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths().next().is_none()
     }
 
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        let list = self.revocation_list.as_deref();
-        [&*self.certificate, &*self.key]
-            .into_iter()
-            .chain(self.trust_path())
-            .chain(self.federated.values().map(|path| &**path))
-            .chain(list)
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let own =
+            self.own.iter().flat_map(|own| [&*own.certificate, &*own.key].into_iter().chain(trust_path(&own.trust)));
+        own.chain(self.federated.values().map(|path| &**path)).chain(self.revocation_list.as_deref())
+    }
+}
+
+fn trust_path(trust: &TrustFile) -> Option<&Path> {
+    match trust {
+        TrustFile::Pem(path) | TrustFile::SpiffeBundleMap(path) => Some(path),
+        _ => None,
     }
 }
 
@@ -142,13 +142,16 @@ impl Contents {
                 files.into_iter().map(read).collect()
             }),
         };
+        let own = plan.own.as_ref().map(|own| Own {
+            certificate: read(&own.certificate, "a file of certificates"),
+            key: read(&own.key, "a file of a private key"),
+            trust: trust_path(&own.trust).map_or(Ok(Content::default()), |path| read(path, "a file of authorities")),
+            key_is_open: is_open(&own.key),
+        });
         Self {
-            certificate: read(&plan.certificate, "a file of certificates"),
-            key: read(&plan.key, "a file of a private key"),
-            trust: plan.trust_path().map_or(Ok(Zeroizing::default()), |path| read(path, "a file of authorities")),
+            own,
             federated: plan.federated.values().map(|path| read(path, "a file of authorities")).collect(),
             revocation_lists,
-            key_is_open: is_open(&plan.key),
         }
     }
 }

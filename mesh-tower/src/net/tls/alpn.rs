@@ -4,8 +4,8 @@
 //! the list that a client offers, and choose the ordinary name that stands behind them. A server that knows only `istio`
 //! agrees on that, or on nothing, and looks at what it is sent.
 
-const H2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+const ALPN_H2: &[u8] = b"h2";
+const ALPN_H1: &[u8] = b"http/1.1";
 const ISTIO_H2: &[u8] = b"istio-h2";
 const ISTIO_HTTP1: &[u8] = b"istio-http/1.1";
 const ISTIO: &[u8] = b"istio";
@@ -25,12 +25,12 @@ impl Offer {
     /// The names for it. `mesh`: towards peers of the mesh, as Istio's sidecars do among themselves.
     pub(super) fn names(self, mesh: bool) -> Vec<Vec<u8>> {
         let names: &[&[u8]] = match (self, mesh) {
-            (Self::Http1, false) => &[HTTP1],
-            (Self::Http2, false) => &[H2],
-            (Self::Both, false) => &[H2, HTTP1],
-            (Self::Http1, true) => &[ISTIO_HTTP1, ISTIO, HTTP1],
-            (Self::Http2, true) => &[ISTIO_H2, ISTIO, H2],
-            (Self::Both, true) => &[ISTIO_H2, ISTIO_HTTP1, ISTIO, H2, HTTP1],
+            (Self::Http1, false) => &[ALPN_H1],
+            (Self::Http2, false) => &[ALPN_H2],
+            (Self::Both, false) => &[ALPN_H2, ALPN_H1],
+            (Self::Http1, true) => &[ISTIO_HTTP1, ISTIO, ALPN_H1],
+            (Self::Http2, true) => &[ISTIO_H2, ISTIO, ALPN_H2],
+            (Self::Both, true) => &[ISTIO_H2, ISTIO_HTTP1, ISTIO, ALPN_H2, ALPN_H1],
         };
         names.iter().map(|name| name.to_vec()).collect()
     }
@@ -39,8 +39,8 @@ impl Offer {
 /// Whether the peer's choice means HTTP/2. `None`: it says nothing of HTTP.
 pub(super) fn means_h2(chosen: Option<&[u8]>) -> Option<bool> {
     match chosen? {
-        H2 | ISTIO_H2 => Some(true),
-        HTTP1 | ISTIO_HTTP1 => Some(false),
+        ALPN_H2 | ISTIO_H2 => Some(true),
+        ALPN_H1 | ISTIO_HTTP1 => Some(false),
         _ => None,
     }
 }

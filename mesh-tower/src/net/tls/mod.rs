@@ -6,6 +6,7 @@
 
 mod alpn;
 mod mutual;
+mod provider;
 mod session;
 mod stream;
 
@@ -24,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 pub(super) use self::alpn::Offer;
 use self::alpn::means_h2;
 use self::mutual::Mutual;
+pub(crate) use self::provider::default_provider;
 pub(crate) use self::session::{Held, Sessions, review};
 pub(crate) use self::stream::Guarded;
 use super::Shared;

@@ -200,3 +200,6 @@ fn admit<B: Body>(
     let until = [callers, ours].into_iter().flatten().min_by_key(|(at, _)| *at);
     Ok(Admitted { is_trusted, deadline, until })
 }
+
+#[cfg(test)]
+mod tests;

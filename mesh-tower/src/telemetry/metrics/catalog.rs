@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_core::balance::{News, State};
 use mesh_core::error::ErrorKind;
@@ -17,6 +18,7 @@ use super::instruments::Distribution;
 use super::series::Series;
 use super::server::Requests;
 use super::{BackendSeries, Picked, Reading, ServerSeries};
+use crate::identity::Facts;
 use crate::net::Backend;
 use crate::telemetry::server::{ConnectionRefusal, Refusal};
 
@@ -398,6 +400,42 @@ pub(crate) const CATALOG: &[Metric] = &[
         kind: Kind::Histogram(Distribution::Handshake, Bounds::HttpLatency),
     },
     Metric {
+        name: "mesh.certificate.expiry_timestamp",
+        unit: "s",
+        help: "Until when the certificate in force is valid, in seconds since 1970.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| facts.not_after.map(since_1970), sink)),
+    },
+    Metric {
+        name: "mesh.identity.generation",
+        unit: "",
+        help: "How many identities there were so far; 0 before the first.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| Some(facts.generation as f64), sink)),
+    },
+    Metric {
+        name: "mesh.identity.last_reload_successful",
+        unit: "",
+        help: "1 if what the source of the identity said last was usable, else 0.",
+        kind: Kind::Gauge(|reading, sink| {
+            reading.identity(|facts| Some(f64::from(u8::from(facts.last_successful))), sink);
+        }),
+    },
+    Metric {
+        name: "mesh.identity.last_reload_timestamp",
+        unit: "s",
+        help: "When the source of the identity last said something usable, in seconds since 1970.",
+        kind: Kind::Gauge(|reading, sink| reading.identity(|facts| facts.last_success.map(since_1970), sink)),
+    },
+    Metric {
+        name: "mesh.identity.failures",
+        unit: "{failure}",
+        help: "How often something was wrong with what the source of the identity said.",
+        kind: Kind::Counter(|reading, sink| {
+            if let Some(facts) = reading.own_identity() {
+                sink(facts.failures, &[]);
+            }
+        }),
+    },
+    Metric {
         name: "mesh.config.version",
         unit: "",
         help: "The version of the configuration in force, counted from 1.",
@@ -453,6 +491,10 @@ pub(crate) const CATALOG: &[Metric] = &[
 
 fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
+}
+
+fn since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// `attributes` with one more.
@@ -523,6 +565,18 @@ impl Reading<'_> {
                     sink(count, &[series.attribute(), KeyValue::new("mesh.refusal", why.as_str())]);
                 }
             }
+        }
+    }
+
+    /// What is known of the identity, where the configuration asks for one.
+    fn own_identity(&self) -> Option<&Facts> {
+        let settings = self.snapshot.as_ref()?.settings();
+        self.identity.as_ref().filter(|_| settings.identity.is_some())
+    }
+
+    fn identity(&self, value: impl Fn(&Facts) -> Option<f64>, sink: Sink<'_, f64>) {
+        if let Some(value) = self.own_identity().and_then(value) {
+            sink(value, &[]);
         }
     }
 

@@ -51,6 +51,7 @@ use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
 pub(crate) use self::server::{HttpKind, MethodSeries, OpenServed, Served, ServerSeries};
 use self::table::{Key, Name, Table};
+use crate::identity;
 use crate::mesh::Core;
 use crate::net::Snapshot;
 
@@ -236,6 +237,7 @@ impl Metrics {
             table: self.table.load_full(),
             backends: lock(&self.backends).all(),
             servers: lock(&self.servers).clone(),
+            identity: core.as_ref().map(|core| core.shared.identities.facts()),
             snapshot: core.map(|core| core.snapshot.load_full()),
             now,
         }
@@ -248,6 +250,7 @@ pub(crate) struct Reading<'a> {
     table: Arc<Table>,
     backends: Vec<Arc<BackendSeries>>,
     servers: Vec<Arc<ServerSeries>>,
+    identity: Option<identity::Facts>,
     snapshot: Option<Arc<Snapshot>>,
     now: Instant,
 }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri, Version};
 use mesh_core::grpc::Code;
 use mesh_core::model::AccessLog;
 use opentelemetry::trace::{SpanContext, TraceId};
-use tracing::field::display;
+use time::OffsetDateTime;
 
 use super::End;
 use super::escape::{Json, Text};
@@ -283,36 +283,14 @@ struct Time(SystemTime);
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let millis = since.subsec_millis();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
+        // Years of more than four digits are no dates of RFC 3339, and none of a clock that is right.
+        let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second) = time.to_hms();
+        let (month, millis) = (u8::from(month), since.subsec_millis());
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
     }
-}
-
-/// The Gregorian date so many days after 1 January 1970.
-fn date(mut days: u64) -> (u64, usize, u64) {
-    let mut year = 1970;
-    // Whole cycles of 400 years first, which all have as many days.
-    year += days / 146_097 * 400;
-    days %= 146_097;
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = |year| if is_leap(year) { 366 } else { 365 };
-    while days >= length(year) {
-        days -= length(year);
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    (year, month, days + 1)
 }
 
 #[cfg(test)]

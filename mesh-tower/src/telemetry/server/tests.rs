@@ -1,17 +1,20 @@
 #![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::identity::SpiffeId;
-use mesh_core::model::{Config, Server};
+use mesh_core::model::{Config, IdentityFrom, Server, Settings};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use proptest::prelude::*;
+use rustls_pki_types::UnixTime;
 
 use super::*;
+use crate::identity::{Certified, Identity, MemoryIdentity};
+use crate::testing::Authority;
 use crate::{Builder, Mesh};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -27,10 +30,19 @@ async fn web(log: AccessLog, with: impl FnOnce(Builder) -> Builder) -> (Mesh, Ar
     (mesh, state)
 }
 
+/// A caller with a certificate for `id`.
 fn caller(id: &str) -> Arc<Peer> {
+    static CERTIFIED: OnceLock<Certified> = OnceLock::new();
+    let certified = CERTIFIED.get_or_init(|| {
+        let authority = Authority::new("cluster.local");
+        let material = authority.issue("spiffe://cluster.local/somebody").material(authority.bundles());
+        let (settings, now) = (mesh_core::model::Identity::new(IdentityFrom::Custom), UnixTime::now());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let identity = Identity::new(material, &settings, &provider, 1, now).unwrap();
+        identity.trust().certified_of_resumed(identity.chain(), &[], now).unwrap()
+    });
     let mut peer = Peer::plaintext(Some("10.0.0.7:51234".parse().unwrap()));
-    peer.identity = Some(SpiffeId::new(id).unwrap());
-    peer.encrypted = true;
+    peer.certified = Some(Certified { id: Some(SpiffeId::new(id).unwrap()), ..certified.clone() });
     Arc::new(peer)
 }
 
@@ -518,6 +530,27 @@ mod pages {
         assert_eq!(counts.len(), 201);
         let other = r#"mesh_server_requests_total{mesh_server="web",mesh_peer="other",mesh_outcome="ok"} 800"#;
         assert!(counts.contains(&other.to_owned()), "{:?}", counts.last());
+        mesh.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn tl_07_the_identity_is_shown() {
+        let authority = Authority::new("cluster.local");
+        let first = authority.issue("spiffe://cluster.local/a").material(authority.bundles());
+        let source = MemoryIdentity::new(first);
+        let mut settings = Settings::default();
+        settings.identity = Some(Arc::new(mesh_core::model::Identity::new(IdentityFrom::Custom)));
+        let config = Config::new().with_settings(settings);
+        let mesh = Mesh::builder().config(config).identity_source(source).prometheus().build().await.unwrap();
+        let of = |name: &str| of(&mesh, name).join("\n");
+        let not_after = mesh.identity().unwrap().not_after();
+        let seconds = not_after.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let expiry = format!("mesh_certificate_expiry_timestamp_seconds {seconds}");
+        assert_eq!(of("mesh_certificate_expiry_timestamp_seconds"), expiry);
+        assert_eq!(of("mesh_identity_generation"), "mesh_identity_generation 1");
+        assert_eq!(of("mesh_identity_last_reload_successful"), "mesh_identity_last_reload_successful 1");
+        assert_eq!(of("mesh_identity_failures_total"), "mesh_identity_failures_total 0");
+        assert!(!of("mesh_identity_last_reload_timestamp_seconds").is_empty());
         mesh.shutdown().await;
     }
 

@@ -1,0 +1,15 @@
+//! Mutual TLS towards backends.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+
+#[path = "../http_support/mod.rs"]
+mod http_support;
+
+mod auto;
+mod late;
+mod offers;
+mod peers;
+mod refused;
+mod rotation;
+mod sniffed;
+mod support;
