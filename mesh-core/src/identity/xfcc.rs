@@ -133,28 +133,20 @@ fn read_value(text: &str) -> Result<(String, &str), XfccError> {
 }
 
 fn put(element: &mut Element, name: &str, value: String) -> Result<(), XfccError> {
-    let is = |field: &str| name.eq_ignore_ascii_case(field);
-    let many = match () {
-        () if is("By") => Some(&mut element.by),
-        () if is("URI") => Some(&mut element.uri),
-        () if is("DNS") => Some(&mut element.dns),
-        () => None,
-    };
-    if let Some(many) = many {
-        many.push(value);
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let many = [("By", &mut element.by), ("URI", &mut element.uri), ("DNS", &mut element.dns)];
+    if let Some((_, values)) = many.into_iter().find(|(known, _)| is(known)) {
+        values.push(value);
         return Ok(());
     }
-    let (name, one) = match () {
-        () if is("Hash") => ("Hash", &mut element.hash),
-        () if is("Cert") => ("Cert", &mut element.cert),
-        () if is("Chain") => ("Chain", &mut element.chain),
-        () if is("Subject") => ("Subject", &mut element.subject),
-        () => return Ok(()),
-    };
-    match one.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(XfccError::Twice(name)),
-    }
+    let once = [
+        ("Hash", &mut element.hash),
+        ("Cert", &mut element.cert),
+        ("Chain", &mut element.chain),
+        ("Subject", &mut element.subject),
+    ];
+    let Some((known, one)) = once.into_iter().find(|(known, _)| is(known)) else { return Ok(()) };
+    one.replace(value).map_or(Ok(()), |_| Err(XfccError::Twice(known)))
 }
 
 impl fmt::Display for Element {
@@ -303,7 +295,10 @@ mod tests {
             let [Element { subject: Some(_), uri, dns, by, .. }] = &read[..] else { panic!("{text}") };
             assert!(uri.len() == 1 && dns.len() == 1 && by.is_empty(), "{text}");
             // Nobody can take it for more, whatever backslashes mean to them.
-            assert!(!text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count().is_multiple_of(2), "{text}");
+            assert!(
+                !text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count().is_multiple_of(2),
+                "{text}"
+            );
             assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
         }
     }

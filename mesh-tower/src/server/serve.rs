@@ -29,7 +29,7 @@ pub struct Drained {
 }
 
 /// Serves `service` to whoever `listener` accepts, until the mesh drains.
-pub(crate) async fn serve<S, B>(mesh: Mesh, mut listener: Listener, service: S) -> Drained
+pub(crate) async fn serve<S, B>(mesh: Mesh, listener: Listener, service: S) -> Drained
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -37,8 +37,20 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let servers = &mesh.handle.core.servers;
-    let _running = servers.run();
+    let _running = mesh.handle.core.servers.run();
+    let _served = listener.state.serve();
+    run(listener, service).await
+}
+
+/// As [`serve`], until the server of `listener` drains, whatever the mesh does.
+pub(crate) async fn run<S, B>(mut listener: Listener, service: S) -> Drained
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let state = Arc::clone(&listener.state);
     let serving = Serving::new(Arc::clone(&state));
     let (arrivals, taking) = (&mut listener, &serving);

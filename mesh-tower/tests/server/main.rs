@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod drain;
+mod hosts;
 mod mutual;
 mod support;

@@ -10,6 +10,35 @@ use super::super::text::SomeText;
 use super::{exactly_one, file_path};
 use crate::model::{Identity, IdentityFiles, IdentityFrom, TrustFile};
 
+/// Whether this process has an identity, as far as the file can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HasIdentity {
+    Yes,
+    No,
+    /// It may have been among what was refused.
+    Perhaps,
+}
+
+impl HasIdentity {
+    pub(super) fn of(file: &schema::File) -> Self {
+        match &file.identity {
+            Field::Given(_) | Field::Default(_) => Self::Yes,
+            Field::Absent if !file.is_doubtful => Self::No,
+            Field::Absent | Field::Invalid => Self::Perhaps,
+        }
+    }
+
+    /// Reports what `needs` an identity where there is none.
+    pub(super) fn require(self, needs: &str, at: Position, path: Path<'_>, context: &mut Context) {
+        if self == Self::No {
+            context.report(at, path, || {
+                let help = "add `identity`, with `source: custom` if the program gives it to the builder";
+                Draft::new(format!("`{needs}` needs an identity, and there is none")).about(needs).help(help)
+            });
+        }
+    }
+}
+
 pub(super) fn identity(
     section: &schema::IdentitySection,
     directory: &FsPath,

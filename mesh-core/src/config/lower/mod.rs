@@ -20,6 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
+use self::identity::HasIdentity;
 use super::origin::Position;
 use super::problem::{Draft, Path, shorten};
 use super::schema;
@@ -92,35 +93,6 @@ fn require_services(file: &schema::File, unknown: UnknownServices, context: &mut
         let draft = Draft::new(format!("`services` is missing: write {form}"));
         draft.help("or `unknown_services: dns`, to look every name up")
     });
-}
-
-/// Whether this process has an identity, as far as the file can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HasIdentity {
-    Yes,
-    No,
-    /// It may have been among what was refused.
-    Perhaps,
-}
-
-impl HasIdentity {
-    fn of(file: &schema::File) -> Self {
-        match &file.identity {
-            Field::Given(_) | Field::Default(_) => Self::Yes,
-            Field::Absent if !file.is_doubtful => Self::No,
-            Field::Absent | Field::Invalid => Self::Perhaps,
-        }
-    }
-
-    /// Reports what `needs` an identity where there is none.
-    fn require(self, needs: &str, at: Position, path: Path<'_>, context: &mut Context) {
-        if self == Self::No {
-            context.report(at, path, || {
-                let help = "add `identity`, with `source: custom` if the program gives it to the builder";
-                Draft::new(format!("`{needs}` needs an identity, and there is none")).about(needs).help(help)
-            });
-        }
-    }
 }
 
 /// The path of a file. A relative one that stands in the configuration is relative to `directory`; what the environment

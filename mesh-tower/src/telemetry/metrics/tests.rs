@@ -267,3 +267,35 @@ fn a_place_is_one_target_with_tls_and_without() {
         assert_eq!(seen, [("dns:///h:443".to_owned(), 2)], "{name}");
     }
 }
+
+/// TL-10, for callers: who was not heard of for 10 minutes is not shown, and makes room.
+#[test]
+fn tl_10_callers_that_are_gone_are_dropped_in_the_end() {
+    let metrics = Metrics::new(None, false);
+    let began = Instant::now();
+    let at = |minutes: u64| began + Duration::from_secs(60 * minutes);
+    let series = metrics.server(&"web".into());
+    let requests = series.requests.as_ref().unwrap();
+    let metric = CATALOG.iter().find(|metric| metric.name == "mesh.server.requests").unwrap();
+    let Kind::Counter(read) = metric.kind else { panic!("{} is a counter", metric.name) };
+    let callers = |now| {
+        let mut seen = BTreeSet::new();
+        read(&metrics.read(now), &mut |count, attributes| {
+            let peer = attributes.iter().find(|pair| pair.key.as_str() == "mesh.peer").unwrap();
+            seen.insert(format!("{}: {count}", peer.value));
+        });
+        seen
+    };
+    let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>();
+    for peer in [Some("a"), Some("b"), None] {
+        requests.counted(peer, Served::Ok);
+    }
+    assert_eq!(callers(at(0)), set(&["a: 1", "b: 1", "none: 1"]));
+    assert_eq!(callers(at(9)), set(&["a: 1", "b: 1", "none: 1"]));
+    requests.counted(Some("a"), Served::Ok);
+    assert_eq!(callers(at(9)), set(&["a: 2", "b: 1", "none: 1"]));
+    assert_eq!(callers(at(10)), set(&["a: 2", "none: 1"]));
+    assert_eq!(callers(at(19)), set(&["none: 1"]), "whoever did not prove who it is has no place of its own to lose");
+    requests.counted(Some("b"), Served::Ok);
+    assert_eq!(callers(at(20)), set(&["b: 1", "none: 1"]));
+}
