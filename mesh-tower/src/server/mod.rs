@@ -15,6 +15,7 @@ mod peer;
 mod readiness;
 mod serve;
 mod state;
+mod staying;
 mod stream;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
