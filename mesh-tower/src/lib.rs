@@ -35,6 +35,7 @@ pub mod testing;
 mod apply;
 mod builder;
 mod client;
+mod connector;
 mod contain;
 mod demand;
 mod discover;
@@ -48,6 +49,7 @@ mod upkeep;
 
 pub use builder::Builder;
 pub use client::Body;
+pub use connector::{MeshConnector, MeshStream};
 pub use error::{BoxError, Error, ErrorKind};
 pub use http_client::{HttpClient, ResponseFuture, ServiceClient};
 pub use mesh::{ConfigStatus, Mesh};

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::apply::touched;
 use crate::builder::Builder;
 use crate::client::unknown_service;
+use crate::connector::MeshConnector;
 use crate::demand;
 use crate::discover::Demands;
 use crate::error::Error;
@@ -122,6 +123,12 @@ impl Mesh {
     /// An HTTP client for every service of the mesh.
     pub fn http_client(&self) -> HttpClient {
         HttpClient::new(Arc::clone(&self.handle))
+    }
+
+    /// Opens byte streams as this mesh does, for other HTTP clients; what they lack then is told
+    /// [there](MeshConnector).
+    pub fn connector(&self) -> MeshConnector {
+        MeshConnector::new(Arc::clone(&self.handle))
     }
 
     /// A client of one service.

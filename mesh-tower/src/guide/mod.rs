@@ -13,6 +13,7 @@
 //! | [9. Testing your service](chapter_09_testing) | backends that fail on demand, time that jumps |
 //! | [10. Production](chapter_10_production) | a check list, bounds, Kubernetes |
 //! | [11. A bad day](chapter_11_bad_day) | endpoints that fail, backends that are slow: what helps, what it says, what to watch |
+//! | [12. Limits of a server](chapter_12_server_limits) | what a caller can cost, where each bound holds, deadlines that travel |
 //!
 //! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
 //! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
@@ -50,3 +51,6 @@ pub mod chapter_10_production {}
 
 #[doc = include_str!("11_bad_day.md")]
 pub mod chapter_11_bad_day {}
+
+#[doc = include_str!("12_server_limits.md")]
+pub mod chapter_12_server_limits {}

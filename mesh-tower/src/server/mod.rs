@@ -13,6 +13,7 @@ mod mesh;
 mod metered;
 mod peer;
 mod readiness;
+mod seldom;
 mod serve;
 mod state;
 mod staying;

@@ -6,6 +6,7 @@
 mod http_support;
 
 mod auto;
+mod connector;
 mod late;
 mod offers;
 mod peers;

@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod drain;
+mod floods;
+mod heads;
 mod mutual;
+mod slow;
 mod support;
