@@ -4,6 +4,7 @@
 mod drain;
 mod floods;
 mod heads;
+mod hosts;
 mod mutual;
 mod slow;
 mod support;
