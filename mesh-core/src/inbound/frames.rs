@@ -12,6 +12,7 @@ const HEADER: usize = 9;
 const KIND: usize = 3;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const END_STREAM: u8 = 1;
@@ -33,6 +34,8 @@ pub struct FrameMeter {
     left: usize,
     /// Whether a block of headers has begun and not ended.
     in_headers: bool,
+    /// How many times something has ended of which `is_within` tells.
+    ended: u64,
 }
 
 /// More frames that carry nothing of a request than a peer may send.
@@ -48,7 +51,9 @@ pub struct Flood {
 
 impl FrameMeter {
     /// Lets through `most` such frames a second, counted over 10 s. Frames that belong to requests allow two more each:
-    /// acknowledgements and window updates grow with what is asked for and answered.
+    /// acknowledgements and window updates grow with what is asked for and answered. A reset takes back what the head of
+    /// its stream has given: whoever resets all that it asks for, asks for nothing (CVE-2023-44487). HTTP/2 libraries
+    /// see that where requests wait to be accepted, and not where they are accepted at once.
     pub fn new(most: u32) -> Self {
         Self {
             most: u64::from(most) * WINDOW.as_secs(),
@@ -59,6 +64,7 @@ impl FrameMeter {
             have: 0,
             left: 0,
             in_headers: false,
+            ended: 0,
         }
     }
 
@@ -73,6 +79,9 @@ impl FrameMeter {
                 let taken = self.left.min(bytes.len());
                 self.left -= taken;
                 bytes = &bytes[taken..];
+                if self.header[KIND] != DATA {
+                    self.end();
+                }
                 continue;
             }
             let taken = (HEADER - self.have).min(bytes.len());
@@ -95,6 +104,19 @@ impl FrameMeter {
         self.have > 0 || self.in_headers || (self.left > 0 && self.header[KIND] != DATA)
     }
 
+    /// How many times something other than a request's data has ended. While this stays the same,
+    /// [`is_within`](Self::is_within) tells of one and the same thing.
+    pub fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// Something may be over.
+    fn end(&mut self) {
+        if !self.is_within() {
+            self.ended += 1;
+        }
+    }
+
     fn frame(&mut self) {
         let [a, b, c, kind, flags, ..] = self.header;
         self.have = 0;
@@ -110,8 +132,13 @@ impl FrameMeter {
                 self.in_headers = flags & END_HEADERS == 0;
                 self.idle += 1;
             }
+            RST_STREAM => {
+                self.useful = self.useful.saturating_sub(1);
+                self.idle += 1;
+            }
             _ => self.idle += 1,
         }
+        self.end();
     }
 
     fn judge(&mut self, now: Instant) -> Result<(), Flood> {
@@ -147,7 +174,7 @@ mod tests {
     const WINDOW_UPDATE: u8 = 8;
 
     #[test]
-    fn cl_13_rl_05_floods_end_and_requests_do_not() {
+    fn cl_13_rl_03_rl_05_floods_end_and_requests_do_not() {
         for (name, flood, expected) in [
             ("pings", frame(PING, 0, 8), true),
             ("settings", frame(SETTINGS, 0, 6), true),
@@ -156,6 +183,13 @@ mod tests {
             ("empty data", frame(DATA, 0, 0), true),
             ("continuations", frame(CONTINUATION, 0, 1), true),
             ("data", frame(DATA, 0, 1), false),
+            ("resets", frame(RST_STREAM, 0, 4), true),
+            ("rapid reset", [frame(HEADERS, END_HEADERS | END_STREAM, 10), frame(RST_STREAM, 0, 4)].concat(), true),
+            (
+                "half of all requests are given up",
+                [frame(HEADERS, END_HEADERS, 10).repeat(2), frame(RST_STREAM, 0, 4)].concat(),
+                false,
+            ),
             ("requests", frame(HEADERS, END_HEADERS | END_STREAM, 10), false),
             ("uploads", [frame(DATA, 0, 100), frame(WINDOW_UPDATE, 0, 4), frame(PING, 0, 8)].concat(), false),
         ] {
@@ -166,6 +200,29 @@ mod tests {
             if let Err(error) = result {
                 assert_eq!(error, Flood { frames: 1001, allowed: 1000 }, "{name}");
             }
+        }
+    }
+
+    /// CL-08
+    #[test]
+    fn cl_08_of_each_thing_the_end_is_told_once() {
+        for (bytes, ended) in [
+            (frame(HEADERS, END_HEADERS, 10), 1),
+            (frame(HEADERS, END_HEADERS, 0), 1),
+            (frame(PING, 0, 8).repeat(3), 3),
+            (frame(SETTINGS, 0, 0), 1),
+            ([frame(HEADERS, 0, 10), frame(CONTINUATION, 0, 0), frame(CONTINUATION, END_HEADERS, 5)].concat(), 1),
+            ([frame(HEADERS, 0, 10), frame(CONTINUATION, 0, 5)].concat(), 0),
+            // Of data the header alone is told.
+            (frame(DATA, 0, 0), 1),
+            (frame(DATA, 0, 10), 1),
+            (frame(DATA, 0, 10)[..HEADER].to_vec(), 1),
+            (frame(PING, 0, 8)[..16].to_vec(), 0),
+        ] {
+            let mut meter = FrameMeter::new(100);
+            meter.read(&bytes, Instant::now).unwrap();
+            assert_eq!(meter.ended(), ended, "{bytes:?}");
+            assert_eq!(meter.is_within(), ended == 0, "{bytes:?}");
         }
     }
 
@@ -202,7 +259,8 @@ mod tests {
             }
             // In parts it may be noticed sooner.
             prop_assert!(expected.is_ok() || result.is_err());
-            prop_assert_eq!((parts.idle, parts.useful, parts.is_within()), (whole.idle, whole.useful, whole.is_within()));
+            let read = |meter: &FrameMeter| (meter.idle, meter.useful, meter.is_within(), meter.ended());
+            prop_assert_eq!(read(&parts), read(&whole));
         }
 
         #[test]

@@ -132,7 +132,7 @@ pub struct ServerLimits {
     /// The most streams that this server may have reset for a caller's mistakes (MadeYouReset). Default 1024.
     pub max_local_resets: u32,
     /// The most frames a second that carry nothing of a request: pings, settings, priorities, window updates without
-    /// data, empty data. Counted over 10 s. Default 1000.
+    /// data, empty data, resets of requests that were just sent. Counted over 10 s. Default 1000.
     pub max_control_frames: u32,
 }
 

@@ -56,7 +56,12 @@ impl AsyncRead for Metered {
         };
         let of_preface = read.len().min(*preface);
         *preface -= of_preface;
+        let ended = meter.ended();
         meter.read(&read[of_preface..], || Instant::now().into_std()).map_err(io::Error::other)?;
+        if meter.ended() != ended {
+            // What is within now has begun just now.
+            this.life.within_head(false);
+        }
         this.life.within_head(meter.is_within());
         Poll::Ready(Ok(()))
     }

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod drain;
+mod floods;
+mod heads;
 mod hosts;
 mod mutual;
+mod slow;
 mod support;

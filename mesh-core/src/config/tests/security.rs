@@ -77,9 +77,9 @@ fn reads_identities() {
 #[test]
 fn reads_who_a_peer_must_be() {
     let found = tls(
-        ", tls: { mode: mutual, identities: [spiffe://cluster.local/ns/a/sa/b, SPIFFE://Cluster.local/B, \
+        ", tls: { mode: mutual, identities: [spiffe://cluster.local/ns/a/sa/b, spiffe://cluster.local/B, \
          { uri: 'urn:a:b' }, { dns: Shop.example. }, { exact: 'a b' }, { exact: a@b.example, kind: email }, \
-         { exact: 'FD00::0:1', kind: ip }, { exact: 'spiffe://A/b', kind: uri }, { exact: a.b, kind: dns }, \
+         { exact: 'FD00::0:1', kind: ip }, { exact: 'spiffe://a/b', kind: uri }, { exact: a.b, kind: dns }, \
          { prefix: spiffe://a/ }, { suffix: /b, kind: uri }, { contains: c, kind: dns }, \
          { regex: 'spiffe://[a-z]+/x', kind: uri }] }",
         CUSTOM,
