@@ -14,6 +14,7 @@
 //! | [10. Production](chapter_10_production) | a check list, bounds, Kubernetes |
 //! | [11. A bad day](chapter_11_bad_day) | endpoints that fail, backends that are slow: what helps, what it says, what to watch |
 //! | [12. Limits of a server](chapter_12_server_limits) | what a caller can cost, where each bound holds, deadlines that travel |
+//! | [13. Mutual TLS](chapter_13_mutual_tls) | who you are, who your backends must be, and what happens when either changes |
 //!
 //! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
 //! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
@@ -54,3 +55,6 @@ pub mod chapter_11_bad_day {}
 
 #[doc = include_str!("12_server_limits.md")]
 pub mod chapter_12_server_limits {}
+
+#[doc = include_str!("13_mutual_tls.md")]
+pub mod chapter_13_mutual_tls {}

@@ -68,7 +68,7 @@ impl Mesh {
     /// # Errors
     /// If the configuration has no such server.
     pub fn acceptor(&self, name: &str) -> Result<Acceptor, ListenError> {
-        Ok(Acceptor::new(self.server(name)?))
+        Ok(Acceptor::lent(self.server(name)?))
     }
 
     /// Serves HTTP/1.1 and HTTP/2 on all that `listener` accepts: an axum `Router`, tonic `Routes`, or any other

@@ -16,6 +16,7 @@ mod readiness;
 mod seldom;
 mod serve;
 mod state;
+mod staying;
 mod stream;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
