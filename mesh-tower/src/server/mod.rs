@@ -12,6 +12,7 @@ mod listener;
 mod mesh;
 mod metered;
 mod peer;
+mod requests;
 mod serve;
 mod state;
 mod stream;
