@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod drain;
+mod ends;
 mod floods;
 mod heads;
+mod leaving;
 mod mutual;
 mod slow;
 mod support;
