@@ -18,15 +18,25 @@
 mod channel;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+#[cfg(feature = "health")]
+mod health;
 mod layer;
+#[cfg(any(feature = "health", feature = "server"))]
+mod serving;
 mod status;
 
 pub use channel::{Channel, MeshExt, ResponseBody, ResponseFuture};
+#[cfg(feature = "health")]
+pub use health::{HealthWatch, MeshHealth};
 pub use layer::{StatusBody, StatusFuture, StatusLayer, StatusService};
 pub use mesh_tower;
 #[cfg(feature = "test-util")]
 pub use mesh_tower::testing;
 pub use mesh_tower::{Mesh, core, identity, server};
+#[cfg(any(feature = "health", feature = "server"))]
+pub use serving::MeshServerExt;
+#[cfg(feature = "server")]
+pub use serving::{TonicIncoming, TonicStream};
 pub use status::to_status;
 
 /// What a gRPC user imports.
@@ -34,6 +44,8 @@ pub mod prelude {
     pub use mesh_tower::Mesh;
 
     pub use crate::MeshExt as _;
+    #[cfg(any(feature = "health", feature = "server"))]
+    pub use crate::MeshServerExt as _;
 }
 
 /// Compiles the code of the README.

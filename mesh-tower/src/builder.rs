@@ -18,6 +18,7 @@ use opentelemetry::trace::{Tracer, TracerProvider};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 
+use crate::admin;
 use crate::apply::{Applier, forward};
 use crate::discover::{self, Discover, Sources};
 use crate::identity::{Identities, IdentitySource};
@@ -279,7 +280,8 @@ impl Builder {
         };
         let global = !self.quiet;
         let meter = self.meter.or_else(|| global.then(metrics::global_meter).flatten());
-        let metrics = (meter.is_some() || self.pages).then(|| Metrics::new(meter.as_ref(), self.pages));
+        let pages = self.pages || admin::keeps_metrics(&config.settings);
+        let metrics = (meter.is_some() || pages).then(|| Metrics::new(meter.as_ref(), pages));
         let provider = self.provider.or_else(default_provider).ok_or(BuildError::NoCryptoProvider)?;
         let tasks = Tasks::new();
         let observers = Observers::new(self.observer).with_metrics(metrics.clone());
@@ -304,22 +306,24 @@ impl Builder {
         let dns = Arc::new(DnsSource::new(self.resolver, shared.observers.clone()));
         let sources = Sources { identity: shared.identity_source.is_some(), dns, custom: self.sources };
         sources.check(&config)?;
+        #[cfg(feature = "admin")]
+        let bound = admin::bind(&config.settings)?;
         let tasks = &shared.tasks;
+        let unfinished = Unfinished(Some(tasks.clone()));
         let (sender, updates) = watch::channel(Ok(Arc::clone(&config)));
         let (demands, demanded) = discover::channel();
         let discover = Discover::new(sources, tasks.clone(), Arc::clone(&config), updates, demanded);
         let published = discover.config();
         let now = tokio::time::Instant::now().into_std();
         let first = compiler.compile(&Snapshot::empty(), &published, &mut rand::rng(), now)?;
+        let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
+        // Probes are answered while there is no identity yet.
+        #[cfg(feature = "admin")]
+        admin::start(&core, bound);
         if let Some(identity) = &config.settings.identity {
             shared.identify(Some(identity))?;
-            if let Err(error) = shared.identities.wait(identity.startup_timeout).await {
-                shared.tasks.stop();
-                shared.tasks.abort();
-                return Err(error.into());
-            }
+            shared.identities.wait(identity.startup_timeout).await?;
         }
-        let core = Arc::new(Core::new(Arc::clone(&shared), demands, readings));
         if let Some(metrics) = &shared.telemetry.metrics {
             metrics.attach(&core);
         }
@@ -335,7 +339,26 @@ impl Builder {
         } else if let Some(configs) = configs {
             tasks.spawn_until_stop(forward(configs, sender));
         }
+        unfinished.finish();
         Ok(Mesh::of(core))
+    }
+}
+
+/// Ends the tasks of a mesh that is given up while it is built.
+struct Unfinished(Option<Tasks>);
+
+impl Unfinished {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(tasks) = &self.0 {
+            tasks.stop();
+            tasks.abort();
+        }
     }
 }
 

@@ -22,6 +22,7 @@
 //! A request ends in a response or in an [`Error`] that names the service, the backend, the reason and the way out; it
 //! never waits without a bound. A configuration that is refused leaves the last good one in force for everybody.
 
+pub mod admin;
 pub mod guide;
 pub mod identity;
 pub mod layer;
@@ -34,6 +35,7 @@ pub mod testing;
 mod apply;
 mod builder;
 mod client;
+mod connector;
 mod contain;
 mod demand;
 mod discover;
@@ -47,6 +49,7 @@ mod upkeep;
 
 pub use builder::Builder;
 pub use client::Body;
+pub use connector::{MeshConnector, MeshStream};
 pub use error::{BoxError, Error, ErrorKind};
 pub use http_client::{HttpClient, ResponseFuture, ServiceClient};
 pub use mesh::{ConfigStatus, Mesh};

@@ -1,8 +1,12 @@
 //! The handle users hold.
 
 use std::fmt;
+#[cfg(feature = "admin")]
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "admin")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +18,7 @@ use tokio::sync::watch;
 use crate::apply::touched;
 use crate::builder::Builder;
 use crate::client::unknown_service;
+use crate::connector::MeshConnector;
 use crate::demand;
 use crate::discover::Demands;
 use crate::error::Error;
@@ -70,6 +75,8 @@ pub(crate) struct Core {
     pub(crate) demands: Demands,
     readings: Arc<Readings>,
     status: watch::Sender<ConfigStatus>,
+    #[cfg(feature = "admin")]
+    admin_address: Mutex<Option<SocketAddr>>,
 }
 
 /// Which configuration is in force, and what became of the last attempt to change it.
@@ -118,6 +125,12 @@ impl Mesh {
         HttpClient::new(Arc::clone(&self.handle))
     }
 
+    /// Opens byte streams as this mesh does, for other HTTP clients; what they lack then is told
+    /// [there](MeshConnector).
+    pub fn connector(&self) -> MeshConnector {
+        MeshConnector::new(Arc::clone(&self.handle))
+    }
+
     /// A client of one service.
     ///
     /// | `target` | goes to |
@@ -157,8 +170,7 @@ impl Mesh {
     /// request waits for.
     #[cfg(feature = "prometheus")]
     pub fn prometheus_text(&self) -> String {
-        let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
-        metrics.map(|metrics| prometheus::page(metrics, prometheus::Format::Text)).unwrap_or_default()
+        self.handle.core.metrics_page(prometheus::Format::Text).unwrap_or_default()
     }
 
     /// Every metric, in the format that an `Accept` header asks for, with its content type: OpenMetrics 1.0 where that is
@@ -177,9 +189,8 @@ impl Mesh {
     #[cfg(feature = "prometheus")]
     pub fn metrics_page(&self, accept: Option<&str>) -> (&'static str, String) {
         let format = prometheus::Format::wanted(accept);
-        let metrics = self.handle.core.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
-        let page = metrics.map_or_else(|| format.empty().to_owned(), |metrics| prometheus::page(metrics, format));
-        (format.content_type(), page)
+        let page = self.handle.core.metrics_page(format);
+        (format.content_type(), page.unwrap_or_else(|| format.empty().to_owned()))
     }
 
     /// The configuration in force with all its defaults, and who said each value: the file, a variable of the
@@ -196,8 +207,7 @@ impl Mesh {
     /// # }
     /// ```
     pub fn effective_config(&self) -> Option<Arc<Effective>> {
-        let core = &self.handle.core;
-        core.readings.of(core.snapshot.load().settings())
+        self.handle.core.effective_config()
     }
 
     /// The identity of this process, if it has one. It changes as its source renews it.
@@ -215,6 +225,12 @@ impl Mesh {
     pub async fn shutdown(&self) {
         self.handle.core.stop();
         self.handle.core.shared.tasks.shutdown(SHUTDOWN_GRACE).await;
+    }
+
+    /// Where the [admin pages](crate::admin) are served: with port 0 in the configuration, the port that was given.
+    #[cfg(feature = "admin")]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        *self.handle.core.admin_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many tasks of this mesh are alive: connections, connection attempts, the configuration's watchers.
@@ -240,7 +256,26 @@ impl Core {
             readings,
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             status: watch::Sender::new(ConfigStatus::default()),
+            #[cfg(feature = "admin")]
+            admin_address: Mutex::default(),
         }
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn set_admin_address(&self, address: Option<SocketAddr>) {
+        *self.admin_address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// The configuration in force, unless it was made in code.
+    pub(crate) fn effective_config(&self) -> Option<Arc<Effective>> {
+        self.readings.of(self.snapshot.load().settings())
+    }
+
+    /// A page of metrics; `None` if none are kept for pages.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn metrics_page(&self, format: prometheus::Format) -> Option<String> {
+        let metrics = self.shared.telemetry.metrics.as_ref().filter(|metrics| metrics.keeps_pages());
+        metrics.map(|metrics| prometheus::page(metrics, format))
     }
 
     /// Tells each change of what is in force.

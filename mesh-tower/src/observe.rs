@@ -1,8 +1,8 @@
 //! Watching a mesh: the [`Observer`] and its [`Event`]s.
 //!
 //! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
-//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections, health and priorities, `WARN` for a
-//! refused configuration). With neither installed an event costs a branch and an atomic load.
+//! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections, health, priorities and identities,
+//! `WARN` for a refused configuration and an identity that was not renewed or soon ends, `ERROR` for one that expired). With neither installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -8,7 +8,8 @@ use mesh_core::matching::hash_of;
 /// What a caller asks for one request, put into its [`extensions`](http::Request::extensions).
 ///
 /// It never reaches the peer. Where several sources set a bound, the shortest holds: this timeout, a caller's
-/// `grpc-timeout`, and the route's.
+/// `grpc-timeout`, the route's, and what is left of the request that is being handled where a server has
+/// `propagate_deadline`.
 ///
 /// ```
 /// use std::time::Duration;

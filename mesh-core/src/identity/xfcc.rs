@@ -295,7 +295,10 @@ mod tests {
             let [Element { subject: Some(_), uri, dns, by, .. }] = &read[..] else { panic!("{text}") };
             assert!(uri.len() == 1 && dns.len() == 1 && by.is_empty(), "{text}");
             // Nobody can take it for more, whatever backslashes mean to them.
-            assert!(!text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count() % 2 == 0, "{text}");
+            assert!(
+                !text.contains("\\\\") && !text.contains("\\\"") && text.matches('"').count().is_multiple_of(2),
+                "{text}"
+            );
             assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
         }
     }

@@ -202,11 +202,14 @@ pub struct Admin {
     pub allow_remote: bool,
     /// Whether `POST /drain` works. Default no.
     pub allow_drain: bool,
+    /// The names by which it may be asked for, beside IP addresses and `localhost`, in any case and without a port: a
+    /// request for another host is refused (AD-04). Default none.
+    pub hosts: Vec<Arc<str>>,
 }
 
 impl Admin {
     /// At `address`, which must be a loopback one, without `/drain`.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, allow_remote: false, allow_drain: false }
+        Self { address, allow_remote: false, allow_drain: false, hosts: Vec::new() }
     }
 }

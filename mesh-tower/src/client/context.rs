@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use self::limits::is_success;
 pub(crate) use self::routing::unknown_service;
-use self::routing::{Untold, demand, draw, unrouted};
+use self::routing::{Untold, unrouted};
+pub(super) use self::routing::{demand, draw};
 use self::telling::Tally;
 pub(super) use self::telling::Underway;
 use super::affinity::{self, Affinity};

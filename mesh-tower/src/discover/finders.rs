@@ -10,6 +10,7 @@ use mesh_core::model::{Config, Finder, IdentityFrom};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::admin;
 use crate::contain::contained_future;
 use crate::identity::NoIdentity;
 use crate::net::Tasks;
@@ -29,11 +30,12 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Whether every backend's finder is known.
+    /// Whether there is all that the configuration asks for.
     ///
     /// # Errors
-    /// At the first that asks for a source which the application has not registered.
+    /// At the first source which the application has not registered, and for an admin listener that there cannot be.
     pub(crate) fn check(&self, config: &Config) -> Result<(), BuildError> {
+        admin::check(&config.settings)?;
         if let Some(identity) = &config.settings.identity
             && identity.source == IdentityFrom::Custom
             && !self.identity

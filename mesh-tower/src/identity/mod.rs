@@ -31,8 +31,6 @@
 //!
 //! [`SanMatch`]: crate::core::identity::SanMatch
 
-#![allow(dead_code, unused_imports, reason = "clients and servers use it next")]
-
 mod certificate;
 mod error;
 mod files;

@@ -68,7 +68,7 @@ impl Account {
 }
 
 /// One connection that counts, from the attempt to make it to its end.
-pub(super) struct Claim {
+pub(crate) struct Claim {
     cluster: Arc<Cluster>,
     /// Where it counts if it is above the limit.
     beyond: Option<Arc<AtomicU32>>,

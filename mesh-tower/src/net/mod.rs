@@ -37,8 +37,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use account::Account;
+pub(crate) use account::Claim;
 pub use connect::{Connect, ConnectError, Connecting};
 pub use io::Io;
+pub(crate) use io::Stream;
 pub(crate) use pool::Pool;
 pub(crate) use queue::{Aside, Queue};
 pub(crate) use room::Room;

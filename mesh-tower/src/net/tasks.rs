@@ -41,6 +41,11 @@ impl Tasks {
         self.0.tracker.spawn_on(task, &self.0.runtime).abort_handle()
     }
 
+    /// Runs `task` until it ends, which something else sees to: for what is made with every request.
+    pub(crate) fn spawn_tracked(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tracker.spawn_on(task, &self.0.runtime);
+    }
+
     /// Runs `task` until it ends, or [`stop`](Self::stop).
     pub(crate) fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         let stop = self.0.stop.clone();

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,6 +23,7 @@ use super::life::{Bounds, Cut, Leave, Life, Upgrade};
 use super::metered::Metered;
 use super::peer::Peer;
 use super::requests::Requests;
+use super::seldom::{Seldom, Signal};
 use super::state::ServerState;
 use super::stream::{self, ServerStream, Version};
 use crate::error::BoxError;
@@ -163,8 +164,8 @@ impl Driven<'_> {
     async fn drive(mut self, connection: impl Connection) -> Result<(), Ended> {
         let mut connection = pin!(connection);
         let stream::Leave { mut entry, mut identities } = self.changes;
-        let mut told = pin!(self.leaving.gracefully.cancelled());
-        let mut cut = pin!(self.leaving.now.cancelled());
+        let signal = Arc::new(Signal::default());
+        let waker = Waker::from(Arc::clone(&signal));
         let mut wake_at = self.bounds.next(self.life, Instant::now());
         let mut timer = pin!(sleep_until(wake_at));
         // It is to leave as soon as hyper can be told.
@@ -175,27 +176,24 @@ impl Driven<'_> {
         }
         let result = loop {
             let leave = {
-                let mut changed = pin!(async {
+                let is_leaving = self.bounds.is_leaving();
+                let told = async {
                     tokio::select! {
-                        _ = entry.changed() => Leave::Gracefully,
+                        () = self.leaving.now.cancelled() => Leave::Now(Cut::Ending),
+                        () = self.leaving.gracefully.cancelled(), if !is_leaving => Leave::Gracefully,
+                        Ok(()) = entry.changed() => Leave::Gracefully,
                         () = distrust(&mut identities, self.state, &self.life.peer) => Leave::Now(Cut::Distrusted),
                     }
-                });
-                let is_leaving = self.bounds.is_leaving();
+                };
+                let mut told = pin!(Seldom::new(&signal, &waker, told));
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                         return Poll::Ready(Err(result.map_err(Ended::Http)));
                     }
-                    if cut.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Ok(Some(Leave::Now(Cut::Ending))));
-                    }
                     if to_leave && self.life.can_leave() {
                         return Poll::Ready(Ok(None));
                     }
-                    if !is_leaving && told.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Ok(Some(Leave::Gracefully)));
-                    }
-                    if let Poll::Ready(leave) = changed.as_mut().poll(cx) {
+                    if let Poll::Ready(leave) = told.as_mut().poll(cx) {
                         return Poll::Ready(Ok(Some(leave)));
                     }
                     // The head of a request that began meanwhile has its own time.
@@ -243,7 +241,8 @@ impl Driven<'_> {
         };
         if let Some(upgrade) = upgrade {
             let distrusted = distrust(&mut identities, self.state, &self.life.peer);
-            return upgraded(upgrade, distrusted, cut, self.bounds.last())
+            let ending = self.leaving.now.cancelled();
+            return upgraded(upgrade, distrusted, ending, self.bounds.last())
                 .await
                 .map_or(Ok(()), |why| Err(Ended::Cut(why)));
         }
@@ -297,6 +296,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        // It ends with its connection, which is ended with the mesh.
+        self.0.spawn_tracked(future);
     }
 }

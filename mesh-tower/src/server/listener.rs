@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mesh_core::model::Listen;
@@ -203,6 +203,14 @@ impl Listener {
         }
     }
 
+    /// A connection that is there already, if there is one.
+    pub(crate) fn accept_now(&mut self) -> Option<Arrival> {
+        match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(arrival) => arrival.ok(),
+            Poll::Pending => None,
+        }
+    }
+
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         for turn in 0..self.sockets.len() {
             let at = (self.next + turn) % self.sockets.len();
@@ -264,7 +272,7 @@ async fn bind(address: &Listen) -> io::Result<Socket> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {

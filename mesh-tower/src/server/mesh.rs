@@ -16,6 +16,7 @@ use super::acceptor::Acceptor;
 use super::incoming::Incoming;
 use super::layer::{RequestBody, ServerLayer};
 use super::listener::{Accept, ListenError, Listener};
+use super::readiness::{Readiness, ReadinessWatch};
 use super::serve::{self, Drained};
 use super::state::{DEFAULT, Phase, ServerState};
 use crate::error::BoxError;
@@ -67,7 +68,7 @@ impl Mesh {
     /// # Errors
     /// If the configuration has no such server.
     pub fn acceptor(&self, name: &str) -> Result<Acceptor, ListenError> {
-        Ok(Acceptor::new(self.server(name)?))
+        Ok(Acceptor::lent(self.server(name)?))
     }
 
     /// Serves HTTP/1.1 and HTTP/2 on all that `listener` accepts: an axum `Router`, tonic `Routes`, or any other
@@ -153,9 +154,23 @@ impl Mesh {
         self.handle.core.servers.advance(Phase::Forced);
     }
 
-    /// Whether the servers of this mesh do not drain.
+    /// Whether this process is ready for requests: nothing keeps it from being [ready](Self::readiness).
     pub fn is_ready(&self) -> bool {
-        self.handle.core.servers.phase() == Phase::Serving
+        self.readiness().is_ready()
+    }
+
+    /// Whether this process is ready for requests, and if not, why: what a readiness probe asks for.
+    ///
+    /// It is ready while a configuration is in force, the certificate that it asks for is there and has not expired,
+    /// every server with an address in the configuration is [served](Self::serve), and the mesh does not
+    /// [drain](Self::drain). A newer configuration that is refused does not count, nor do the services that are called.
+    pub fn readiness(&self) -> Readiness {
+        self.handle.core.readiness()
+    }
+
+    /// Follows [`readiness`](Self::readiness). It does not keep the mesh alive.
+    pub fn watch_readiness(&self) -> ReadinessWatch {
+        ReadinessWatch::new(&self.handle.core)
     }
 
     /// Drains at SIGTERM or SIGINT (where there are none: Ctrl-C), and ends at once at a second one.

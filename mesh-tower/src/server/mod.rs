@@ -12,9 +12,12 @@ mod listener;
 mod mesh;
 mod metered;
 mod peer;
+mod readiness;
 mod requests;
+mod seldom;
 mod serve;
 mod state;
+mod staying;
 mod stream;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
@@ -25,6 +28,9 @@ pub(crate) use layer::inherited_deadline;
 pub use layer::{RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService};
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
+pub use readiness::{NotReady, Readiness, ReadinessWatch};
 pub use serve::Drained;
 pub(crate) use state::{Phase, ServerState, Servers};
 pub use stream::ServerStream;
+#[cfg(feature = "admin")]
+pub(crate) use {listener::bind_tcp, serve::run};

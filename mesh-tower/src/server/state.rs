@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -10,7 +11,6 @@ use mesh_core::model::{self, ServerTls};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::acceptor::AcceptError;
 use super::count::Count;
@@ -66,6 +66,23 @@ pub(crate) struct ServerState {
     /// What TLS goes by, for as long as it holds.
     tls: ArcSwapOption<Handshake>,
     pub(crate) connections: Count,
+    /// What the drain of the mesh waits for.
+    pub(crate) running: TaskTracker,
+    /// How many serve it.
+    served_by: AtomicUsize,
+    /// Tells when somebody begins to serve a server, or ends.
+    news: watch::Sender<()>,
+}
+
+/// Somebody serves a server, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Served(Arc<ServerState>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.served_by.fetch_sub(1, Ordering::AcqRel);
+        self.0.news.send_replace(());
+    }
 }
 
 /// What a TLS handshake goes by: one identity, and one word on who may connect.
@@ -77,6 +94,45 @@ pub(crate) struct Handshake {
 }
 
 impl ServerState {
+    /// A server that no configuration has: its settings do not change, and `phase` is its own. It is not counted.
+    #[cfg(feature = "admin")]
+    pub(crate) fn apart(server: model::Server, shared: Arc<Shared>, phase: watch::Receiver<Phase>) -> Arc<Self> {
+        let name = Arc::clone(&server.name);
+        let settings = ServerSettings { server: Arc::new(server), mesh: Arc::default() };
+        let series = Arc::new(ServerSeries::new(name));
+        Arc::new(Self::new(settings, shared, phase, series, TaskTracker::new(), watch::Sender::default()))
+    }
+
+    fn new(
+        settings: ServerSettings,
+        shared: Arc<Shared>,
+        phase: watch::Receiver<Phase>,
+        series: Arc<ServerSeries>,
+        running: TaskTracker,
+        news: watch::Sender<()>,
+    ) -> Self {
+        Self {
+            name: Arc::clone(&settings.server.name),
+            shared,
+            settings: ArcSwap::from_pointee(settings),
+            entry: watch::Sender::default(),
+            phase,
+            tls: ArcSwapOption::empty(),
+            connections: Count::default(),
+            running,
+            served_by: AtomicUsize::new(0),
+            series,
+            news,
+        }
+    }
+
+    /// Somebody serves it, as long as what is returned is kept.
+    pub(crate) fn serve(self: &Arc<Self>) -> Served {
+        self.served_by.fetch_add(1, Ordering::AcqRel);
+        self.news.send_replace(());
+        Served(Arc::clone(self))
+    }
+
     /// What it goes by now.
     pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<ServerSettings>> {
         self.settings.load()
@@ -120,11 +176,18 @@ pub(crate) struct Servers {
     used: Mutex<HashMap<Arc<str>, Arc<ServerState>>>,
     /// Those that serve.
     running: TaskTracker,
+    news: watch::Sender<()>,
 }
 
 impl Servers {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, phase: watch::Sender::default(), used: Mutex::default(), running: TaskTracker::new() }
+        Self {
+            shared,
+            phase: watch::Sender::default(),
+            used: Mutex::default(),
+            running: TaskTracker::new(),
+            news: watch::Sender::default(),
+        }
     }
 
     /// The server `name` of `snapshot`, or [`DEFAULT`] with the defaults if it has none of that name; it is followed from
@@ -140,20 +203,14 @@ impl Servers {
             None => return None,
         };
         let name = Arc::clone(&server.name);
+        let settings = ServerSettings { server, mesh: Arc::clone(snapshot.settings()) };
         let series = match &self.shared.telemetry.metrics {
             Some(metrics) => metrics.server(&name),
             None => Arc::new(ServerSeries::new(Arc::clone(&name))),
         };
-        let state = Arc::new(ServerState {
-            name: Arc::clone(&name),
-            shared: Arc::clone(&self.shared),
-            settings: ArcSwap::from_pointee(ServerSettings { server, mesh: Arc::clone(snapshot.settings()) }),
-            entry: watch::Sender::default(),
-            phase: self.phase.subscribe(),
-            series,
-            tls: ArcSwapOption::empty(),
-            connections: Count::default(),
-        });
+        let (shared, phase) = (Arc::clone(&self.shared), self.phase.subscribe());
+        let (running, news) = (self.running.clone(), self.news.clone());
+        let state = Arc::new(ServerState::new(settings, shared, phase, series, running, news));
         used.insert(name, Arc::clone(&state));
         Some(state)
     }
@@ -177,6 +234,16 @@ impl Servers {
         *self.phase.borrow()
     }
 
+    /// Whether somebody serves the server `name`.
+    pub(crate) fn is_served(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|state| state.served_by.load(Ordering::Acquire) > 0)
+    }
+
+    /// Tells when somebody begins to serve a server, or ends.
+    pub(crate) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
     /// Goes on to `phase`, never back.
     pub(crate) fn advance(&self, phase: Phase) {
         self.phase.send_if_modified(|now| {
@@ -186,11 +253,6 @@ impl Servers {
             }
             later
         });
-    }
-
-    /// One that serves, until what is returned is dropped.
-    pub(crate) fn run(&self) -> TaskTrackerToken {
-        self.running.token()
     }
 
     /// Waits until none serves any more.

@@ -18,6 +18,7 @@ use mesh_core::config::ConfigError;
 use mesh_core::model::{self, BackendId};
 use mesh_core::snapshot::CompileError;
 
+use crate::admin::AdminError;
 use crate::identity::NoIdentity;
 use crate::net::tls::TlsConfigError;
 
@@ -52,6 +53,9 @@ pub enum BuildError {
     /// The configuration asks for an identity, and there is none.
     #[error(transparent)]
     Identity(#[from] NoIdentity),
+    /// The configuration asks for an admin listener that there cannot be.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The configuration has problems; all of them are listed.
     #[error(transparent)]
     Config(#[from] ConfigError),

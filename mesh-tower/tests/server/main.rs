@@ -5,6 +5,7 @@ mod drain;
 mod ends;
 mod floods;
 mod heads;
+mod hosts;
 mod leaving;
 mod mutual;
 mod slow;

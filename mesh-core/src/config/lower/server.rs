@@ -270,6 +270,7 @@ pub(super) fn admin(section: &schema::Admin, path: Path<'_>, context: &mut Conte
     let mut admin = Admin::new(*address);
     admin.allow_remote = section.allow_remote.or(false);
     admin.allow_drain = section.allow_drain.or(false);
+    admin.hosts = section.hosts.value().into_iter().flatten().filter_map(|host| host.value().cloned()).collect();
     if !address.ip().to_canonical().is_loopback() && !admin.allow_remote && !section.allow_remote.is_invalid() {
         context.report(*at, path.key("address"), || {
             let message =

@@ -2,7 +2,7 @@
 
 use super::super::choice::{OrNone, ServerTls};
 use super::super::listen::{AdminAddress, ListenAddress};
-use super::super::names::Name;
+use super::super::names::{Name, ServerName};
 use super::super::number::{Flag, Integer, Span};
 use super::super::peer::PeerItem;
 use super::super::section::Presence::{DefaultsTo, Optional, Required};
@@ -113,5 +113,7 @@ section! {
         allow_remote: Flag = DefaultsTo("false"),
         /// Whether `POST /drain` works.
         allow_drain: Flag = DefaultsTo("false"),
+        /// Names by which it may be asked for, beside IP addresses and `localhost`: requests for another host are refused.
+        hosts: List<ServerName> = Optional,
     } not yet {}
 }

@@ -77,9 +77,9 @@ fn reads_identities() {
 #[test]
 fn reads_who_a_peer_must_be() {
     let found = tls(
-        ", tls: { mode: mutual, identities: [spiffe://cluster.local/ns/a/sa/b, SPIFFE://Cluster.local/B, \
+        ", tls: { mode: mutual, identities: [spiffe://cluster.local/ns/a/sa/b, spiffe://cluster.local/B, \
          { uri: 'urn:a:b' }, { dns: Shop.example. }, { exact: 'a b' }, { exact: a@b.example, kind: email }, \
-         { exact: 'FD00::0:1', kind: ip }, { exact: 'spiffe://A/b', kind: uri }, { exact: a.b, kind: dns }, \
+         { exact: 'FD00::0:1', kind: ip }, { exact: 'spiffe://a/b', kind: uri }, { exact: a.b, kind: dns }, \
          { prefix: spiffe://a/ }, { suffix: /b, kind: uri }, { contains: c, kind: dns }, \
          { regex: 'spiffe://[a-z]+/x', kind: uri }] }",
         CUSTOM,
@@ -244,7 +244,7 @@ servers:
     propagate_deadline: true
   - { name: plain, address: "127.0.0.1:0", tls: disabled, limits: {}, drain: {}, access_log: text, forwarded_identity: {} }
   - { name: own, access_log: off }
-admin: { address: "[::1]:15000", allow_drain: true }
+admin: { address: "[::1]:15000", allow_drain: true, hosts: [metrics.shop.svc] }
 "#,
     );
     assert_eq!(*config.servers["public"], everything());
@@ -260,6 +260,7 @@ admin: { address: "[::1]:15000", allow_drain: true }
     assert_eq!(config.servers.len(), 3);
     let mut admin = Admin::new("[::1]:15000".parse().unwrap());
     admin.allow_drain = true;
+    admin.hosts = vec!["metrics.shop.svc".into()];
     assert_eq!(config.settings.admin, Some(admin));
     // A process may serve and call nobody.
     assert!(config.virtual_hosts.is_empty());
@@ -471,6 +472,7 @@ fn a_program_says_how_it_speaks() {
     let refused = reader.clone().with_admin(&admin).read(None).unwrap_err().to_string();
     assert!(refused.starts_with("builder admin: 0.0.0.0:15000 is no loopback address"), "{refused}");
     (admin.allow_remote, admin.allow_drain) = (true, true);
+    admin.hosts = vec!["a.example".into(), "b".into()];
     assert_eq!(with(&reader.with_admin(&admin)).settings.admin, Some(admin));
 
     let mut auto = Tls::mutual(Vec::new());

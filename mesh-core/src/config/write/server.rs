@@ -100,11 +100,12 @@ impl Writer {
     }
 
     pub(in crate::config) fn admin(self, admin: &Admin) -> Node {
-        let Admin { address, allow_remote, allow_drain } = admin;
+        let Admin { address, allow_remote, allow_drain, hosts } = admin;
         self.map([
             ("address", Some(self.text(&address.to_string()))),
             ("allow_remote", Some(self.flag(*allow_remote))),
             ("allow_drain", Some(self.flag(*allow_drain))),
+            ("hosts", Some(self.list(hosts.iter().map(|host| self.text(host))))),
         ])
     }
 }

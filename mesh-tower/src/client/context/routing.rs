@@ -36,7 +36,7 @@ impl Drop for Untold<'_> {
 }
 
 /// Makes the service that the request is for, if it may be made on demand; otherwise `unknown` stays.
-pub(super) async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
+pub(in crate::client) async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(), Error> {
     let settings = Arc::clone(core.snapshot.load().settings());
     match head.with_demand(&settings, |key| key.map(str::to_owned)) {
         Some(key) => discover::demand(core, &key, head.caller_timeout()).await,
@@ -48,7 +48,10 @@ pub(super) async fn demand(core: &Core, head: &Head, unknown: Error) -> Result<(
 }
 
 /// Where `snapshot` sends the request.
-pub(super) fn draw<'a>(snapshot: &'a Snapshot, head: &Head) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
+pub(in crate::client) fn draw<'a>(
+    snapshot: &'a Snapshot,
+    head: &Head,
+) -> Result<(Routed<'a>, &'a Arc<Backend>), Error> {
     let configured = if head.has_key() { None } else { snapshot.virtual_host(head.key()) };
     // One that was made on demand goes by a name of its own.
     let demanded = || head.with_demand(snapshot.settings(), |key| snapshot.named_virtual_host(key?));

@@ -278,6 +278,27 @@ async fn mt_03_a_broken_pair_keeps_the_last_good_one() {
     assert_eq!(kit.generation(), 2);
 }
 
+/// MT-03, MT-04: whom to trust is news also while the pair is broken, half written or not matching.
+#[tokio::test]
+async fn mt_03_new_authorities_count_with_the_last_good_pair() {
+    let mut kit = Kit::new(|_, _| {});
+    let good = kit.rotate();
+    kit.expect(&good).await;
+    for (generation, text) in [(2, String::new()), (3, kit.authority.issue(CART).certificate_pem().to_owned())] {
+        let next = Authority::new("cluster.local");
+        kit.write("ca.pem", format!("{}{}", kit.authority.root_pem(), next.root_pem()));
+        kit.write("tls.crt", text);
+        kit.look().await;
+        assert!(kit.failure().unwrap().contains("tls.crt"), "{:?}", kit.failure());
+        assert_eq!((kit.serial(), kit.generation()), (Some(good.serial), generation));
+        let material = next.issue(CART).material(kit.authority.bundles());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let now = rustls_pki_types::UnixTime::now();
+        let peer = Identity::new(material, &kit.settings, &provider, 1, now).unwrap();
+        shake(&kit.current(), &peer).await.unwrap();
+    }
+}
+
 /// A certificate is found to be good in the course of time, although its file does not change.
 #[tokio::test]
 async fn what_time_alone_heals_is_read_again() {

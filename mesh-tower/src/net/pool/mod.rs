@@ -15,6 +15,7 @@ mod driving;
 mod in_order;
 mod leasing;
 mod leaving;
+mod streams;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
@@ -33,6 +34,7 @@ pub(super) use self::leasing::give_back;
 pub(crate) use self::leasing::{NoLease, lease, lease_aside};
 pub(crate) use self::leaving::retire;
 use self::leaving::{Loss, give_up};
+pub(crate) use self::streams::{OpenStream, open_stream};
 use super::account::Claim;
 use super::{Cluster, ConnectError, Endpoint, Room, Wanted, h1, h2, tls};
 

@@ -66,11 +66,6 @@ impl Session {
         self.replace_at
     }
 
-    /// What the peer's certificate says.
-    pub(crate) fn peer(&self) -> &Certified {
-        &self.peer
-    }
-
     /// Verifies the peer anew by `identity`, as of the time of its handshake: a certificate that has expired since
     /// does no harm to what goes on over the connection, and others are on their way to take its place.
     fn review(&self, identity: &Identity) {

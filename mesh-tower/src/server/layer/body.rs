@@ -26,6 +26,10 @@ use crate::telemetry::server::Refusal;
 pub struct ServerBody<B>(#[pin] Kind<B>);
 
 #[pin_project(project = KindProj)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and boxing it would cost an allocation"
+)]
 enum Kind<B> {
     Handlers(#[pin] Handlers<B>),
     Ours(Bytes),

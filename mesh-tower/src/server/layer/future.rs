@@ -24,7 +24,6 @@ use crate::telemetry::server::Refusal;
 pub struct ServerFuture<F>(#[pin] State<F>);
 
 #[pin_project(project = StateProj)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 enum State<F> {
     Refused(Option<(Answer, Serving, Call)>),
     Handled(#[pin] Handled<F>),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::identity::SpiffeId;
-use mesh_core::model::{Config, IdentityFrom, Server, Settings};
+#[cfg(feature = "prometheus")]
+use mesh_core::model::Settings;
+use mesh_core::model::{Config, IdentityFrom, Server};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
@@ -13,7 +15,9 @@ use proptest::prelude::*;
 use rustls_pki_types::UnixTime;
 
 use super::*;
-use crate::identity::{Certified, Identity, MemoryIdentity};
+#[cfg(feature = "prometheus")]
+use crate::identity::MemoryIdentity;
+use crate::identity::{Certified, Identity};
 use crate::testing::Authority;
 use crate::{Builder, Mesh};
 
@@ -69,6 +73,7 @@ fn trailers(code: Code) -> HeaderMap {
 }
 
 /// Serves a call whose handler answers with `code` behind a head of its own.
+#[cfg(feature = "prometheus")]
 fn serve(state: &Arc<ServerState>, path: &str, code: Code) {
     let mut received = Received::begin(state, &call(path), None);
     received.answered(&grpc_head(None));
