@@ -242,8 +242,9 @@ impl Driven<'_> {
         if let Some(upgrade) = upgrade {
             let distrusted = distrust(&mut identities, self.state, &self.life.peer);
             let ending = self.leaving.now.cancelled();
-            let why = upgraded(upgrade, distrusted, ending, self.bounds.last()).await;
-            return why.map_or(Ok(()), |why| Err(Ended::Cut(why)));
+            return upgraded(upgrade, distrusted, ending, self.bounds.last())
+                .await
+                .map_or(Ok(()), |why| Err(Ended::Cut(why)));
         }
         result
     }
