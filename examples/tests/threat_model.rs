@@ -10,8 +10,8 @@ const PAGE: &str = "mesh-tower/src/guide/16_threat_model.md";
 const WHOLE: [(&str, u32); 2] = [("MT", 20), ("RL", 16)];
 /// Cases of other families that are about the same.
 const BESIDE: [&str; 14] = [
-    "AZ-05", "AZ-19", "CL-02", "CL-08", "CL-09", "CL-13", "AD-02", "AD-03", "AD-04", "AD-05", "AD-06", "AD-07", "AD-08",
-    "TL-08",
+    "AZ-05", "AZ-19", "CL-02", "CL-08", "CL-09", "CL-13", "AD-02", "AD-03", "AD-04", "AD-05", "AD-06", "AD-07",
+    "AD-08", "TL-08",
 ];
 /// What stands in the place of tests, before the reason.
 const NONE: &str = "no test yet: ";
@@ -35,14 +35,17 @@ fn rows(page: &str) -> BTreeMap<String, Vec<String>> {
 fn is_id(text: &str) -> bool {
     let letters = |text: &str| text.chars().all(|letter| letter.is_ascii_uppercase());
     let digits = |text: &str| text.chars().all(|digit| digit.is_ascii_digit());
-    text.split_once('-').is_some_and(|(family, number)| {
-        family.len() == 2 && letters(family) && number.len() == 2 && digits(number)
-    })
+    text.split_once('-')
+        .is_some_and(|(family, number)| family.len() == 2 && letters(family) && number.len() == 2 && digits(number))
 }
 
 /// What is between backticks and names a function of a file of Rust.
 fn named(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::")).filter(|(file, _)| file.ends_with(".rs"))
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|name| name.split_once("::"))
+        .filter(|(file, _)| file.ends_with(".rs"))
 }
 
 /// Whether `source` has a test `name`: a function with the attribute of one before it, and no blank line in between.
@@ -77,7 +80,8 @@ fn every_test_that_the_threat_model_names_is_there() {
 fn every_case_is_in_the_threat_model() {
     let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
     let rows = rows(&page);
-    let whole = WHOLE.iter().flat_map(|(family, count)| (1..=*count).map(move |number| format!("{family}-{number:02}")));
+    let whole =
+        WHOLE.iter().flat_map(|(family, count)| (1..=*count).map(move |number| format!("{family}-{number:02}")));
     let expected: BTreeSet<_> = whole.chain(BESIDE.map(str::to_owned)).collect();
     let missing: Vec<_> = expected.iter().filter(|id| !rows.contains_key(*id)).collect();
     assert!(missing.is_empty(), "not on the page: {missing:?}");
@@ -94,7 +98,8 @@ fn every_case_is_in_the_threat_model() {
 fn what_is_no_test_is_told_from_a_test() {
     let source = "#[cfg(test)]\nmod tests {\n    fn helper() {}\n\n    /// MT-01\n    #[tokio::test(start_paused = true)]\n    \
                   #[ignore]\n    async fn mt_01_one() {}\n\n    #[test]\n    fn two() {}\n}\n";
-    for (name, expected) in [("mt_01_one", true), ("two", true), ("helper", false), ("mt_01", false), ("three", false)] {
+    for (name, expected) in [("mt_01_one", true), ("two", true), ("helper", false), ("mt_01", false), ("three", false)]
+    {
         assert_eq!(has_test(source, name), expected, "{name}");
     }
     let table = "| id | what | by |\n| --- | --- | --- |\n| MT-01 | a | `a.rs::b`, `c.md::d` |\n| MT-1 | b | c |\n";
