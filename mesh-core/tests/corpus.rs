@@ -16,6 +16,8 @@ mod config;
 mod grpc_timeout;
 #[path = "../fuzz/targets/header_path_matching.rs"]
 mod header_path_matching;
+#[path = "../fuzz/targets/inbound.rs"]
+mod inbound;
 #[path = "../fuzz/targets/oracle.rs"]
 mod oracle;
 #[path = "../fuzz/targets/orca.rs"]
@@ -66,6 +68,12 @@ fn grpc_timeout_corpus() {
 #[test]
 fn header_path_matching_corpus() {
     run_corpus("header_path_matching", 1, header_path_matching::run);
+}
+
+/// MT-14, CL-13
+#[test]
+fn inbound_corpus() {
+    run_corpus("inbound", 10, inbound::run);
 }
 
 #[test]
@@ -127,6 +135,23 @@ proptest! {
         data in prop::collection::vec(prop_oneof![prop::sample::select(&b"\",;=\\\n uri"[..]), any::<u8>()], 0..96),
     ) {
         xfcc::run(String::from_utf8_lossy(&data).as_bytes());
+    }
+
+    /// MT-14, CL-13, RL-03: frames of every kind, whose lengths are mostly true.
+    #[test]
+    fn first_bytes_and_frames_say_the_same_wherever_they_are_cut(
+        cut in any::<u8>(),
+        most in 0..2_u8,
+        frames in prop::collection::vec((0..12_u8, any::<u8>(), 0..6_u8, any::<bool>()), 0..24),
+        rest in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut data = vec![cut, most];
+        for (kind, flags, length, repeats) in frames {
+            let frame = [&[0, 0, length, kind, flags, 0, 0, 0, 1][..], &vec![0; usize::from(length)]].concat();
+            data.extend(frame.repeat(if repeats { 12 } else { 1 }));
+        }
+        data.extend(rest);
+        inbound::run(&data);
     }
 
     #[test]

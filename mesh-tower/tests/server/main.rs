@@ -8,5 +8,9 @@ mod heads;
 mod hosts;
 mod leaving;
 mod mutual;
+#[cfg(unix)]
+mod rotation;
 mod slow;
 mod support;
+mod tls;
+mod trust;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,8 @@ struct Inner {
     held: watch::Sender<usize>,
     open: watch::Sender<bool>,
     upgraded: watch::Sender<usize>,
+    /// Requests so far, of HTTP/1.1 and of HTTP/2.
+    served: watch::Sender<[usize; 2]>,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
@@ -61,9 +63,20 @@ impl App {
         watched(async { self.0.upgraded.subscribe().wait_for(|now| *now == count).await.map(drop) }).await.unwrap();
     }
 
+    /// Waits until there were `count` requests of each version of HTTP.
+    pub(crate) async fn served(&self, count: usize) {
+        let enough = |served: &[usize; 2]| served.iter().all(|served| *served >= count);
+        watched(async { self.0.served.subscribe().wait_for(enough).await.map(drop) }).await.unwrap();
+    }
+
     /// Lets the requests that are held go on, and all that come later.
     pub(crate) fn open(&self) {
         self.0.open.send_replace(true);
+    }
+
+    /// Has requests held again.
+    pub(crate) fn close(&self) {
+        self.0.open.send_replace(false);
     }
 
     async fn opened(&self) {
@@ -73,6 +86,8 @@ impl App {
 
     pub(super) async fn answer(self, mut request: Request<RequestBody>) -> Result<Answer, BoxError> {
         let path = request.uri().path().to_owned();
+        let version = usize::from(request.version() == Version::HTTP_2);
+        self.0.served.send_modify(|served| served[version] += 1);
         match path.as_str() {
             "/fail" => return Err("as asked".into()),
             "/panic" => panic!("as asked"),

@@ -104,7 +104,10 @@ pub(crate) fn identified() -> Settings {
 
 async fn as_server(authority: &Authority, change: impl FnOnce(&mut Server)) -> (Mesh, MemoryIdentity) {
     let config = Config::new().with_server(server(change)).with_settings(identified());
-    with_identity(Mesh::builder().config(config), authority, SERVER).await
+    let builder = Mesh::builder().config(config);
+    #[cfg(feature = "prometheus")]
+    let builder = builder.prometheus();
+    with_identity(builder, authority, SERVER).await
 }
 
 async fn with_identity(builder: Builder, authority: &Authority, id: &str) -> (Mesh, MemoryIdentity) {
