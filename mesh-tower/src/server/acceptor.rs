@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::count::{Full, Place};
 use super::listener::Arrival;
 use super::peer::Peer;
-use super::state::{Handshake, ServerSettings, ServerState};
+use super::state::{Handshake, Served, ServerSettings, ServerState};
 use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
 use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
@@ -33,6 +33,8 @@ use crate::telemetry::server::ConnectionRefusal;
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     state: Arc<ServerState>,
+    /// Of a loop that is not ours.
+    _served: Option<Arc<Served>>,
 }
 
 /// Why a connection was not let in.
@@ -125,7 +127,13 @@ impl AcceptError {
 
 impl Acceptor {
     pub(crate) fn new(state: Arc<ServerState>) -> Self {
-        Self { state }
+        Self { state, _served: None }
+    }
+
+    /// For an application, which serves the server as long as it has it.
+    pub(crate) fn lent(state: Arc<ServerState>) -> Self {
+        let served = Some(Arc::new(state.serve()));
+        Self { state, _served: served }
     }
 
     /// Lets in `stream`, which comes from `remote` and to `local` as far as that is known. Run it on a task of its own: a
@@ -139,7 +147,8 @@ impl Acceptor {
         remote: Option<SocketAddr>,
         local: Option<SocketAddr>,
     ) -> Result<ServerStream, AcceptError> {
-        self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await
+        let stream = self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await?;
+        Ok(stream.watched(&self.state))
     }
 
     pub(super) fn state(&self) -> &Arc<ServerState> {
@@ -209,6 +218,7 @@ impl Acceptor {
                     version: Version::of(detected),
                     leave,
                     held: None,
+                    staying: None,
                 });
             }
         }
@@ -237,6 +247,7 @@ impl Acceptor {
             version,
             leave,
             held: None,
+            staying: None,
         })
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acceptor::Acceptor;
 use super::listener::Listener;
-use super::serve::no_longer_accepting;
+use super::serve::{draining, no_longer_accepting};
 use super::state::ServerState;
 use super::stream::ServerStream;
 
@@ -37,6 +37,7 @@ impl Incoming {
         let local = listener.local_address();
         let dropped = CancellationToken::new();
         let state = Arc::clone(&listener.state);
+        let (running, served) = (state.running.token(), state.serve());
         let acceptor = Acceptor::new(Arc::clone(&state));
         let tasks = state.shared.tasks.clone();
         let gone = dropped.clone();
@@ -47,9 +48,12 @@ impl Incoming {
                     let arrival = listener.accept().await;
                     let Some(place) = acceptor.admit(&arrival) else { continue };
                     let (acceptor, sender, gone) = (acceptor.clone(), sender.clone(), gone.clone());
+                    let running = running.clone();
                     tasks.spawn(async move {
+                        let _running = running;
                         let hand_over = async {
                             if let Some(stream) = acceptor.let_in(arrival, place, Instant::now()).await {
+                                let stream = stream.watched(acceptor.state());
                                 // Nobody takes it any more.
                                 let _ = sender.send(stream).await;
                             }
@@ -63,6 +67,7 @@ impl Incoming {
                 () = no_longer_accepting(&serving) => {}
                 () = gone.cancelled() => {}
             }
+            drop((listener, running, served));
         });
         Self { state, connections, local, dropped }
     }
@@ -92,7 +97,7 @@ impl Incoming {
     /// ```
     pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
         let state = Arc::clone(&self.state);
-        async move { no_longer_accepting(&state).await }
+        async move { draining(&state).await }
     }
 
     /// The first TCP address it listens on.

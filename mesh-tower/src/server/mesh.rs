@@ -68,7 +68,7 @@ impl Mesh {
     /// # Errors
     /// If the configuration has no such server.
     pub fn acceptor(&self, name: &str) -> Result<Acceptor, ListenError> {
-        Ok(Acceptor::new(self.server(name)?))
+        Ok(Acceptor::lent(self.server(name)?))
     }
 
     /// Serves HTTP/1.1 and HTTP/2 on all that `listener` accepts: an axum `Router`, tonic `Routes`, or any other
@@ -134,6 +134,9 @@ impl Mesh {
     /// 2. They stop to accept. HTTP/2 connections get a `GOAWAY`, HTTP/1.1 connections are closed behind their next
     ///    response, which says so; requests under way go on for the `grace` of their server.
     /// 3. What is left is cut.
+    ///
+    /// A connection that a handler upgraded to another protocol counts as a request under way: the handler may
+    /// wait for [`draining`](Self::draining) to end it in time.
     ///
     /// The clients of the mesh go on: requests under way may need them.
     pub async fn drain(&self) {

@@ -13,9 +13,11 @@ mod mesh;
 mod metered;
 mod peer;
 mod readiness;
+mod requests;
 mod seldom;
 mod serve;
 mod state;
+mod staying;
 mod stream;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};

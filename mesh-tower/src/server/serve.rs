@@ -37,9 +37,11 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let _running = mesh.handle.core.servers.run();
+    let _running = listener.state.running.token();
     let _served = listener.state.serve();
-    run(listener, service).await
+    let drained = run(listener, service).await;
+    drop(mesh);
+    drained
 }
 
 /// As [`serve`], until the server of `listener` drains, whatever the mesh does.
@@ -53,29 +55,40 @@ where
 {
     let state = Arc::clone(&listener.state);
     let serving = Serving::new(Arc::clone(&state));
-    let (arrivals, taking) = (&mut listener, &serving);
+    let (arrivals, taking, served) = (&mut listener, &serving, service.clone());
     let accepting = async move {
         loop {
             let arrival = arrivals.accept().await;
-            taking.take(arrival, service.clone());
+            taking.take(arrival, served.clone());
         }
     };
     tokio::select! {
         () = accepting => {}
         () = no_longer_accepting(&state) => {}
     }
-    // Whoever connects from now on goes elsewhere.
+    // Who is connected already would be reset with the socket. Whoever connects from now on goes elsewhere.
+    while let Some(arrival) = listener.accept_now() {
+        serving.take(arrival, service.clone());
+    }
     drop(listener);
     serving.end().await
 }
 
-/// Resolves once the server is to accept no more connections: when it drains, and its delay is over.
+/// Resolves once the server is to accept no more connections, and tells the log of it beforehand.
 pub(super) async fn no_longer_accepting(state: &ServerState) {
     let mut phase = state.phase.clone();
     // An error means that the mesh is gone.
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     let delay = state.settings().server.drain.delay;
     tracing::info!(target: TARGET, server = &*state.name, ?delay, "the server drains");
+    draining(state).await;
+}
+
+/// Resolves once the server is to accept no more connections: when it drains, and its delay is over.
+pub(super) async fn draining(state: &ServerState) {
+    let mut phase = state.phase.clone();
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    let delay = state.settings().server.drain.delay;
     tokio::select! {
         () = sleep(delay) => {}
         () = forced(state) => {}
@@ -83,7 +96,7 @@ pub(super) async fn no_longer_accepting(state: &ServerState) {
 }
 
 /// Resolves once everything is to end.
-async fn forced(state: &ServerState) {
+pub(super) async fn forced(state: &ServerState) {
     let mut phase = state.phase.clone();
     let _ = phase.wait_for(|phase| *phase == Phase::Forced).await;
 }

@@ -11,7 +11,6 @@ use mesh_core::model::{self, ServerTls};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::acceptor::AcceptError;
 use super::count::Count;
@@ -67,6 +66,8 @@ pub(crate) struct ServerState {
     /// What TLS goes by, for as long as it holds.
     tls: ArcSwapOption<Handshake>,
     pub(crate) connections: Count,
+    /// What the drain of the mesh waits for.
+    pub(crate) running: TaskTracker,
     /// How many serve it.
     served_by: AtomicUsize,
     /// Tells when somebody begins to serve a server, or ends.
@@ -99,7 +100,7 @@ impl ServerState {
         let name = Arc::clone(&server.name);
         let settings = ServerSettings { server: Arc::new(server), mesh: Arc::default() };
         let series = Arc::new(ServerSeries::new(name));
-        Arc::new(Self::new(settings, shared, phase, series, watch::Sender::default()))
+        Arc::new(Self::new(settings, shared, phase, series, TaskTracker::new(), watch::Sender::default()))
     }
 
     fn new(
@@ -107,6 +108,7 @@ impl ServerState {
         shared: Arc<Shared>,
         phase: watch::Receiver<Phase>,
         series: Arc<ServerSeries>,
+        running: TaskTracker,
         news: watch::Sender<()>,
     ) -> Self {
         Self {
@@ -117,6 +119,7 @@ impl ServerState {
             phase,
             tls: ArcSwapOption::empty(),
             connections: Count::default(),
+            running,
             served_by: AtomicUsize::new(0),
             series,
             news,
@@ -206,7 +209,8 @@ impl Servers {
             None => Arc::new(ServerSeries::new(Arc::clone(&name))),
         };
         let (shared, phase) = (Arc::clone(&self.shared), self.phase.subscribe());
-        let state = Arc::new(ServerState::new(settings, shared, phase, series, self.news.clone()));
+        let (running, news) = (self.running.clone(), self.news.clone());
+        let state = Arc::new(ServerState::new(settings, shared, phase, series, running, news));
         used.insert(name, Arc::clone(&state));
         Some(state)
     }
@@ -249,11 +253,6 @@ impl Servers {
             }
             later
         });
-    }
-
-    /// One that serves, until what is returned is dropped.
-    pub(crate) fn run(&self) -> TaskTrackerToken {
-        self.running.token()
     }
 
     /// Waits until none serves any more.

@@ -13,6 +13,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::count::Place;
 use super::peer::Peer;
+use super::state::ServerState;
+use super::staying::Staying;
 use crate::identity::Identity;
 use crate::net::io::{Raw, forward};
 use crate::telemetry::metrics::OpenServed;
@@ -129,6 +131,8 @@ pub struct ServerStream {
     pub(crate) version: Version,
     pub(crate) leave: Leave,
     pub(super) held: Option<Held>,
+    /// Where nobody else ends it.
+    pub(super) staying: Option<Staying>,
 }
 
 /// What a connection counts as, until it is dropped.
@@ -152,6 +156,12 @@ impl ServerStream {
         &self.peer
     }
 
+    /// Has it end by itself: when its caller would no longer be let in, and when a drain is over.
+    pub(super) fn watched(mut self, state: &Arc<ServerState>) -> Self {
+        self.staying = Some(Staying::new(state, &self.peer, &self.leave));
+        self
+    }
+
     /// Whether it speaks HTTP/2. Otherwise it speaks HTTP/1.1, or something that its parser will refuse.
     pub fn is_http2(&self) -> bool {
         self.version == Version::Http2
@@ -166,13 +176,21 @@ impl std::fmt::Debug for ServerStream {
 
 impl AsyncRead for ServerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.project().transport.poll_read(cx, buf)
+        let this = self.project();
+        if let Some(staying) = this.staying {
+            staying.poll(cx)?;
+        }
+        this.transport.poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for ServerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().transport.poll_write(cx, buf)
+        let this = self.project();
+        if let Some(staying) = this.staying {
+            staying.check()?;
+        }
+        this.transport.poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -188,7 +206,11 @@ impl AsyncWrite for ServerStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().transport.poll_write_vectored(cx, bufs)
+        let this = self.project();
+        if let Some(staying) = this.staying {
+            staying.check()?;
+        }
+        this.transport.poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Mutual TLS towards backends.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic is the failure of its test")]
+#![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../http_support/mod.rs"]
 mod http_support;
