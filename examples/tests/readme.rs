@@ -1,4 +1,5 @@
-//! The configurations that the README files and the guide show are ones that the mesh takes.
+//! The configurations that the README files and the guide show are ones that the mesh takes, and links between documents
+//! lead somewhere.
 #![allow(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,18 @@ const READMES: [&str; 4] = ["README.md", "mesh-tower/README.md", "mesh-tonic/REA
 
 /// The chapters of the guide; not all of them show one.
 const GUIDE: &str = "mesh-tower/src/guide";
+
+/// The documents whose links are looked at, from the root of the workspace.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benches/README.md",
+    "mesh-tower/README.md",
+    "mesh-tonic/README.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -37,4 +50,19 @@ fn every_configuration_of_the_guide_is_valid() {
     let chapters = std::fs::read_dir(root().join(GUIDE)).unwrap().map(|entry| entry.unwrap().path());
     let shown: usize = chapters.filter(|path| path.extension() == Some("md".as_ref())).map(|path| check(&path)).sum();
     assert!(shown >= 5, "there are several: {shown}");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut links = 0;
+    for name in DOCUMENTS {
+        let file = root().join(name);
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            assert!(file.with_file_name(target).exists(), "{name}: nothing is at {target}");
+            links += 1;
+        }
+    }
+    assert!(links > 20, "there are many: {links}");
 }

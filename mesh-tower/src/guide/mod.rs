@@ -15,7 +15,10 @@
 //! | [11. A bad day](chapter_11_bad_day) | endpoints that fail, backends that are slow: what helps, what it says, what to watch |
 //! | [12. Limits of a server](chapter_12_server_limits) | what a caller can cost, where each bound holds, deadlines that travel |
 //! | [13. Mutual TLS](chapter_13_mutual_tls) | who you are, who your backends must be, and what happens when either changes |
-//! | [14. Probes and pages](chapter_14_admin) | readiness, the admin listener, Kubernetes, servers of other frameworks |
+//! | [14. Identity](chapter_14_identity) | where certificates come from, trust domains, revocation, rotation, what to alert on |
+//! | [15. Servers](chapter_15_servers) | who gets in, who calls, where it listens, the way out, Kubernetes |
+//! | [16. The threat model](chapter_16_threat_model) | what is protected, from whom, what is not, and the test of each claim |
+//! | [17. Probes and pages](chapter_17_admin) | readiness, the admin listener, Kubernetes, servers of other frameworks |
 //!
 //! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
 //! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
@@ -60,5 +63,14 @@ pub mod chapter_12_server_limits {}
 #[doc = include_str!("13_mutual_tls.md")]
 pub mod chapter_13_mutual_tls {}
 
-#[doc = include_str!("14_admin.md")]
-pub mod chapter_14_admin {}
+#[doc = include_str!("14_identity.md")]
+pub mod chapter_14_identity {}
+
+#[doc = include_str!("15_servers.md")]
+pub mod chapter_15_servers {}
+
+#[doc = include_str!("16_threat_model.md")]
+pub mod chapter_16_threat_model {}
+
+#[doc = include_str!("17_admin.md")]
+pub mod chapter_17_admin {}

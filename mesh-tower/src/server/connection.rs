@@ -3,26 +3,26 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::model::ServerLimits;
-use pin_project::pin_project;
 use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::life::{Bounds, Cut, InFlight, Leave, Life};
+use super::life::{Bounds, Cut, Leave, Life, Upgrade};
 use super::metered::Metered;
 use super::peer::Peer;
+use super::requests::Requests;
 use super::seldom::{Seldom, Signal};
 use super::state::ServerState;
 use super::stream::{self, ServerStream, Version};
@@ -168,7 +168,13 @@ impl Driven<'_> {
         let waker = Waker::from(Arc::clone(&signal));
         let mut wake_at = self.bounds.next(self.life, Instant::now());
         let mut timer = pin!(sleep_until(wake_at));
-        loop {
+        // It is to leave as soon as hyper can be told.
+        let mut to_leave = self.leaving.gracefully.is_cancelled();
+        if to_leave {
+            self.bounds.leave(Instant::now());
+            self.life.leave();
+        }
+        let result = loop {
             let leave = {
                 let is_leaving = self.bounds.is_leaving();
                 let told = async {
@@ -183,6 +189,9 @@ impl Driven<'_> {
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                         return Poll::Ready(Err(result.map_err(Ended::Http)));
+                    }
+                    if to_leave && self.life.can_leave() {
+                        return Poll::Ready(Ok(None));
                     }
                     if let Poll::Ready(leave) = told.as_mut().poll(cx) {
                         return Poll::Ready(Ok(Some(leave)));
@@ -202,7 +211,7 @@ impl Driven<'_> {
             };
             let now = Instant::now();
             let leave = match leave {
-                Err(result) => return result,
+                Err(result) => break result,
                 Ok(Some(Leave::Gracefully)) => {
                     let first = !self.bounds.is_leaving();
                     self.bounds.leave(now);
@@ -213,13 +222,49 @@ impl Driven<'_> {
             };
             match leave {
                 Some(Leave::Now(reason)) => return Err(Ended::Cut(reason)),
-                Some(Leave::Gracefully) => connection.as_mut().leave(),
+                Some(Leave::Gracefully) => {
+                    self.life.leave();
+                    to_leave = true;
+                }
                 None => {}
+            }
+            if to_leave && self.life.can_leave() {
+                connection.as_mut().leave();
+                to_leave = false;
             }
             wake_at = self.bounds.next(self.life, now);
             timer.as_mut().reset(wake_at);
+        };
+        let upgrade = match &result {
+            Ok(()) => self.life.upgraded(),
+            Err(_) => None,
+        };
+        if let Some(upgrade) = upgrade {
+            let distrusted = distrust(&mut identities, self.state, &self.life.peer);
+            let ending = self.leaving.now.cancelled();
+            return upgraded(upgrade, distrusted, ending, self.bounds.last())
+                .await
+                .map_or(Ok(()), |why| Err(Ended::Cut(why)));
         }
+        result
     }
+}
+
+/// Waits until a connection has ended that speaks another protocol, or ends it; tells why.
+async fn upgraded(
+    upgrade: &Upgrade,
+    distrusted: impl Future<Output = ()>,
+    ending: impl Future<Output = ()>,
+    last: Instant,
+) -> Option<Cut> {
+    let why = tokio::select! {
+        () = upgrade.gone.cancelled() => return None,
+        () = ending => Cut::Ending,
+        () = distrusted => Cut::Distrusted,
+        () = sleep_until(last) => Cut::Lingering,
+    };
+    upgrade.cut.cancel();
+    Some(why)
 }
 
 /// Resolves once the caller would no longer be let in: its certificate was revoked, or who vouched for it is not trusted
@@ -253,84 +298,5 @@ where
     fn execute(&self, future: F) {
         // It ends with its connection, which is ended with the mesh.
         self.0.spawn_tracked(future);
-    }
-}
-
-/// The requests of a connection.
-#[derive(Clone)]
-struct Requests<S> {
-    service: S,
-    life: Arc<Life>,
-}
-
-impl<S, B> HyperService<Request<Incoming>> for Requests<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-{
-    type Response = Response<Counted<B>>;
-    type Error = S::Error;
-    type Future = Answering<S>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_flight = self.life.enter();
-        request.extensions_mut().insert(Arc::clone(&self.life.peer));
-        Answering { service: self.service.clone(), request: Some(request), answer: None, in_flight: Some(in_flight) }
-    }
-}
-
-/// A request on its way through the service.
-#[pin_project]
-pub(super) struct Answering<S: Service<Request<Incoming>>> {
-    service: S,
-    /// Until the service is ready for it.
-    request: Option<Request<Incoming>>,
-    #[pin]
-    answer: Option<S::Future>,
-    in_flight: Option<InFlight>,
-}
-
-impl<S, B> Future for Answering<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>>,
-{
-    type Output = Result<Response<Counted<B>>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.request.is_some() {
-            std::task::ready!(this.service.poll_ready(cx))?;
-            if let Some(request) = this.request.take() {
-                this.answer.set(Some(this.service.call(request)));
-            }
-        }
-        let Some(answer) = this.answer.as_pin_mut() else { return Poll::Pending };
-        let response = std::task::ready!(answer.poll(cx))?;
-        let in_flight = this.in_flight.take();
-        Poll::Ready(Ok(response.map(|body| Counted { body, _in_flight: in_flight })))
-    }
-}
-
-/// The body of an answer: its request is under way until it is dropped.
-#[pin_project]
-pub(super) struct Counted<B> {
-    #[pin]
-    body: B,
-    _in_flight: Option<InFlight>,
-}
-
-impl<B: Body> Body for Counted<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -4,12 +4,13 @@
 //! runs anyway.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mesh_core::model::ServerLimits;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
 use crate::net::account::jittered;
@@ -29,15 +30,35 @@ pub(super) struct Life {
     in_flight: AtomicU32,
     /// Whether the head of a request came.
     asked: AtomicBool,
-    /// When the last request ended, in ms since `began`.
+    /// Pieces of answers that HTTP/2's windows, or those of the network, have not let through.
+    unsent: AtomicU32,
+    /// Whether what was to be written last waits for the network.
+    blocked: AtomicBool,
+    /// When the last request ended, or something of its answer left after that, in ms since `began`.
     quiet_since: AtomicU64,
     /// When a head began that has not ended, in ms since `began`, and 1 more; 0: there is none.
     within_since: AtomicU64,
+    /// Whether it is to take no more requests.
+    leaving: AtomicBool,
+    upgrade: OnceLock<Upgrade>,
 }
 
 /// A request under way.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Life>);
+
+/// A piece of an answer that has not left.
+#[derive(Debug)]
+pub(super) struct Unsent(Arc<Life>);
+
+/// A connection that speaks another protocol from now on: it is no longer hyper's, but that of a handler.
+#[derive(Debug, Default)]
+pub(super) struct Upgrade {
+    /// It is to end.
+    pub(super) cut: CancellationToken,
+    /// It has ended.
+    pub(super) gone: CancellationToken,
+}
 
 /// Why a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +99,14 @@ pub(super) struct Bounds {
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
     since: Instant,
-    for_age: bool,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Told,
+    Age,
+    Idle,
 }
 
 impl Life {
@@ -89,8 +117,12 @@ impl Life {
             began,
             in_flight: AtomicU32::new(0),
             asked: AtomicBool::new(false),
+            unsent: AtomicU32::new(0),
+            blocked: AtomicBool::new(false),
             quiet_since: AtomicU64::new(0),
             within_since: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            upgrade: OnceLock::new(),
         }
     }
 
@@ -113,6 +145,55 @@ impl Life {
     /// Requests under way.
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// A piece of an answer is handed over to be sent.
+    pub(super) fn unsent(self: &Arc<Self>) -> Unsent {
+        self.unsent.fetch_add(1, Ordering::AcqRel);
+        Unsent(Arc::clone(self))
+    }
+
+    /// Something was written, or could not be.
+    pub(super) fn written(&self, blocked: bool) {
+        if self.blocked.load(Ordering::Relaxed) != blocked {
+            self.blocked.store(blocked, Ordering::Relaxed);
+        }
+        // The last of an answer may take its time, too.
+        if !blocked && self.in_flight() == 0 {
+            self.quiet_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all answers have left.
+    fn is_sent(&self) -> bool {
+        self.unsent.load(Ordering::Acquire) == 0 && !self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// It is to take no more requests.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether its next answer is the last one, and has to say so. HTTP/2 has frames for that.
+    pub(super) fn is_last_answer(&self) -> bool {
+        self.http1 && self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether hyper can be told now that it is to leave. Of HTTP/1.1 it would close at once what has no request, also if
+    /// there is half a head, or if the first one is on its way.
+    pub(super) fn can_leave(&self) -> bool {
+        !self.http1 || (self.asked.load(Ordering::Acquire) && !self.is_within_head())
+    }
+
+    /// It is another protocol's from now on.
+    pub(super) fn upgrade(&self) {
+        if self.http1 {
+            let _ = self.upgrade.set(Upgrade::default());
+        }
+    }
+
+    pub(super) fn upgraded(&self) -> Option<&Upgrade> {
+        self.upgrade.get()
     }
 
     /// Whether the head of a request has begun to come, and not ended.
@@ -145,6 +226,12 @@ impl Drop for InFlight {
     }
 }
 
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.unsent.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Bounds {
     /// Of a connection that was accepted at `began`.
     pub(super) fn new(limits: &ServerLimits, began: Instant, rng: &mut impl rand::Rng) -> Self {
@@ -160,7 +247,7 @@ impl Bounds {
 
     /// It was told to end.
     pub(super) fn leave(&mut self, now: Instant) {
-        self.leaving.get_or_insert(Leaving { since: now, for_age: false });
+        self.leaving.get_or_insert(Leaving { since: now, why: Why::Told });
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -176,20 +263,23 @@ impl Bounds {
         if !life.asked.load(Ordering::Acquire) && now >= self.first_request {
             return Some(Leave::Now(Cut::NoRequest));
         }
-        let idle = life.in_flight() == 0;
+        let idle = life.in_flight() == 0 && within == 0;
         match self.leaving {
             Some(leaving) => {
                 let out_of_grace =
-                    self.age_grace.is_some_and(|grace| leaving.for_age && now >= after(leaving.since, grace));
-                let parted = idle && now >= self.quiet(life).max(leaving.since) + PARTING;
+                    self.age_grace.is_some_and(|grace| leaving.why == Why::Age && now >= after(leaving.since, grace));
+                // A caller may be slow to take its answer, but not for longer than the idle timeout.
+                let over = idle && (life.is_sent() || leaving.why == Why::Idle);
+                let parted = over && now >= self.quiet(life).max(leaving.since) + PARTING;
                 (out_of_grace || parted).then_some(Leave::Now(Cut::Lingering))
             }
             None if now >= self.age => {
-                self.leaving = Some(Leaving { since: now, for_age: true });
+                self.leaving = Some(Leaving { since: now, why: Why::Age });
                 Some(Leave::Gracefully)
             }
+            // A head that has begun to come is a request already.
             None if idle && now >= self.quiet(life) + self.idle => {
-                self.leave(now);
+                self.leaving = Some(Leaving { since: now, why: Why::Idle });
                 Some(Leave::Gracefully)
             }
             None => None,
@@ -209,14 +299,14 @@ impl Bounds {
         let quiet = self.quiet(life);
         match self.leaving {
             Some(leaving) => {
-                if let Some(grace) = self.age_grace.filter(|_| leaving.for_age) {
+                if let Some(grace) = self.age_grace.filter(|_| leaving.why == Why::Age) {
                     next = next.min(after(leaving.since, grace));
                 }
                 // With requests under way it is looked at again a while after.
                 next = next.min(quiet.max(leaving.since).max(now) + PARTING);
             }
             None => {
-                let idle = if life.in_flight() == 0 { quiet } else { now };
+                let idle = if life.in_flight() == 0 && within == 0 { quiet } else { now };
                 next = next.min(self.age).min(idle + self.idle);
             }
         }
@@ -224,7 +314,55 @@ impl Bounds {
         next.max(now + Duration::from_millis(1))
     }
 
+    /// Until when a connection may go on that no more requests come on.
+    pub(super) fn last(&self) -> Instant {
+        self.age_grace.map_or(self.age + FAR, |grace| after(self.age, grace))
+    }
+
     fn quiet(&self, life: &Life) -> Instant {
         life.at(life.quiet_since.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn cl_09_connections_of_one_age_do_not_end_together() {
+        let mut limits = ServerLimits::default();
+        limits.max_connection_age = Some(30 * MINUTE);
+        let (began, mut rng) = (Instant::now(), StdRng::seed_from_u64(9));
+        let age = |_| Bounds::new(&limits, began, &mut rng).age.duration_since(began).as_secs_f64();
+        let ages: Vec<f64> = (0..1000).map(age).collect();
+        let (least, most) = (1620.0, 1980.0);
+        assert!(ages.iter().all(|age| (least..=most).contains(age)));
+        // Evenly: of 1000 each third has 333, give or take five times 14.9.
+        for third in 0..3 {
+            let from = least + 120.0 * f64::from(third);
+            let count = ages.iter().filter(|age| (from..from + 120.0).contains(*age)).count();
+            assert!((259..=408).contains(&count), "{third}: {count}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_looked_at_again_and_again() {
+        let limits = ServerLimits::default();
+        let peer = Arc::new(Peer::default());
+        let began = Instant::now();
+        let life = Arc::new(Life::new(peer, true, began));
+        drop(life.enter());
+        life.within_head(true);
+        // The idle timeout is over, but half a head is there.
+        let now = began + limits.idle_timeout.unwrap() + Duration::from_millis(1);
+        life.within_since.store(limits.idle_timeout.unwrap().as_millis() as u64, Ordering::Relaxed);
+        let mut bounds = Bounds::new(&limits, began, &mut StdRng::seed_from_u64(1));
+        assert_eq!(bounds.judge(&life, now), None);
+        assert!(bounds.next(&life, now) >= now + Duration::from_secs(9));
     }
 }

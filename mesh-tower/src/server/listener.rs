@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mesh_core::model::Listen;
@@ -200,6 +200,14 @@ impl Listener {
                     );
                 }
             }
+        }
+    }
+
+    /// A connection that is there already, if there is one.
+    pub(crate) fn accept_now(&mut self) -> Option<Arrival> {
+        match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(arrival) => arrival.ok(),
+            Poll::Pending => None,
         }
     }
 

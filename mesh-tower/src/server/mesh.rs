@@ -135,6 +135,9 @@ impl Mesh {
     ///    response, which says so; requests under way go on for the `grace` of their server.
     /// 3. What is left is cut.
     ///
+    /// A connection that a handler upgraded to another protocol counts as a request under way: the handler may
+    /// wait for [`draining`](Self::draining) to end it in time.
+    ///
     /// The clients of the mesh go on: requests under way may need them.
     pub async fn drain(&self) {
         self.start_drain();

@@ -1,27 +1,35 @@
 //! A connection whose caller is watched: how long the heads of requests take, and how much it sends for nothing.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mesh_core::inbound::{FrameMeter, PREFACE};
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::life::Life;
 use super::stream::ServerStream;
 
 /// See the module.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 pub(super) struct Metered {
     #[pin]
     stream: ServerStream,
     /// Of HTTP/2.
     frames: Option<Frames>,
     life: Arc<Life>,
+    /// Of a connection that speaks another protocol: whoever reads, and whoever writes, hears that it is cut.
+    cut_read: Cut,
+    cut_write: Cut,
 }
+
+/// Tells that a connection that speaks another protocol is to end.
+type Cut = Option<Pin<Box<WaitForCancellationFutureOwned>>>;
 
 struct Frames {
     meter: FrameMeter,
@@ -31,19 +39,43 @@ struct Frames {
 
 impl Metered {
     pub(super) fn http1(stream: ServerStream, life: Arc<Life>) -> Self {
-        Self { stream, frames: None, life }
+        Self::new(stream, None, life)
     }
 
     /// It breaks when the caller sends more than `most` frames a second that carry nothing of a request.
     pub(super) fn http2(stream: ServerStream, most: u32, life: Arc<Life>) -> Self {
         let frames = Frames { meter: FrameMeter::new(most), preface: PREFACE.len() };
-        Self { stream, frames: Some(frames), life }
+        Self::new(stream, Some(frames), life)
+    }
+
+    fn new(stream: ServerStream, frames: Option<Frames>, life: Arc<Life>) -> Self {
+        Self { stream, frames, life, cut_read: None, cut_write: None }
+    }
+}
+
+/// An error if the connection speaks another protocol, and is cut.
+fn uncut(life: &Life, cut: &mut Cut, cx: &mut Context<'_>) -> io::Result<()> {
+    let Some(upgrade) = life.upgraded() else { return Ok(()) };
+    let cut = cut.get_or_insert_with(|| Box::pin(upgrade.cut.clone().cancelled_owned()));
+    match cut.as_mut().poll(cx) {
+        Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the connection")),
+        Poll::Pending => Ok(()),
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Metered {
+    fn drop(self: Pin<&mut Self>) {
+        if let Some(upgrade) = self.life.upgraded() {
+            upgrade.gone.cancel();
+        }
     }
 }
 
 impl AsyncRead for Metered {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
+        uncut(this.life, this.cut_read, cx)?;
         let before = buf.filled().len();
         std::task::ready!(this.stream.poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
@@ -69,7 +101,11 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write(cx, buf)
+        let this = self.project();
+        uncut(this.life, this.cut_write, cx)?;
+        let written = this.stream.poll_write(cx, buf);
+        this.life.written(written.is_pending());
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -85,7 +121,11 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write_vectored(cx, bufs)
+        let this = self.project();
+        uncut(this.life, this.cut_write, cx)?;
+        let written = this.stream.poll_write_vectored(cx, bufs);
+        this.life.written(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

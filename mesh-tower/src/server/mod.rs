@@ -13,6 +13,7 @@ mod mesh;
 mod metered;
 mod peer;
 mod readiness;
+mod requests;
 mod seldom;
 mod serve;
 mod state;

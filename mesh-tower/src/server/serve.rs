@@ -55,18 +55,21 @@ where
 {
     let state = Arc::clone(&listener.state);
     let serving = Serving::new(Arc::clone(&state));
-    let (arrivals, taking) = (&mut listener, &serving);
+    let (arrivals, taking, served) = (&mut listener, &serving, service.clone());
     let accepting = async move {
         loop {
             let arrival = arrivals.accept().await;
-            taking.take(arrival, service.clone());
+            taking.take(arrival, served.clone());
         }
     };
     tokio::select! {
         () = accepting => {}
         () = no_longer_accepting(&state) => {}
     }
-    // Whoever connects from now on goes elsewhere.
+    // Who is connected already would be reset with the socket. Whoever connects from now on goes elsewhere.
+    while let Some(arrival) = listener.accept_now() {
+        serving.take(arrival, service.clone());
+    }
     drop(listener);
     serving.end().await
 }

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod drain;
+mod ends;
 mod floods;
 mod heads;
 mod hosts;
+mod leaving;
 mod mutual;
 mod slow;
 mod support;

@@ -183,7 +183,7 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     response.into_body().string().await.unwrap()
 }
 
-/// Waits until `is` holds, of what nothing tells changes of. Over memory with a paused clock this takes no time.
+/// Waits until `is` holds, of what nothing tells changes of.
 pub(crate) async fn until(is: impl Fn() -> bool) {
     watched(async {
         while !is() {
@@ -191,4 +191,9 @@ pub(crate) async fn until(is: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+/// With a paused clock: waits until nothing happens any more without time.
+pub(crate) async fn settled() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }

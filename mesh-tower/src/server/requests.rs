@@ -1,0 +1,145 @@
+//! The requests of a connection, on their way through a service and back.
+
+use std::future::Future;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service as HyperService;
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::life::{InFlight, Life, Unsent};
+
+/// The requests of a connection.
+#[derive(Clone)]
+pub(super) struct Requests<S> {
+    pub(super) service: S,
+    pub(super) life: Arc<Life>,
+}
+
+impl<S, B> HyperService<Request<Incoming>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = Response<Counted<B>>;
+    type Error = S::Error;
+    type Future = Answering<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.life.enter();
+        let is_connect = request.method() == Method::CONNECT;
+        request.extensions_mut().insert(Arc::clone(&self.life.peer));
+        Answering {
+            service: self.service.clone(),
+            request: Some(request),
+            answer: None,
+            is_connect,
+            life: Arc::clone(&self.life),
+            in_flight: Some(in_flight),
+        }
+    }
+}
+
+/// A request on its way through the service.
+#[pin_project]
+pub(super) struct Answering<S: Service<Request<Incoming>>> {
+    service: S,
+    /// Until the service is ready for it.
+    request: Option<Request<Incoming>>,
+    #[pin]
+    answer: Option<S::Future>,
+    is_connect: bool,
+    life: Arc<Life>,
+    in_flight: Option<InFlight>,
+}
+
+impl<S, B> Future for Answering<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Output = Result<Response<Counted<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.request.is_some() {
+            std::task::ready!(this.service.poll_ready(cx))?;
+            if let Some(request) = this.request.take() {
+                this.answer.set(Some(this.service.call(request)));
+            }
+        }
+        let Some(answer) = this.answer.as_pin_mut() else { return Poll::Pending };
+        let mut response = std::task::ready!(answer.poll(cx))?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
+            this.life.upgrade();
+        } else if this.life.is_last_answer() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (life, in_flight) = (Arc::clone(this.life), this.in_flight.take());
+        Poll::Ready(Ok(response.map(|body| Counted { body, life, _in_flight: in_flight })))
+    }
+}
+
+/// The body of an answer: its request is under way until it is dropped.
+#[pin_project]
+pub(super) struct Counted<B> {
+    #[pin]
+    body: B,
+    life: Arc<Life>,
+    _in_flight: Option<InFlight>,
+}
+
+impl<B: Body<Data = Bytes>> Body for Counted<B> {
+    type Data = Piece;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
+        let this = self.project();
+        let life = this.life;
+        let piece = |bytes| Piece { bytes, _unsent: life.unsent() };
+        this.body.poll_frame(cx).map_ok(|frame| frame.map_data(piece))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A piece of an answer: hyper lets go of the body once it has all of it, and of this once it was written.
+pub(super) struct Piece {
+    bytes: Bytes,
+    _unsent: Unsent,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
+}
