@@ -51,7 +51,7 @@ fn named(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Whether `source` has a test `name`: a function with the attribute of one before it, and no blank line in between.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
-    let begins = |line: &&str| {
+    let begins = |line: &str| {
         let line = line.strip_prefix("async ").unwrap_or(line);
         line.strip_prefix("fn ").and_then(|line| line.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
     };
