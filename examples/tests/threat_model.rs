@@ -51,11 +51,11 @@ fn named(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Whether `source` has a test `name`: a function with the attribute of one before it, and no blank line in between.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
-    let begins = |line: &str| {
+    let begins = |line: &&str| {
         let line = line.strip_prefix("async ").unwrap_or(line);
         line.strip_prefix("fn ").and_then(|line| line.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
     };
-    let Some(at) = lines.iter().position(|line| begins(line)) else { return false };
+    let Some(at) = lines.iter().position(begins) else { return false };
     let before = lines[..at].iter().rev().take_while(|line| !line.is_empty());
     before.into_iter().any(|line| line.starts_with("#[test") || line.starts_with("#[tokio::test"))
 }
