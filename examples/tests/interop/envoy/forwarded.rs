@@ -1,5 +1,7 @@
 //! An Envoy that ends mutual TLS and tells our server in `x-forwarded-client-cert` whom it has served.
 
+use std::slice;
+
 use examples::certs::Authority;
 use examples::peers::{Envoy, curl};
 use mesh_tonic::core::identity::xfcc;
@@ -34,7 +36,7 @@ async fn az_05_what_a_trusted_proxy_says_of_its_caller_is_kept() {
         ))
         .await;
         let to_it = cluster("it", &[server.address()], true, &to_server(&proxy, ISTIO_H2, SERVER, ""));
-        let envoy = Envoy::start(&bootstrap(&[front.clone()], &[to_it])).await;
+        let envoy = Envoy::start(&bootstrap(slice::from_ref(&front), &[to_it])).await;
         let url = format!("https://{}/", envoy.listener("front"));
         let fetched = curl(&url, Some(&shop), &["--insecure", "--header", FORGED]).await;
         assert_eq!(fetched.status, 200, "{fetched:?}");

@@ -96,9 +96,9 @@ async fn our_client_is_a_peer_of_its_mesh() {
     ours.shutdown().await;
 }
 
-/// MT-15, MT-16: whoever is not the one that is expected, and whoever does not let us in, gets not a byte in plaintext.
+/// MT-15: whoever is not the one that is expected, and whoever does not let us in, gets not a byte in plaintext.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_client_and_it_refuse_each_other() {
+async fn mt_15_our_client_and_it_refuse_each_other() {
     let authority = Authority::new("cluster.local").unwrap();
     let (envoy, its) = envoy(&authority, ([127, 0, 0, 1], 1).into()).await;
     let front = format!("{{ address: '{}', mesh: true }}", envoy.listener("front"));

@@ -60,10 +60,10 @@ async fn what_is_agreed_on_by_alpn() {
     }
 }
 
-/// The alerts of RFC 8446 6.2, in both versions: certificate_required, unknown_ca, certificate_expired, and
+/// MT-13, and the alerts of RFC 8446 6.2, in both versions: certificate_required, unknown_ca, certificate_expired, and
 /// certificate_unknown for whoever is known and not among those who may connect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_not_let_in_is_told_why() {
+async fn mt_13_whoever_is_not_let_in_is_told_why() {
     let authority = Authority::new("cluster.local").unwrap();
     let issue = |leaf: Leaf| Files::write(&authority.issue(&leaf).unwrap());
     let client = files(&authority, CLIENT);
@@ -107,9 +107,9 @@ async fn answer(server: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// MT-16: not a byte of plaintext, whichever way it is asked for.
+/// MT-13: not a byte of plaintext, whichever way it is asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plaintext_is_not_answered_where_it_is_strict() {
+async fn mt_13_plaintext_is_not_answered_where_it_is_strict() {
     let authority = Authority::new("cluster.local").unwrap();
     let [strict, permissive] = servers(&authority).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
