@@ -191,7 +191,13 @@ impl Discover {
     /// Takes over what the source says.
     fn adopt(&mut self) -> News {
         let update = self.source.borrow_and_update().clone();
-        match update.and_then(|config| self.sources.check(&config).map(|()| config).map_err(Arc::new)) {
+        let usable = |config: &Config| {
+            self.sources.check(config)?;
+            // What needs no identity would go on in plaintext.
+            let lost = config.settings.identity.is_none() && self.base.settings.identity.is_some();
+            if lost { Err(BuildError::IdentityRemoved) } else { Ok(()) }
+        };
+        match update.and_then(|config| usable(&config).map(|()| config).map_err(Arc::new)) {
             Ok(config) => {
                 let before = self.follow(config);
                 self.last_good.get_or_insert(before);

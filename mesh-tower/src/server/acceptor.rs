@@ -227,6 +227,7 @@ impl Acceptor {
         self.state.series.handshake(shaken.as_ref().map(|_| began.elapsed()).map_err(AcceptError::reason));
         let (mut tls, certified) = shaken?;
         peer.certified = Some(certified);
+        peer.verified_at = Some(UnixTime::now());
         let agreed = tls.get_ref().1.alpn_protocol().map(|protocol| match protocol {
             b"h2" => Some(Version::Http2),
             b"http/1.1" => Some(Version::Http1),

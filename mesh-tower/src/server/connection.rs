@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,7 +14,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::model::ServerLimits;
-use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,8 @@ use super::seldom::{Seldom, Signal};
 use super::state::ServerState;
 use super::stream::{self, ServerStream, Version};
 use crate::error::BoxError;
-use crate::identity::{Identity, Usage};
-use crate::net::Tasks;
+use crate::identity::Identity;
+use crate::net::{Tasks, after};
 use crate::observe::TARGET;
 use crate::telemetry::server::ConnectionRefusal;
 
@@ -61,7 +61,11 @@ pub(super) async fn serve<S, B>(
     let settings = Arc::clone(&state.settings());
     let limits = &settings.server.limits;
     let life = Arc::new(Life::new(Arc::clone(&stream.peer), stream.version == Version::Http1, began));
-    let bounds = Bounds::new(limits, began, &mut rand::rng());
+    let mut bounds = Bounds::new(limits, began, &mut rand::rng());
+    if let Some(certified) = stream.peer.certified() {
+        let left = certified.not_after().duration_since(SystemTime::now()).unwrap_or_default();
+        bounds.expire(after(Instant::now(), left));
+    }
     let requests = Requests { service, life: Arc::clone(&life) };
     let driven = Driven { state, life: &life, bounds, leaving, changes: stream.leave.clone() };
     let result = match stream.version {
@@ -280,7 +284,7 @@ async fn distrust(identities: &mut watch::Receiver<Option<Arc<Identity>>>, state
         let Some(identity) = identities.borrow_and_update().clone() else { continue };
         let settings = Arc::clone(&state.settings());
         let expected = &settings.server.identities;
-        if let Err(refused) = identity.trust().verify(peer.chain(), Usage::Client, expected, UnixTime::now()) {
+        if let Err(refused) = peer.check(&identity, expected) {
             tracing::info!(target: TARGET, server = &*state.name, peer = ?peer.remote_address(), %refused, "a caller is no longer trusted");
             return;
         }

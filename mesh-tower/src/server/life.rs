@@ -245,6 +245,11 @@ impl Bounds {
         }
     }
 
+    /// Its caller's certificate is valid until `at`: a connection does not outlive what it was let in by.
+    pub(super) fn expire(&mut self, at: Instant) {
+        self.age = self.age.min(at);
+    }
+
     /// It was told to end.
     pub(super) fn leave(&mut self, now: Instant) {
         self.leaving.get_or_insert(Leaving { since: now, why: Why::Told });

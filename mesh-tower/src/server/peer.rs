@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use http::HeaderValue;
-use mesh_core::identity::{SpiffeId, SubjectAltName};
-use rustls_pki_types::CertificateDer;
+use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::identity::Certified;
+use crate::identity::{Certified, Identity, PeerRefused, Usage};
 
 /// The caller of a server: what its connection says about it. A handler finds it as `Arc<Peer>` in the extensions of
 /// each request.
@@ -27,11 +27,20 @@ pub struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) certified: Option<Certified>,
+    /// When that was verified.
+    pub(crate) verified_at: Option<UnixTime>,
     /// What `x-forwarded-client-cert` says of it, where that is written.
     pub(crate) forwarded: OnceLock<Option<HeaderValue>>,
 }
 
 impl Peer {
+    /// Whether it would still get in, now that `identity` and `expected` hold. A certificate that has expired since it
+    /// was verified does no harm to the connection: its caller has a newer one on others.
+    pub(crate) fn check(&self, identity: &Identity, expected: &[SanMatch]) -> Result<(), PeerRefused> {
+        let at = self.verified_at.unwrap_or_else(UnixTime::now);
+        identity.trust().verify(self.chain(), Usage::Client, expected, at).map(drop)
+    }
+
     /// A caller in plaintext, of whom nothing is known but where it comes from: for tests of handlers.
     pub fn plaintext(remote: Option<SocketAddr>) -> Self {
         Self { remote, ..Self::default() }

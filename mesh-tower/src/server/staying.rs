@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use mesh_core::model::ServerTls;
-use rustls_pki_types::UnixTime;
 use tokio::time::sleep;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -17,7 +16,6 @@ use super::peer::Peer;
 use super::serve::{draining, forced};
 use super::state::ServerState;
 use super::stream::Leave;
-use crate::identity::Usage;
 use crate::observe::TARGET;
 
 /// Ends a connection when its caller would no longer be let in, and when the server's drain is over.
@@ -114,7 +112,7 @@ async fn no_longer_let_in(state: &ServerState, peer: &Peer, mut leave: Leave) {
         }
         let Some(identity) = leave.identities.borrow_and_update().clone() else { continue };
         let expected = &settings.server.identities;
-        if let Err(refused) = identity.trust().verify(peer.chain(), Usage::Client, expected, UnixTime::now()) {
+        if let Err(refused) = peer.check(&identity, expected) {
             tracing::info!(target: TARGET, server = &*state.name, peer = ?peer.remote_address(), %refused, "a caller is no longer let in");
             return;
         }

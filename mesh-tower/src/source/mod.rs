@@ -56,6 +56,12 @@ pub enum BuildError {
     /// The configuration asks for an admin listener that there cannot be.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A running mesh was to give up its identity, and what depends on it would go on in plaintext.
+    #[error(
+        "identity: it is gone, and a running mesh does not give up its identity: what depends on it would go on in \
+         plaintext; put it back, or start the process anew without one"
+    )]
+    IdentityRemoved,
     /// The configuration has problems; all of them are listed.
     #[error(transparent)]
     Config(#[from] ConfigError),
