@@ -72,12 +72,12 @@ pub(super) async fn serve<S, B>(
         Version::Http2 => {
             let stream = Metered::http2(stream, limits.max_control_frames, Arc::clone(&life));
             let tasks = Executor(state.shared.tasks.clone());
-            driven.drive(http2(limits, tasks).serve_connection(TokioIo::new(stream), requests)).await
+            driven.drive(Box::pin(http2(limits, tasks).serve_connection(TokioIo::new(stream), requests))).await
         }
         Version::Http1 => {
             let stream = Metered::http1(stream, Arc::clone(&life));
             let connection = http1(limits).serve_connection(TokioIo::new(stream), requests);
-            driven.drive(connection.with_upgrades()).await
+            driven.drive(Box::pin(connection.with_upgrades())).await
         }
     };
     match result {
@@ -165,8 +165,8 @@ struct Driven<'a> {
 }
 
 impl Driven<'_> {
-    async fn drive(mut self, connection: impl Connection) -> Result<(), Ended> {
-        let mut connection = pin!(connection);
+    /// `connection` is in a box of its own: as an argument it would be in the task twice, of both versions.
+    async fn drive(mut self, mut connection: Pin<Box<impl Connection>>) -> Result<(), Ended> {
         let stream::Leave { mut entry, mut identities } = self.changes;
         let signal = Arc::new(Signal::default());
         let waker = Waker::from(Arc::clone(&signal));
