@@ -4,7 +4,7 @@ use benches::Result;
 use benches::args::Args;
 use benches::contender::Contender;
 use benches::measure::{calls_per_run, interleave, median, two_workers, warm_up};
-use benches::report::{self, Comparison};
+use benches::report::{self, Comparison, Connections};
 use benches::server::Server;
 use tokio::runtime::Runtime;
 
@@ -75,9 +75,11 @@ fn compare(
     Ok(Comparison {
         candidate: names.0.to_owned(),
         baseline: names.1.to_owned(),
-        candidate_connections: after - between,
-        baseline_connections: between - before,
-        late_connections: server.connections()? - after,
+        connections: Some(Connections {
+            candidate_connections: after - between,
+            baseline_connections: between - before,
+            late_connections: server.connections()? - after,
+        }),
         rpcs,
         median_ratio: median(pairs.iter().map(|pair| pair.ratio)),
         pairs,

@@ -55,26 +55,37 @@ pub trait Candidate {
     fn latencies(&self, runtime: &Runtime, rpcs: u64) -> Result<Vec<Duration>>;
 }
 
-/// `client` under `name`.
+/// `client` under `name`; a run costs what this process spends.
 pub fn candidate(name: &'static str, client: impl Call) -> Box<dyn Candidate> {
-    Box::new(Named { name, client })
+    metered(name, client, process_cpu)
 }
 
-struct Named<C> {
+/// `client` under `name`; a run costs what `meter` has more behind it than before.
+pub fn metered(
+    name: &'static str,
+    client: impl Call,
+    meter: impl Fn() -> Result<Duration> + 'static,
+) -> Box<dyn Candidate> {
+    Box::new(Named { name, client, meter })
+}
+
+struct Named<C, M> {
     name: &'static str,
     client: C,
+    meter: M,
 }
 
-impl<C: Call> Candidate for Named<C> {
+impl<C: Call, M: Fn() -> Result<Duration>> Candidate for Named<C, M> {
     fn name(&self) -> &str {
         self.name
     }
 
     fn run(&self, runtime: &Runtime, callers: u64, rpcs: u64) -> Result<Run> {
         let each = rpcs.div_ceil(callers);
-        let (cpu, started) = (process_cpu()?, Instant::now());
+        let (cpu, started) = ((self.meter)()?, Instant::now());
         runtime.block_on(concurrent_calls(&self.client, callers, each))?;
-        Ok(Run { rpcs: each * callers, wall: started.elapsed(), cpu: process_cpu()?.saturating_sub(cpu) })
+        let wall = started.elapsed();
+        Ok(Run { rpcs: each * callers, wall, cpu: (self.meter)()?.saturating_sub(cpu) })
     }
 
     fn calls(&self, runtime: &Runtime, rpcs: u64) -> Result<()> {
@@ -121,7 +132,7 @@ async fn calls(client: &impl Call, count: u64) -> Result<()> {
 pub struct Run {
     /// How many calls were made.
     pub rpcs: u64,
-    /// CPU time of this process, user and system, all threads.
+    /// CPU time of the processes that are measured, user and system, all threads: of this one, if nothing else is said.
     pub cpu: Duration,
     /// Time that passed.
     pub wall: Duration,
@@ -199,7 +210,11 @@ pub fn calls_per_run(runtime: &Runtime, candidate: &dyn Candidate, callers: u64)
     Ok(((rate * 1.5) as u64).max(callers))
 }
 
-fn process_cpu() -> Result<Duration> {
+/// CPU time that this process has spent, user and system, all threads.
+///
+/// # Errors
+/// If the operating system does not tell.
+pub fn process_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     Ok(duration(usage.user_time())? + duration(usage.system_time())?)
 }

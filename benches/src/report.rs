@@ -8,6 +8,17 @@ use crate::Result;
 use crate::args::Args;
 use crate::measure::{Pair, median};
 
+/// The connections of a comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Connections {
+    /// How many the candidate opened.
+    pub candidate_connections: u64,
+    /// How many the baseline opened.
+    pub baseline_connections: u64,
+    /// How many of both were opened only while the runs went on.
+    pub late_connections: u64,
+}
+
 /// A candidate against its baseline.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
@@ -15,12 +26,9 @@ pub struct Comparison {
     pub candidate: String,
     /// What the ratio is taken by.
     pub baseline: String,
-    /// How many connections the candidate opened.
-    pub candidate_connections: u64,
-    /// How many connections the baseline opened.
-    pub baseline_connections: u64,
-    /// How many of both were opened only while the runs went on.
-    pub late_connections: u64,
+    /// Where the server counts them.
+    #[serde(flatten)]
+    pub connections: Option<Connections>,
     /// Calls of a run.
     pub rpcs: u64,
     /// Every pair that counted, in the order of the runs.
@@ -36,11 +44,13 @@ impl Comparison {
     /// If `out` does.
     pub fn write(&self, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "\n{} (B) against {} (A), {} RPCs a run", self.candidate, self.baseline, self.rpcs)?;
-        writeln!(
-            out,
-            "connections: A {}, B {}, opened during the runs {}",
-            self.baseline_connections, self.candidate_connections, self.late_connections
-        )?;
+        if let Some(Connections { candidate_connections, baseline_connections, late_connections }) = &self.connections {
+            writeln!(
+                out,
+                "connections: A {baseline_connections}, B {candidate_connections}, opened during the runs \
+                 {late_connections}"
+            )?;
+        }
         writeln!(out, "   pair   A us/RPC   B us/RPC      B/A    A RPC/s    B RPC/s")?;
         for (index, pair) in self.pairs.iter().enumerate() {
             write_pair(out, &(index + 1).to_string(), pair)?;

@@ -1,7 +1,7 @@
 //! The bar that no change may raise: what the layer of a server allocates for each request.
 //!
-//! A test binary of its own, since it replaces the allocator. Services are called by Tower, without a connection: what
-//! the connection does is the same with the layer and without, but for the caller that it leaves in the extensions.
+//! A test binary of its own, since it replaces the allocator. Services are called by Tower, without a connection, and
+//! then once more over one, where that of the mesh takes the place of the framework's.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
+use benches::measure::{one_thread, process_cpu};
+use benches::subject::{self, Around, Framework, Kind, Load};
+use benches::telemetry;
 use bytes::Bytes;
 use examples::greeter::greeter_server::{Greeter, GreeterServer};
 use examples::greeter::{HelloReply, HelloRequest};
@@ -25,16 +28,22 @@ use tonic::Status;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const REQUESTS: u64 = 1_000;
+/// By how much two counts of the same over a connection may differ: see `allocations.rs`.
+const SPLIT_READS: i64 = 50;
 
-/// The layer of a server with every limit on.
-async fn layer() -> (Mesh, ServerLayer) {
+/// The layers of a server with every limit on: without metrics, and with them.
+async fn layers() -> [(Mesh, ServerLayer); 2] {
     let mut server = Server::new("public");
     server.limits.request_timeout = Some(Duration::from_secs(60));
     server.limits.max_body_bytes = Some(1 << 20);
     server.propagate_deadline = true;
-    let mesh = Mesh::builder().config(Config::new().with_server(server)).build().await.unwrap();
-    let layer = mesh.server_layer("public").unwrap();
-    (mesh, layer)
+    let config = Config::new().with_server(server);
+    let plain = Mesh::builder().config(config.clone()).build().await.unwrap();
+    let measured = Mesh::builder().config(config).meter_provider(&telemetry::meters()).build().await.unwrap();
+    [plain, measured].map(|mesh| {
+        let layer = mesh.server_layer("public").unwrap();
+        (mesh, layer)
+    })
 }
 
 fn http(peer: Option<&Arc<Peer>>) -> Request<Full<Bytes>> {
@@ -112,18 +121,20 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_three_where_nobody_uses_extensions() {
-    let (_mesh, layer) = layer().await;
-    let layered = layer.layer(service_fn(echo::<RequestBody<Full<Bytes>>>));
-    let added = added(service_fn(echo::<Full<Bytes>>), layered, http).await;
-    assert_eq!(added, (0.0, 3.0));
+    for (_mesh, layer) in layers().await {
+        let layered = layer.layer(service_fn(echo::<RequestBody<Full<Bytes>>>));
+        let added = added(service_fn(echo::<Full<Bytes>>), layered, http).await;
+        assert_eq!(added, (0.0, 3.0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_one_around_a_router_of_axum() {
-    let (_mesh, layer) = layer().await;
-    let router: Router = Router::new().route("/items/{id}", post(async |body: String| body));
-    let added = added(router.clone(), layer.layer(router), http).await;
-    assert_eq!(added, (0.0, 1.0));
+    for (_mesh, layer) in layers().await {
+        let router: Router = Router::new().route("/items/{id}", post(async |body: String| body));
+        let added = added(router.clone(), layer.layer(router), http).await;
+        assert_eq!(added, (0.0, 1.0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +175,38 @@ async fn at_most_one_around_services_of_tonic() {
         }
     }
 
-    let (_mesh, layer) = layer().await;
-    let routes = tonic::service::Routes::new(GreeterServer::new(Hello)).prepare();
-    let added = added(routes.clone(), layer.layer(routes), grpc).await;
-    assert_eq!(added, (0.0, 1.0));
+    for (_mesh, layer) in layers().await {
+        let routes = tonic::service::Routes::new(GreeterServer::new(Hello)).prepare();
+        let added = added(routes.clone(), layer.layer(routes), grpc).await;
+        assert_eq!(added, (0.0, 1.0));
+    }
+}
+
+/// Allocations of 1,000 requests over a connection after 100, client and server together: they share a thread.
+fn over_a_connection(kind: Kind, load: Load) -> i64 {
+    let runtime = one_thread().unwrap();
+    let address = runtime.block_on(subject::start(kind, None)).unwrap();
+    let client = runtime.block_on(load.on(address, 1, None, process_cpu)).unwrap();
+    client.calls(&runtime, 100).unwrap();
+    let counted = allocation_counter::measure(|| client.calls(&runtime, REQUESTS).unwrap());
+    i64::try_from(counted.count_total).unwrap()
+}
+
+#[test]
+fn a_request_allocates_no_more_over_a_connection_of_the_mesh() {
+    let bars = [
+        (Framework::Hyper, Load::Http1, 3),
+        (Framework::Hyper, Load::Http2, 3),
+        (Framework::Axum, Load::Http1, 1),
+        (Framework::Axum, Load::Http2, 1),
+        (Framework::Tonic, Load::Grpc, 1),
+    ];
+    for (framework, load, most) in bars {
+        let bare = over_a_connection(Kind::plain(framework, Around::Nothing), load);
+        for around in [Around::Mesh, Around::MeshMeasured] {
+            let kind = Kind::plain(framework, around);
+            let added = over_a_connection(kind, load) - bare;
+            assert!(added <= most * REQUESTS as i64 + SPLIT_READS, "{kind}, {}: {added} more than {bare}", load.name());
+        }
+    }
 }

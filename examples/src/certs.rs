@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
@@ -145,6 +145,18 @@ impl Authority {
         }
         let identity = format!("spiffe://{}/{path}", self.trust_domain);
         if identity.len() > 2048 { Err(no("it is longer than 2048 bytes")) } else { Ok(identity) }
+    }
+
+    /// Issues a certificate of `id` into the directory `home`, and returns the `identity` section of a configuration that
+    /// has it from there.
+    ///
+    /// # Errors
+    /// If it cannot be issued or written.
+    pub fn identity_section(&self, home: &Path, id: &str) -> Result<String, Error> {
+        self.issue(&Leaf::new(id))?.write_to(home, Swap::Files)?;
+        let file = |name: &str| home.join(name).display().to_string();
+        let (certificate, key, bundle) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
+        Ok(format!("identity: {{ certificate: '{certificate}', key: '{key}', trust_bundle: '{bundle}' }}\n"))
     }
 
     /// Issues what `leaf` describes, with a new key.

@@ -55,7 +55,7 @@ fn has_test(source: &str, name: &str) -> bool {
         let line = line.strip_prefix("async ").unwrap_or(line);
         line.strip_prefix("fn ").and_then(|line| line.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
     };
-    let Some(at) = lines.iter().position(|line| begins(&line)) else { return false };
+    let Some(at) = lines.iter().position(begins) else { return false };
     let before = lines[..at].iter().rev().take_while(|line| !line.is_empty());
     before.into_iter().any(|line| line.starts_with("#[test") || line.starts_with("#[tokio::test"))
 }

@@ -12,6 +12,9 @@
 //! # }
 //! ```
 //!
+//! [`Mesh::serve`] takes tonic's `Routes`: callers are known by mutual TLS, limits hold, and what is under way ends when the
+//! process is told to stop. The feature `server` brings connections for tonic's own server, `health` the health service.
+//!
 //! Everything else is `mesh-tower`, which this crate re-exports. The [guide] says what is particular to gRPC; the
 //! [guide of `mesh-tower`](mesh_tower::guide) leads from the first call to production.
 

@@ -30,6 +30,7 @@ pub trait MeshServerExt {
     /// strict one lets nobody in of whom it is not told.
     ///
     /// ```
+    /// # #[cfg(feature = "health")]
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// use mesh_tonic::prelude::*;
     /// use tonic::transport::Server;

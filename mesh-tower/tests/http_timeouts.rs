@@ -194,3 +194,45 @@ async fn a_grpc_stream_is_cut_by_the_callers_deadline() {
     sender.abandoned().await;
     mesh.end().await;
 }
+
+/// A server keeps the same deadline by its own clock, and resets the stream with CANCEL when it has passed, which may be
+/// heard before our timer rings or before anybody reads: it is the deadline's error all the same, as in gRPC's other
+/// libraries.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_cancels_at_the_deadline_is_heard_as_the_deadline() {
+    // Between two ticks of the timer.
+    let (limit, past) = (Duration::from_micros(500_500), Duration::from_micros(500_700));
+    for (heard, code) in [(past, Code::DeadlineExceeded), (limit / 2, Code::Cancelled)] {
+        let (arrived, mut arrivals) = mpsc::channel(1);
+        let (network, _server) = in_memory(move |_| {
+            let arrived = arrived.clone();
+            async move {
+                arrived.send(()).await.unwrap();
+                tokio::time::advance(heard).await;
+                Err(h2::Error::from(h2::Reason::CANCEL).into()) as Answer
+            }
+        });
+        let mesh = greeter(&[nowhere()]).mesh_over(&network).await;
+        let request = grpc("http://greeter/s/m").header("grpc-timeout", "500500u").body(empty()).unwrap();
+        let error = mesh.http_client().oneshot(request).await.unwrap_err();
+        arrivals.try_recv().unwrap();
+        assert_eq!(error.grpc_code(), code, "{error:?}");
+        if code == Code::DeadlineExceeded {
+            assert_deadline(&error);
+        }
+        mesh.end().await;
+
+        let (network, _server, mut feeds) = streaming();
+        let mesh = greeter(&[nowhere()]).backend("protocol: http2").mesh_over(&network).await;
+        let request = grpc("http://greeter/s/m").header("grpc-timeout", "500500u").body(empty()).unwrap();
+        let response = mesh.http_client().oneshot(request).await.unwrap();
+        feeds.recv().await.unwrap().fail(h2::Error::from(h2::Reason::CANCEL));
+        tokio::time::advance(heard).await;
+        let error = response.into_body().bytes().await.unwrap_err();
+        assert_eq!(error.grpc_code(), code, "{error:?}");
+        if code == Code::DeadlineExceeded {
+            assert_deadline(&error);
+        }
+        mesh.end().await;
+    }
+}

@@ -164,9 +164,12 @@ async fn what_was_not_inherited_is_an_error_that_says_so() {
     assert!(error.contains("\"public\"") && error.contains("fd:0") && error.contains("LISTEN_FDS"), "{error}");
 }
 
+/// What is accepted next, and when that was asked for.
+type Steps = (VecDeque<io::Result<tokio::io::DuplexStream>>, Vec<Instant>);
+
 /// Accepts what a test says, and remembers when it was asked.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<(VecDeque<io::Result<tokio::io::DuplexStream>>, Vec<Instant>)>>);
+struct Script(Arc<Mutex<Steps>>);
 
 impl Script {
     fn say(&self, result: io::Result<tokio::io::DuplexStream>) {

@@ -1,19 +1,16 @@
 //! Our own client: routes, round robin over all endpoints, and a retry policy that keeps what it may send again.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use mesh_tonic::prelude::*;
 use mesh_tonic::{Channel, mesh_tower};
 use mesh_tower::HttpClient;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use super::{Call, Get, Greeter, METHOD_PREFIX, RETRIES, SERVICE};
-use crate::Result;
+use crate::credentials::{SERVER, Side};
+use crate::{Result, telemetry};
 
 /// The generated client over a mesh channel.
 pub type MeshGrpc = Greeter<Channel>;
@@ -90,6 +87,21 @@ pub async fn grpc(endpoints: &[SocketAddr]) -> Result<MeshGrpc> {
     Ok(Greeter::new(mesh(endpoints, "http2").await?.channel(SERVICE)?))
 }
 
+/// The mesh's gRPC channel to all endpoints by mutual TLS, as the client that `side` is, to the server that
+/// [`SERVER`] is.
+///
+/// # Errors
+/// If the mesh refuses its configuration.
+pub async fn mutual_grpc(endpoints: &[SocketAddr], side: &Side) -> Result<MeshGrpc> {
+    grpc_of(mutual_text(endpoints, side)).await
+}
+
+/// The configuration of [`mutual_grpc`].
+fn mutual_text(endpoints: &[SocketAddr], side: &Side) -> String {
+    let mutual = format!("        tls: {{ mode: mutual, identities: [{SERVER:?}] }}\n");
+    config_text(endpoints, "http2") + &mutual + &side.identity()
+}
+
 /// The mesh's gRPC channel with outlier detection as it is when switched on, and with the policies of these names in the
 /// file: a balancer and, if any, a retry policy.
 ///
@@ -138,42 +150,11 @@ impl Call for MeasuredGrpc {
 /// # Errors
 /// If the mesh refuses its configuration.
 pub async fn measured_grpc(endpoints: &[SocketAddr], sampled: f64) -> Result<MeasuredGrpc> {
-    let reader = PeriodicReader::builder(Nowhere).with_interval(Duration::from_secs(1)).build();
-    let meters = SdkMeterProvider::builder().with_reader(reader).build();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sampled)));
-    let tracers = SdkTracerProvider::builder().with_batch_exporter(Nowhere).with_sampler(sampler).build();
+    let (meters, tracers) = (telemetry::meters(), telemetry::tracers(sampled));
     let builder =
         Mesh::builder().text(config_text(endpoints, "http2")).meter_provider(&meters).tracer_provider(&tracers);
     let client = Greeter::new(builder.build().await?.channel(SERVICE)?);
     Ok(MeasuredGrpc { client, _providers: (meters, tracers) })
-}
-
-/// Takes what is exported.
-#[derive(Debug)]
-struct Nowhere;
-
-impl PushMetricExporter for Nowhere {
-    async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
-    }
-}
-
-impl SpanExporter for Nowhere {
-    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
-        Ok(())
-    }
 }
 
 /// The mesh's HTTP client over h1.

@@ -59,7 +59,8 @@ impl hyper::service::Service<Request<Incoming>> for App {
 }
 
 /// A greeter as cheap as can be, so that the machine is left to the client, unless it is told to take its time.
-struct Hello(Arc<Conduct>);
+#[derive(Default)]
+pub(crate) struct Hello(Arc<Conduct>);
 
 #[tonic::async_trait]
 impl Greeter for Hello {

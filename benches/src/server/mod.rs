@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use self::manner::{Conduct, Order};
 use crate::Result;
 
+pub(crate) use app::Hello;
 pub use handle::Server;
 pub use manner::{Manner, WORKERS};
 

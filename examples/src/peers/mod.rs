@@ -8,7 +8,6 @@
 //! is support for tests: what goes wrong is a panic that says what it was, and never a test that passes without its
 //! peer.
 
-mod bare;
 mod client;
 mod collector;
 mod envoy;
@@ -28,7 +27,6 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-pub use bare::Bare;
 pub use client::{get, post};
 pub use collector::Collector;
 pub use envoy::Envoy;

@@ -56,6 +56,11 @@ impl Process {
         Ok(Self { name, child, output, ended: Mutex::new(ended), status: None })
     }
 
+    /// Its number in the operating system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it has said so far, in whole lines.
     pub fn output(&self) -> String {
         self.output.borrow().clone()

@@ -54,3 +54,40 @@ pub(crate) fn check(settings: &Settings) -> Result<(), AdminError> {
 pub(crate) fn keeps_metrics(settings: &Settings) -> bool {
     cfg!(all(feature = "admin", feature = "prometheus")) && settings.admin.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::model::Admin;
+
+    use super::*;
+
+    fn check_of(address: &str, allow_remote: bool) -> Result<(), String> {
+        let mut admin = Admin::new(address.parse().unwrap());
+        admin.allow_remote = allow_remote;
+        let mut settings = Settings::default();
+        settings.admin = Some(admin);
+        check(&settings).map_err(|error| error.to_string())
+    }
+
+    #[cfg(feature = "admin")]
+    #[test]
+    fn ad_07_others_reach_it_only_if_that_is_said() {
+        check(&Settings::default()).unwrap();
+        for loopback in ["127.0.0.1:15000", "127.9.9.9:1", "[::1]:15000", "[::ffff:127.0.0.1]:15000"] {
+            assert_eq!(check_of(loopback, false), Ok(()), "{loopback}");
+        }
+        for address in ["0.0.0.0:15000", "[::]:15000", "10.0.0.1:15000", "[::ffff:10.0.0.1]:15000"] {
+            let error = check_of(address, false).unwrap_err();
+            assert!(error.contains(address) && error.contains("127.0.0.1:15000"), "{error}");
+            assert_eq!(check_of(address, true), Ok(()), "{address}");
+        }
+    }
+
+    #[cfg(not(feature = "admin"))]
+    #[test]
+    fn without_the_feature_the_error_names_it() {
+        check(&Settings::default()).unwrap();
+        let error = check_of("127.0.0.1:15000", false).unwrap_err();
+        assert!(error.contains("feature `admin`"), "{error}");
+    }
+}

@@ -3,8 +3,7 @@
 //! They are off by default. With the feature `admin` the mesh serves them where `admin` in the configuration says, from
 //! before there is an identity until the mesh is [shut down](crate::Mesh::shutdown), also while it
 //! [drains](crate::Mesh::drain): HTTP/1.1 and HTTP/2 without TLS, on a port of its own, so that a kubelet can probe a
-//! process whose servers are strict. [`Mesh::admin_router`](crate::Mesh::admin_router) has the same pages for a server
-//! of your own.
+//! process whose servers are strict. `Mesh::admin_router` has the same pages for a server of your own.
 //!
 //! ```yaml
 //! admin:

@@ -31,6 +31,7 @@ impl Mesh {
     /// neither. It does not keep the mesh alive.
     ///
     /// ```
+    /// # #[cfg(feature = "prometheus")]
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// use mesh_tower::Mesh;
     ///

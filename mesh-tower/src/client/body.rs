@@ -32,6 +32,9 @@ pub struct Body {
     begun: bool,
 }
 
+/// Why there is no whole response.
+const LATE: &str = "the deadline passed before the end of the response";
+
 /// Where the bytes come from.
 pub(super) enum Inner {
     Done,
@@ -218,6 +221,12 @@ impl Body {
     fn h2_error(&mut self, error: h2::Error) -> Error {
         let kind = if error.is_library() { ErrorKind::Protocol } else { ErrorKind::Reset };
         let code = super::attempt::h2_code(&error);
+        // A server keeps the deadline by its own clock and then resets with CANCEL, which may be heard before our timer
+        // rings. It is no cancellation (`grpc_http2_error_to_grpc_status` in gRPC's core).
+        if code == Code::Cancelled && self.deadline.as_ref().is_some_and(|deadline| Instant::now() >= deadline.at) {
+            let failed = self.fail(ErrorKind::DeadlineExceeded, Failure::PerTryTimeout, LATE);
+            return failed.with_source(error);
+        }
         let failed = self.fail(kind, Failure::Reset(None), "the response broke off");
         failed.with_code(code).with_source(error)
     }
@@ -249,8 +258,7 @@ impl HttpBody for Body {
             (Instant::now() >= at, Failure::Local)
         };
         if passed {
-            let error =
-                this.fail(ErrorKind::DeadlineExceeded, failure, "the deadline passed before the end of the response");
+            let error = this.fail(ErrorKind::DeadlineExceeded, failure, LATE);
             return Poll::Ready(Some(Err(error)));
         }
         poll

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::classify::{Attempt, Failure};
-use mesh_core::grpc;
+use mesh_core::grpc::{self, Code};
 use mesh_core::observe::{Next, Outcome};
 use mesh_core::resilience::deadline;
 use mesh_core::resilience::replay::Replay;
@@ -278,7 +278,7 @@ where
 }
 
 /// The error of the last attempt, as the caller should see it: as the deadline's where that left no time for a whole
-/// further attempt (RE-11), and as the shutdown's where that broke it.
+/// further attempt (RE-11), or was when the peer cancelled, and as the shutdown's where that broke it.
 pub(super) fn describe(failed: Failed, context: &Context) -> Error {
     let error = failed.error;
     let per_try = context.retry().and_then(|policy| policy.per_try_timeout);
@@ -287,6 +287,11 @@ pub(super) fn describe(failed: Failed, context: &Context) -> Error {
     {
         let text = format!("{error}, and the deadline leaves no time for another attempt");
         return Error::new(ErrorKind::DeadlineExceeded, text);
+    }
+    // The peer's clock may be the first to say so.
+    if failed.failure == Failure::Reset(Some(Code::Cancelled)) && context.remaining() == Some(Duration::ZERO) {
+        let text = format!("no response from {}: the peer cancelled at the deadline", context.place());
+        return Error::new(ErrorKind::DeadlineExceeded, text).with_source(error);
     }
     if matches!(failed.failure, Failure::Reset(_)) && context.handle.core.shared.tasks.is_stopping() {
         return Error::new(ErrorKind::Shutdown, "the mesh was shut down while the request was under way")

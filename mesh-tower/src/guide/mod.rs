@@ -18,6 +18,7 @@
 //! | [14. Identity](chapter_14_identity) | where certificates come from, trust domains, revocation, rotation, what to alert on |
 //! | [15. Servers](chapter_15_servers) | who gets in, who calls, where it listens, the way out, Kubernetes |
 //! | [16. The threat model](chapter_16_threat_model) | what is protected, from whom, what is not, and the test of each claim |
+//! | [17. Probes and pages](chapter_17_admin) | readiness, the admin listener, Kubernetes, servers of other frameworks |
 //!
 //! Every field of the file is in the [reference](mesh_core::config). What differs for gRPC is in the guide of
 //! `mesh-tonic`. The code of all chapters is compiled by the tests of this crate and, but for a few programs that need
@@ -70,3 +71,6 @@ pub mod chapter_15_servers {}
 
 #[doc = include_str!("16_threat_model.md")]
 pub mod chapter_16_threat_model {}
+
+#[doc = include_str!("17_admin.md")]
+pub mod chapter_17_admin {}

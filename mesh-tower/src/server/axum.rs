@@ -1,6 +1,5 @@
 //! Under `axum::serve`.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -21,15 +20,13 @@ impl axum::serve::Listener for Incoming {
     type Addr = Caller;
 
     /// Waits for good once the mesh has drained.
-    fn accept(&mut self) -> impl Future<Output = (Self::Io, Self::Addr)> + Send {
-        async {
-            match Self::accept(self).await {
-                Some(stream) => {
-                    let caller = Caller(Arc::clone(stream.peer()));
-                    (stream, caller)
-                }
-                None => std::future::pending().await,
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match Self::accept(self).await {
+            Some(stream) => {
+                let caller = Caller(Arc::clone(stream.peer()));
+                (stream, caller)
             }
+            None => std::future::pending().await,
         }
     }
 

@@ -14,8 +14,11 @@ fn fields(count: usize, name: &str, value: &[u8]) -> Vec<u8> {
     field(name, value).repeat(count)
 }
 
+/// Headers: a name, how many of them, and how long each value is.
+type Headers = Vec<(&'static str, usize, usize)>;
+
 /// What is sent beside the pseudo-headers, and what it looks like over HTTP/1.1.
-fn excesses() -> Vec<(&'static str, Vec<(&'static str, usize, usize)>)> {
+fn excesses() -> Vec<(&'static str, Headers)> {
     vec![
         // Names, how many of them, and the length of each value.
         ("one header of 16 KiB and a byte", vec![("x-large", 1, 16 * KIB + 1)]),

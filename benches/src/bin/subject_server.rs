@@ -1,0 +1,5 @@
+//! Servers under test, started by the benchmarks: see [`benches::subject`].
+
+fn main() -> benches::Result<()> {
+    benches::subject::run()
+}
