@@ -32,6 +32,8 @@ use crate::net::{Tasks, after};
 use crate::observe::TARGET;
 use crate::telemetry::server::ConnectionRefusal;
 
+/// So many headers hyper takes if nothing is said, and then it has room for them on its stack.
+const HYPERS_HEADERS: usize = 100;
 /// The smallest buffer that hyper takes for HTTP/1.1.
 const MIN_BUFFER: usize = 8192;
 
@@ -101,9 +103,12 @@ fn http1(limits: &ServerLimits) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(limits.max_headers as usize)
         .max_header_size(header_bytes)
         .max_buf_size((2 * header_bytes).max(MIN_BUFFER));
+    let headers = limits.max_headers as usize;
+    if headers != HYPERS_HEADERS {
+        builder.max_headers(headers);
+    }
     builder
 }
 
