@@ -27,6 +27,11 @@ pub struct FrameMeter {
     window: Option<Instant>,
     idle: u64,
     useful: u64,
+    /// Streams that began, and resets.
+    streams: u64,
+    resets: u64,
+    /// The last stream that began.
+    last: u32,
     /// The header that is being read.
     header: [u8; HEADER],
     have: usize,
@@ -60,6 +65,9 @@ impl FrameMeter {
             window: None,
             idle: 0,
             useful: 0,
+            streams: 0,
+            resets: 0,
+            last: 0,
             header: [0; HEADER],
             have: 0,
             left: 0,
@@ -126,6 +134,13 @@ impl FrameMeter {
             HEADERS => {
                 self.in_headers = flags & END_HEADERS == 0;
                 self.useful += 1;
+                let [.., d, e, f, g] = self.header;
+                let stream = u32::from_be_bytes([d & 0x7F, e, f, g]);
+                // Trailers begin nothing.
+                if stream > self.last {
+                    self.last = stream;
+                    self.streams += 1;
+                }
             }
             DATA if self.left > 0 || flags & END_STREAM != 0 => self.useful += 1,
             CONTINUATION => {
@@ -134,6 +149,7 @@ impl FrameMeter {
             }
             RST_STREAM => {
                 self.useful = self.useful.saturating_sub(1);
+                self.resets += 1;
                 self.idle += 1;
             }
             _ => self.idle += 1,
@@ -147,10 +163,17 @@ impl FrameMeter {
         if self.idle > allowed {
             return Err(Flood { frames: self.idle, allowed });
         }
+        // Whatever else its frames have earned: whoever resets most of what it begins wants nothing but work.
+        let allowed = self.most + self.streams / 2;
+        if self.resets > allowed {
+            return Err(Flood { frames: self.resets, allowed });
+        }
         if now.saturating_duration_since(began) >= WINDOW {
             self.window = Some(now);
             self.idle = 0;
             self.useful = 0;
+            self.streams = 0;
+            self.resets = 0;
         }
         Ok(())
     }
@@ -185,11 +208,6 @@ mod tests {
             ("data", frame(DATA, 0, 1), false),
             ("resets", frame(RST_STREAM, 0, 4), true),
             ("rapid reset", [frame(HEADERS, END_HEADERS | END_STREAM, 10), frame(RST_STREAM, 0, 4)].concat(), true),
-            (
-                "half of all requests are given up",
-                [frame(HEADERS, END_HEADERS, 10).repeat(2), frame(RST_STREAM, 0, 4)].concat(),
-                false,
-            ),
             ("requests", frame(HEADERS, END_HEADERS | END_STREAM, 10), false),
             ("uploads", [frame(DATA, 0, 100), frame(WINDOW_UPDATE, 0, 4), frame(PING, 0, 8)].concat(), false),
         ] {
@@ -223,6 +241,36 @@ mod tests {
             meter.read(&bytes, Instant::now).unwrap();
             assert_eq!(meter.ended(), ended, "{bytes:?}");
             assert_eq!(meter.is_within(), ended == 0, "{bytes:?}");
+        }
+    }
+
+    /// RL-03: what a request is made of earns nothing for one that is reset.
+    #[test]
+    fn rl_03_resets_are_counted_by_streams() {
+        let begin = |stream: u32, flags: u8| {
+            let mut head = frame(HEADERS, flags, 10);
+            head[5..9].copy_from_slice(&stream.to_be_bytes());
+            head
+        };
+        let reset = frame(RST_STREAM, 0, 4);
+        type Cycle = fn(&dyn Fn(u32, u8) -> Vec<u8>, u32) -> Vec<u8>;
+        let end: Cycle = |begin, stream| [begin(stream, END_HEADERS), frame(DATA, END_STREAM, 0)].concat();
+        let trailers: Cycle =
+            |begin, stream| [begin(stream, END_HEADERS), begin(stream, END_HEADERS | END_STREAM)].concat();
+        let data: Cycle = |begin, stream| [begin(stream, END_HEADERS), frame(DATA, 0, 1).repeat(3)].concat();
+        for (name, cycle) in [("an empty end", end), ("trailers", trailers), ("data", data)] {
+            for (every, expected) in [(1, true), (2, false)] {
+                let mut meter = FrameMeter::new(100);
+                let now = Instant::now();
+                let result = (0..4000_u32).try_for_each(|turn| {
+                    let mut bytes = cycle(&begin, 2 * turn + 1);
+                    if turn % every == 0 {
+                        bytes.extend_from_slice(&reset);
+                    }
+                    meter.read(&bytes, || now)
+                });
+                assert_eq!(result.is_err(), expected, "{name}, every {every}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use mesh_core::identity::{SanMatch, SpiffeId, TrustDomain, matches_any};
+use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName, TrustDomain, matches_any};
 use rustls::RootCertStore;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
@@ -135,9 +135,10 @@ impl Trust {
         expected: &[SanMatch],
         now: UnixTime,
     ) -> Result<Certified, PeerRefused> {
-        let leaf = Leaf::read(chain.first().ok_or(PeerRefused::NoCertificate)?)?;
+        let mut leaf = Leaf::read(chain.first().ok_or(PeerRefused::NoCertificate)?)?;
         leaf.valid_at(now)?;
         let (id, _) = self.identify(&leaf, expected)?;
+        self.keep_vouched(&mut leaf, id.as_ref());
         check_names(&leaf, expected)?;
         Ok(certified(leaf, id, chain))
     }
@@ -150,8 +151,9 @@ impl Trust {
         expected: &[SanMatch],
         now: UnixTime,
     ) -> Result<(Leaf, Option<SpiffeId>), PeerRefused> {
-        let leaf = Leaf::read(end_entity)?;
+        let mut leaf = Leaf::read(end_entity)?;
         let (id, anchors) = self.identify(&leaf, expected)?;
+        self.keep_vouched(&mut leaf, id.as_ref());
         let certificate = EndEntityCert::try_from(end_entity).map_err(|error| PeerRefused::of_chain(&error))?;
         let usage = match usage {
             Usage::Server => KeyUsage::server_auth(),
@@ -175,6 +177,16 @@ impl Trust {
         }
         check_names(&leaf, expected)?;
         Ok((leaf, id))
+    }
+
+    /// Leaves of a peer of another trust domain its SPIFFE id: its authority vouches for members of that domain, and not
+    /// for hosts or whatever else our own authority may name.
+    fn keep_vouched(&self, leaf: &mut Leaf, id: Option<&SpiffeId>) {
+        if let (Anchors::Spiffe(domains), Some(id)) = (&self.anchors, id)
+            && !domains.names.contains(id.trust_domain())
+        {
+            leaf.names.retain(|name| matches!(name, SubjectAltName::Uri(_)));
+        }
     }
 
     /// Who it says to be, and who would have to vouch for that.

@@ -119,6 +119,9 @@ fn mt_20_trust_domains() {
     }
     let by_name = partner.issue_as(NewCertificate::new().dns("pay"));
     assert_eq!(refused(&cart, &by_name, &[SanMatch::dns("pay")]), "unknown_issuer", "the own bundle alone vouches");
+    let both = partner.issue_as(NewCertificate::new().uri("spiffe://partner.example/pay").dns("pay"));
+    assert_eq!(refused(&cart, &both, &[SanMatch::dns("pay")]), "wrong_name", "a partner names its own members alone");
+    verify(&cart, &both, &[SanMatch::uri("spiffe://partner.example/pay")]).unwrap();
 }
 
 /// Istio's `trustDomainAliases`: other names of the own trust domain, verified by the own bundle.
