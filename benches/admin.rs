@@ -73,6 +73,7 @@ async fn scrape(address: SocketAddr, path: &str, headers: Headers, count: usize)
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        sender.ready().await?;
         let started = Instant::now();
         let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
         if response.status() != 200 {

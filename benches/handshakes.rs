@@ -89,6 +89,8 @@ fn main() -> Result<()> {
 struct Handshakes {
     lanes: Arc<Mutex<Vec<Lane>>>,
     resumed: bool,
+    /// Whose the servers of the lanes are.
+    _serving: Option<Mesh>,
 }
 
 /// A listener, and both ends of what is connected to it.
@@ -115,15 +117,16 @@ enum Server {
 
 impl Handshakes {
     async fn new(credentials: &Credentials, client: End, server: End, resumed: bool) -> Result<Self> {
-        let servers = match server {
-            End::Bare => {
+        let serving = match server {
+            End::Bare => None,
+            End::Mesh => Some(serving(credentials).await?),
+        };
+        let servers = match &serving {
+            None => {
                 let side = credentials.server();
                 [side.bare_server()?, side.bare_server()?].map(|config| Server::Bare(Arc::new(config).into()))
             }
-            End::Mesh => {
-                let mesh = serving(credentials).await?;
-                [mesh.acceptor("one")?, mesh.acceptor("two")?].map(Server::Mesh)
-            }
+            Some(mesh) => [mesh.acceptor("one")?, mesh.acceptor("two")?].map(Server::Mesh),
         };
         let mut listeners = Vec::new();
         for _ in 0..CALLERS {
@@ -144,7 +147,7 @@ impl Handshakes {
             };
             lanes.push(Lane { listener, client, servers: servers.clone(), count: 0 });
         }
-        Ok(Self { lanes: Arc::new(Mutex::new(lanes)), resumed })
+        Ok(Self { lanes: Arc::new(Mutex::new(lanes)), resumed, _serving: serving })
     }
 }
 

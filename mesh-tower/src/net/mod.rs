@@ -20,6 +20,7 @@ pub(crate) mod pool;
 mod pulse;
 mod queue;
 mod room;
+pub(crate) mod seldom;
 mod tasks;
 pub(crate) mod tls;
 

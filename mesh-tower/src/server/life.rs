@@ -219,6 +219,13 @@ impl Life {
     }
 }
 
+impl InFlight {
+    /// Of its connection.
+    pub(super) fn life(&self) -> &Arc<Life> {
+        &self.0
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.quiet_since.store(self.0.now(), Ordering::Relaxed);

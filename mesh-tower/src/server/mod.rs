@@ -14,7 +14,6 @@ mod metered;
 mod peer;
 mod readiness;
 mod requests;
-mod seldom;
 mod serve;
 mod state;
 mod staying;

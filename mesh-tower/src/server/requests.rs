@@ -36,28 +36,24 @@ where
         let in_flight = self.life.enter();
         let is_connect = request.method() == Method::CONNECT;
         request.extensions_mut().insert(Arc::clone(&self.life.peer));
-        Answering {
-            service: self.service.clone(),
-            request: Some(request),
-            answer: None,
-            is_connect,
-            life: Arc::clone(&self.life),
-            in_flight: Some(in_flight),
-        }
+        Answering { step: Step::Waiting(self.service.clone(), Some(request)), is_connect, in_flight: Some(in_flight) }
     }
 }
 
 /// A request on its way through the service.
 #[pin_project]
 pub(super) struct Answering<S: Service<Request<Incoming>>> {
-    service: S,
-    /// Until the service is ready for it.
-    request: Option<Request<Incoming>>,
     #[pin]
-    answer: Option<S::Future>,
+    step: Step<S>,
     is_connect: bool,
-    life: Arc<Life>,
     in_flight: Option<InFlight>,
+}
+
+#[pin_project(project = StepProject)]
+enum Step<S: Service<Request<Incoming>>> {
+    /// For the service to be ready.
+    Waiting(S, Option<Request<Incoming>>),
+    Called(#[pin] S::Future),
 }
 
 impl<S, B> Future for Answering<S>
@@ -68,22 +64,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if this.request.is_some() {
-            std::task::ready!(this.service.poll_ready(cx))?;
-            if let Some(request) = this.request.take() {
-                this.answer.set(Some(this.service.call(request)));
-            }
-        }
-        let Some(answer) = this.answer.as_pin_mut() else { return Poll::Pending };
-        let mut response = std::task::ready!(answer.poll(cx))?;
+        let mut response = loop {
+            let answer = match this.step.as_mut().project() {
+                StepProject::Waiting(service, request) => {
+                    std::task::ready!(service.poll_ready(cx))?;
+                    let Some(request) = request.take() else { return Poll::Pending };
+                    service.call(request)
+                }
+                StepProject::Called(answer) => break std::task::ready!(answer.poll(cx))?,
+            };
+            this.step.set(Step::Called(answer));
+        };
+        let in_flight = this.in_flight.take().expect("a future is not polled after its end");
+        let life = in_flight.life();
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
-            this.life.upgrade();
-        } else if this.life.is_last_answer() {
+            life.upgrade();
+        } else if life.is_last_answer() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let (life, in_flight) = (Arc::clone(this.life), this.in_flight.take());
-        Poll::Ready(Ok(response.map(|body| Counted { body, life, _in_flight: in_flight })))
+        Poll::Ready(Ok(response.map(|body| Counted { body, in_flight })))
     }
 }
 
@@ -92,8 +92,7 @@ where
 pub(super) struct Counted<B> {
     #[pin]
     body: B,
-    life: Arc<Life>,
-    _in_flight: Option<InFlight>,
+    in_flight: InFlight,
 }
 
 impl<B: Body<Data = Bytes>> Body for Counted<B> {
@@ -102,7 +101,7 @@ impl<B: Body<Data = Bytes>> Body for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         let this = self.project();
-        let life = this.life;
+        let life = this.in_flight.life();
         let piece = |bytes| Piece { bytes, _unsent: life.unsent() };
         this.body.poll_frame(cx).map_ok(|frame| frame.map_data(piece))
     }

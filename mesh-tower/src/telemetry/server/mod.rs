@@ -51,7 +51,7 @@ enum Counted {
     Http(HttpKind),
     Grpc(Arc<MethodSeries>),
     /// A gRPC call to a path that may be anything: nobody has answered to it so far.
-    Unknown(Uri),
+    Unknown(Box<Uri>),
 }
 
 /// How a request ended, for whoever is told.
@@ -80,9 +80,9 @@ impl Received {
         let counted = match requests {
             None => Counted::Nothing,
             Some(requests) if !grpc => Counted::Http(requests.http(&request.method, secure)),
-            Some(requests) => {
-                requests.grpc(request.uri.path()).map_or_else(|| Counted::Unknown(request.uri.clone()), Counted::Grpc)
-            }
+            Some(requests) => requests
+                .grpc(request.uri.path())
+                .map_or_else(|| Counted::Unknown(Box::new(request.uri.clone())), Counted::Grpc),
         };
         let formats = &settings.mesh.telemetry.propagators;
         let span = spans.and_then(|spans| ServerSpan::begin(spans, formats, request, grpc, secure, peer.map(|p| &**p)));

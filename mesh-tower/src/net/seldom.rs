@@ -15,7 +15,7 @@ use pin_project::pin_project;
 /// waits on state that all connections share, and to poll it takes locks of that state: here each run looks at a flag of
 /// its own instead.
 #[derive(Debug, Default)]
-pub(super) struct Signal {
+pub(crate) struct Signal {
     due: AtomicBool,
     task: AtomicWaker,
 }
@@ -31,9 +31,23 @@ impl Wake for Signal {
     }
 }
 
+impl Signal {
+    /// Whether what it stands for is to be polled, by the waker of this; otherwise the task of `cx` is woken when it is.
+    pub(crate) fn is_due(&self, cx: &Context<'_>) -> bool {
+        // First the task, then the flag: whoever raises it in between finds the task.
+        self.task.register(cx.waker());
+        self.due.swap(false, Ordering::AcqRel)
+    }
+
+    /// Nothing of what it stands for has been polled.
+    pub(crate) fn raise(&self) {
+        self.due.store(true, Ordering::Release);
+    }
+}
+
 /// A future that is polled only when it was woken itself.
 #[pin_project]
-pub(super) struct Seldom<'a, F> {
+pub(crate) struct Seldom<'a, F> {
     #[pin]
     future: F,
     signal: &'a Signal,
@@ -42,8 +56,8 @@ pub(super) struct Seldom<'a, F> {
 
 impl<'a, F: Future> Seldom<'a, F> {
     /// `waker` is that of `signal`, which serves one future at a time.
-    pub(super) fn new(signal: &'a Signal, waker: &'a Waker, future: F) -> Self {
-        signal.due.store(true, Ordering::Release);
+    pub(crate) fn new(signal: &'a Signal, waker: &'a Waker, future: F) -> Self {
+        signal.raise();
         Self { future, signal, waker }
     }
 }
@@ -53,9 +67,7 @@ impl<F: Future> Future for Seldom<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // First the task, then the flag: whoever raises it in between finds the task.
-        this.signal.task.register(cx.waker());
-        if !this.signal.due.swap(false, Ordering::AcqRel) {
+        if !this.signal.is_due(cx) {
             return Poll::Pending;
         }
         this.future.poll(&mut Context::from_waker(this.waker))
