@@ -50,6 +50,7 @@ pub(super) struct Answering<S: Service<Request<Incoming>>> {
 }
 
 #[pin_project(project = StepProject)]
+#[expect(clippy::large_enum_variant, reason = "one turns into the other; a box would be an allocation of each request")]
 enum Step<S: Service<Request<Incoming>>> {
     /// For the service to be ready.
     Waiting(S, Option<Request<Incoming>>),
