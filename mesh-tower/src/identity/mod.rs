@@ -10,7 +10,8 @@
 //! The same for servers and clients, over TLS 1.2 and 1.3:
 //!
 //! 1. The chain leads to an authority of the right bundle; every certificate in it is valid now and may be used for
-//!    what it is used for; no list revokes it. The work is done by `rustls-webpki`.
+//!    what it is used for; no list revokes it. The work is done by `rustls-webpki`. A list counts for the authority
+//!    whose key has signed it, and not for another one of the same name.
 //! 2. Its key is strong enough: RSA from 2048 bits, elliptic curves from 256.
 //! 3. Its names. Where the certificate of this process has a SPIFFE id, the peer must have exactly one URI name, a
 //!    well-formed SPIFFE id (gRFC A87), of the own trust domain or an alias (verified by the own bundle) or of another
@@ -38,6 +39,7 @@ mod material;
 mod memory;
 mod own;
 mod refused;
+mod revocation;
 mod rustls_config;
 mod source;
 mod state;

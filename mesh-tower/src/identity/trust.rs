@@ -8,17 +8,13 @@ use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName, TrustDomain, match
 use rustls::RootCertStore;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
-use webpki::{
-    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
-};
-use x509_parser::prelude::FromDer;
-use x509_parser::revocation_list::CertificateRevocationList;
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
 use super::certificate::{Certified, Leaf};
 use super::error::IdentityError;
 use super::material::Bundles;
 use super::refused::PeerRefused;
+use super::revocation::Revocation;
 
 /// Whom this process trusts.
 #[derive(Clone)]
@@ -41,12 +37,6 @@ struct Domains {
     /// The own trust domain first.
     names: Vec<TrustDomain>,
     others: BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>,
-}
-
-struct Revocation {
-    /// Of one issuer, the list that was issued last comes first: `webpki` looks at no other.
-    lists: Vec<CertRevocationList<'static>>,
-    allow_undetermined: bool,
 }
 
 /// What a peer's certificate is used for.
@@ -84,14 +74,14 @@ impl Trust {
                 None => Anchors::Plain(Arc::new(RootCertStore { roots: own })),
             },
         };
-        let revocation = Arc::new(Revocation { lists: read_lists(lists)?, allow_undetermined });
+        let authorities = bundles.own.iter().chain(bundles.others.values().flatten());
+        let revocation = Arc::new(Revocation::new(lists, authorities, allow_undetermined, algorithms)?);
         Ok(Self { anchors, revocation, algorithms })
     }
 
     /// An ordinary PKI without lists.
     pub(super) fn of_roots(roots: Arc<RootCertStore>, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        let revocation = Arc::new(Revocation { lists: Vec::new(), allow_undetermined: false });
-        Self { anchors: Anchors::Plain(roots), revocation, algorithms }
+        Self { anchors: Anchors::Plain(roots), revocation: Arc::default(), algorithms }
     }
 
     /// Trusts `roots`, with whatever name, in place of the bundles. Lists of revoked certificates stay in force.
@@ -159,18 +149,11 @@ impl Trust {
             Usage::Server => KeyUsage::server_auth(),
             Usage::Client => KeyUsage::client_auth(),
         };
-        let lists: Vec<&CertRevocationList<'_>> = self.revocation.lists.iter().collect();
-        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-            // Where nothing needs to be known, a list that has expired still says whom it revokes.
-            let (unknown, expired) = match self.revocation.allow_undetermined {
-                true => (UnknownStatusPolicy::Allow, ExpirationPolicy::Ignore),
-                false => (UnknownStatusPolicy::Deny, ExpirationPolicy::Enforce),
-            };
-            let options = options.with_depth(RevocationCheckDepth::Chain).with_status_policy(unknown);
-            options.with_expiration_policy(expired).build()
-        });
+        let check = |path: &VerifiedPath<'_>| self.revocation.check(path, usage, now, self.algorithms);
+        let check: Option<&dyn Fn(&VerifiedPath<'_>) -> _> =
+            if self.revocation.is_empty() { None } else { Some(&check) };
         certificate
-            .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, revocation, None)
+            .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, check)
             .map_err(|error| PeerRefused::of_chain(&error))?;
         if let Some(weak) = leaf.weak_key {
             return Err(weak.into());
@@ -224,7 +207,7 @@ impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust")
             .field("trust_domains", &self.domains().collect::<Vec<_>>())
-            .field("revocation_lists", &self.revocation.lists.len())
+            .field("revocation_lists", &self.revocation.len())
             .finish_non_exhaustive()
     }
 }
@@ -255,20 +238,4 @@ fn read_anchors(
         }
     };
     authorities.iter().enumerate().map(read).collect()
-}
-
-pub(super) fn read_lists(
-    lists: &[CertificateRevocationListDer<'_>],
-) -> Result<Vec<CertRevocationList<'static>>, IdentityError> {
-    let mut read = Vec::with_capacity(lists.len());
-    for (index, list) in lists.iter().enumerate() {
-        let refused = |reason: String| IdentityError::RevocationList { index, reason };
-        let owned = BorrowedCertRevocationList::from_der(list)
-            .and_then(|list| list.to_owned())
-            .map_err(|error| refused(error.to_string()))?;
-        let (_, parsed) = CertificateRevocationList::from_der(list).map_err(|error| refused(error.to_string()))?;
-        read.push((parsed.last_update().timestamp(), CertRevocationList::Owned(owned)));
-    }
-    read.sort_by_key(|(issued, _)| std::cmp::Reverse(*issued));
-    Ok(read.into_iter().map(|(_, list)| list).collect())
 }

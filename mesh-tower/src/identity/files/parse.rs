@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use webpki::anchor_from_trusted_cert;
 
 use crate::identity::material::Bundles;
-use crate::identity::trust::read_lists;
+use crate::identity::revocation::read_lists;
 
 /// A chain.
 pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -6,6 +6,7 @@ use super::*;
 use crate::identity::Usage;
 use crate::testing::{NewCertificate, RevocationList};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Case {
@@ -19,7 +20,11 @@ impl Case {
     }
 
     fn identity(&self, lists: &[&RevocationList]) -> Result<Identity, IdentityError> {
-        let material = self.authority.issue(CART).material(self.authority.bundles());
+        self.identity_by(&self.authority.bundles(), lists)
+    }
+
+    fn identity_by(&self, trust: &Bundles, lists: &[&RevocationList]) -> Result<Identity, IdentityError> {
+        let material = self.authority.issue(CART).material(trust.clone());
         let material = material.with_revocation_lists(lists.iter().map(|list| list.der.clone()).collect());
         let mut settings = settings();
         settings.allow_undetermined_revocation = self.allow_undetermined;
@@ -27,7 +32,11 @@ impl Case {
     }
 
     fn verify(&self, peer: &Issued, lists: &[&RevocationList]) -> &'static str {
-        let identity = self.identity(lists).unwrap();
+        self.verify_by(&self.authority.bundles(), peer, lists)
+    }
+
+    fn verify_by(&self, trust: &Bundles, peer: &Issued, lists: &[&RevocationList]) -> &'static str {
+        let identity = self.identity_by(trust, lists).unwrap();
         let verify = |usage| identity.trust().verify(&peer.chain, usage, &[], UnixTime::now());
         let (server, client) = (verify(Usage::Server), verify(Usage::Client));
         assert_eq!(server.as_ref().err(), client.as_ref().err());
@@ -55,9 +64,71 @@ fn mt_10_what_lists_say() {
 
         let foreign = Authority::new("another").revocation_list(&[&bad]);
         assert_eq!(case.verify(&good, &[&foreign]), undetermined);
-        let forged = Authority::new("cluster.local").revocation_list(&[]);
-        assert_eq!(case.verify(&good, &[&forged]), "undetermined_revocation", "of the right name and another key");
+        let namesake = Authority::new("cluster.local").revocation_list(&[&bad]);
+        assert_eq!(case.verify(&good, &[&namesake]), undetermined, "of the right name and another key");
+        for old in [&[][..], &[&list]] {
+            let forged = damaged(&case.authority.revocation_list(&[]));
+            let lists: Vec<_> = old.iter().copied().chain([&forged]).collect();
+            assert_eq!(
+                case.verify(&good, &lists),
+                "undetermined_revocation",
+                "nobody's, where the issuer's may have been"
+            );
+        }
     }
+}
+
+/// `list` with a wrong signature.
+fn damaged(list: &RevocationList) -> RevocationList {
+    let mut der = list.der.to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    RevocationList { der: der.into(), pem: String::new() }
+}
+
+/// MT-10: while a root is rotated there are two of one name. Each has its list, and is judged by it alone.
+#[test]
+fn mt_10_two_roots_of_one_name() {
+    let now = SystemTime::now();
+    for (allow, older) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+        let case = Case::new(allow);
+        let new = Authority::new("cluster.local");
+        let roots = [&case.authority, &new];
+        let peers = roots.map(|root| (root.issue(CATALOG), root.issue(CATALOG)));
+        let ages = [0, 1].map(|root| if root == older { 10 * MINUTE } else { MINUTE });
+        let lists = [0, 1].map(|root| roots[root].revocation_list_of(&[&peers[root].1], now - ages[root], now + HOUR));
+        let both = Bundles::new(roots.map(|root| root.root().clone()).to_vec());
+        for lists in [[&lists[0], &lists[1]], [&lists[1], &lists[0]]] {
+            for (good, revoked) in &peers {
+                assert_eq!(case.verify_by(&both, good, &lists), "accepted", "{allow} {older}");
+                assert_eq!(case.verify_by(&both, revoked, &lists), "revoked", "{allow} {older}");
+            }
+        }
+        // The other's list alone says nothing, whether it revokes everybody or nobody.
+        let undetermined = if allow { "accepted" } else { "undetermined_revocation" };
+        assert_eq!(case.verify_by(&both, &peers[0].0, &[&lists[1]]), undetermined);
+        assert_eq!(case.verify_by(&both, &peers[1].1, &[&lists[0]]), undetermined);
+        // Nor does one that stays when its root has gone.
+        let lists = [&lists[0], &lists[1]];
+        assert_eq!(case.verify_by(&new.bundles(), &peers[1].0, &lists), "accepted");
+        assert_eq!(case.verify_by(&new.bundles(), &peers[1].1, &lists), "revoked");
+        assert_eq!(case.verify_by(&new.bundles(), &peers[0].0, &lists), "unknown_issuer");
+    }
+}
+
+/// MT-10: so of authorities below the root, which are known by their certificates in a peer's chain alone.
+#[test]
+fn mt_10_two_intermediates_of_one_name() {
+    let case = Case::new(false);
+    let zones = [case.authority.intermediate("zone a"), case.authority.intermediate("zone a")];
+    let peers = [0, 1].map(|zone| (zones[zone].issue(CATALOG), zones[zone].issue(CATALOG)));
+    let lists = [0, 1].map(|zone| zones[zone].revocation_list(&[&peers[zone].1]));
+    let of_root = case.authority.revocation_list(&[]);
+    for lists in [[&of_root, &lists[0], &lists[1]], [&lists[1], &lists[0], &of_root]] {
+        for (good, revoked) in &peers {
+            assert_eq!((case.verify(good, &lists), case.verify(revoked, &lists)), ("accepted", "revoked"));
+        }
+    }
+    assert_eq!(case.verify(&peers[0].0, &[&of_root, &lists[1]]), "undetermined_revocation");
 }
 
 /// MT-10: of a directory with old lists and new ones the newest counts, whatever their order.
