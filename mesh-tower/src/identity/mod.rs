@@ -20,10 +20,13 @@
 //! 4. If somebody in particular is expected, one of the peer's names must say so ([`SanMatch`]). No name of a host is
 //!    compared.
 //!
+//! A chain of more than 10 certificates, or of more than 32 KiB, is not looked at: it is kept with its connection.
+//!
 //! What fails is a [`PeerRefused`], which names the reason and the way out, and reaches the peer as a TLS alert.
 //!
 //! Sessions are resumed only within one identity and one list of expected names: after any change of the certificate,
-//! the trust or the lists, the next handshake is a full one.
+//! the trust or the lists, the next handshake is a full one. The chain of a session that is resumed is verified again, as
+//! of now.
 //!
 //! # Keys
 //!

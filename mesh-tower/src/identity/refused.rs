@@ -11,6 +11,7 @@ use rustls_pki_types::UnixTime;
 use x509_parser::time::ASN1Time;
 
 use super::certificate::{Unreadable, WeakKey};
+use super::trust::{MAX_CHAIN_BYTES, MAX_CHAIN_CERTIFICATES};
 
 /// Why a peer's certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +94,17 @@ pub enum PeerRefused {
         /// Those that were expected.
         expected: Arc<str>,
     },
+    /// It sent more than 10 certificates, or more than 32 KiB of them.
+    #[error(
+        "the peer sent {certificates} certificates of {bytes} bytes in all; at most {MAX_CHAIN_CERTIFICATES} of \
+         {MAX_CHAIN_BYTES} bytes are taken, so it must send no more than those between its own and its root"
+    )]
+    LongChain {
+        /// How many.
+        certificates: usize,
+        /// Their length together, in bytes.
+        bytes: usize,
+    },
     /// It is no certificate, or one that cannot be verified.
     #[error("the peer's certificate cannot be used: {reason}")]
     Malformed {
@@ -121,6 +133,7 @@ impl PeerRefused {
             Self::SpiffeId { .. } => "malformed_spiffe_id",
             Self::TrustDomain { .. } => "unknown_trust_domain",
             Self::Name { .. } => "wrong_name",
+            Self::LongChain { .. } => "long_chain",
             Self::Malformed { .. } => "malformed",
             Self::Signature => "bad_signature",
         }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName, TrustDomain, matches_any};
-use rustls::RootCertStore;
 use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::{CommonState, HandshakeKind, RootCertStore};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
@@ -15,6 +15,14 @@ use super::error::IdentityError;
 use super::material::Bundles;
 use super::refused::PeerRefused;
 use super::revocation::Revocation;
+
+/// How many certificates a peer may send. `webpki` goes up to seven below the root; a few more may be there for those who
+/// trust another root.
+pub(super) const MAX_CHAIN_CERTIFICATES: usize = 10;
+
+/// How many bytes they may have together. A chain of four with RSA keys of 4096 bits has 8 KiB. What a peer sent is kept
+/// with its connection and its session, where rustls alone would keep 64 KiB of each.
+pub(super) const MAX_CHAIN_BYTES: usize = 32 * 1024;
 
 /// Whom this process trusts.
 #[derive(Clone)]
@@ -114,12 +122,29 @@ impl Trust {
         Ok(certified(leaf, id, chain))
     }
 
-    /// What a peer says that was verified by a handshake, or by the one whose session was resumed. Checks again what
-    /// costs little: dates and names, but no signature and no list.
+    /// Who is at the other end of `connection`, whose handshake has verified the peer, or an earlier one whose session
+    /// was resumed. Of the latter the whole chain is verified anew: dates may be over and lists due since then.
     ///
     /// # Errors
-    /// If the certificate has expired since, or does not fulfil `expected`.
-    pub(crate) fn certified_of_resumed(
+    /// Why the peer is refused.
+    pub(crate) fn of_connection(
+        &self,
+        connection: &CommonState,
+        usage: Usage,
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<Certified, PeerRefused> {
+        let chain = connection.peer_certificates().unwrap_or_default();
+        match connection.handshake_kind() {
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
+                self.of_verified(chain, expected, now)
+            }
+            Some(HandshakeKind::Resumed) | None => self.verify(chain, usage, expected, now),
+        }
+    }
+
+    /// What a peer says that was verified just now. Checks again what costs nothing: no signature and no list.
+    pub(crate) fn of_verified(
         &self,
         chain: &[CertificateDer<'_>],
         expected: &[SanMatch],
@@ -141,6 +166,7 @@ impl Trust {
         expected: &[SanMatch],
         now: UnixTime,
     ) -> Result<(Leaf, Option<SpiffeId>), PeerRefused> {
+        check_length(end_entity, intermediates)?;
         let mut leaf = Leaf::read(end_entity)?;
         let (id, anchors) = self.identify(&leaf, expected)?;
         self.keep_vouched(&mut leaf, id.as_ref());
@@ -214,6 +240,16 @@ impl fmt::Debug for Trust {
 
 fn certified(leaf: Leaf, id: Option<SpiffeId>, chain: &[CertificateDer<'_>]) -> Certified {
     Certified { id, leaf, chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect() }
+}
+
+/// Before anything is read: what is too long costs nothing.
+fn check_length(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), PeerRefused> {
+    let certificates = 1 + intermediates.len();
+    let bytes = end_entity.len() + intermediates.iter().map(|certificate| certificate.len()).sum::<usize>();
+    match certificates > MAX_CHAIN_CERTIFICATES || bytes > MAX_CHAIN_BYTES {
+        true => Err(PeerRefused::LongChain { certificates, bytes }),
+        false => Ok(()),
+    }
 }
 
 fn check_names(leaf: &Leaf, expected: &[SanMatch]) -> Result<(), PeerRefused> {

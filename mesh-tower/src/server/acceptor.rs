@@ -19,7 +19,7 @@ use super::listener::Arrival;
 use super::peer::Peer;
 use super::state::{Handshake, Served, ServerSettings, ServerState};
 use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
-use crate::identity::{Certified, PeerRefused};
+use crate::identity::{Certified, PeerRefused, Usage};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
@@ -262,9 +262,8 @@ impl Acceptor {
         let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
         let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
         let tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
-        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        // A resumed session proves who the caller was: whether that still counts is asked each time.
-        let certified = identity.trust().certified_of_resumed(chain, &settings.server.identities, UnixTime::now());
+        let (connection, expected) = (tls.get_ref().1, &settings.server.identities);
+        let certified = identity.trust().of_connection(connection, Usage::Client, expected, UnixTime::now());
         Ok((tls, certified.map_err(AcceptError::Peer)?))
     }
 }

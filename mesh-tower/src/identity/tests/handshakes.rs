@@ -1,6 +1,7 @@
 //! Real handshakes over connections in memory.
 
 use std::io;
+use std::time::{Duration, SystemTime};
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
@@ -9,8 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
+use crate::identity::{Usage, refused};
 use crate::testing::{NewCertificate, anonymous_client, watched};
 
+const HOUR: Duration = Duration::from_secs(3600);
 const BOTH: &[&rustls::SupportedProtocolVersion] = &[&TLS12, &TLS13];
 
 /// What one side saw.
@@ -93,9 +96,9 @@ async fn both_prove_who_they_are() {
     assert_eq!(client.version, ProtocolVersion::TLSv1_3, "MT-12: TLS 1.3 where both can");
     assert_eq!(client.alpn.as_deref(), Some(&b"h2"[..]));
     let now = UnixTime::now();
-    let seen = world.catalog.trust().certified_of_resumed(&server.peer, &[], now).unwrap();
+    let seen = world.catalog.trust().of_verified(&server.peer, &[], now).unwrap();
     assert_eq!(seen.id(), Some(&spiffe_id(CART)));
-    let seen = world.cart.trust().certified_of_resumed(&client.peer, &[], now).unwrap();
+    let seen = world.cart.trust().of_verified(&client.peer, &[], now).unwrap();
     assert_eq!(seen.id(), Some(&spiffe_id(CATALOG)));
 }
 
@@ -215,6 +218,86 @@ async fn mt_09_no_resumption_across_trust() {
     }
 }
 
+/// MT-09: what expired since the first handshake, above the peer's own certificate or of the lists, is not resumed.
+#[tokio::test]
+async fn mt_09_a_resumed_session_is_verified_as_of_now() {
+    let now = SystemTime::now();
+    let below = |authority: &Authority, id: &str| {
+        // It outlives the certificate of the authority above it, which is valid for 24 hours.
+        authority.issue_as(NewCertificate::new().uri(id).valid(now - HOUR, now + 48 * HOUR))
+    };
+    for (lists, good_until, then, reason) in
+        [(false, 23 * HOUR, 25 * HOUR, "expired"), (true, 3 * HOUR, 5 * HOUR, "undetermined_revocation")]
+    {
+        for version in BOTH {
+            let root = Authority::new("cluster.local");
+            let zone = root.intermediate("zone a");
+            let list = |of: &Authority| of.revocation_list_of(&[], now - HOUR, now + 4 * HOUR).der;
+            let identity = |id: &str| {
+                let material = below(&zone, id).material(root.bundles());
+                let lists = if lists { vec![list(&root), list(&zone)] } else { Vec::new() };
+                identity_of(material.with_revocation_lists(lists)).unwrap()
+            };
+            let (cart, catalog) = (identity(CART), identity(CATALOG));
+            let client = match version.version {
+                ProtocolVersion::TLSv1_2 => below(&zone, CART).careless_client(&[version]),
+                _ => cart.client_config(&terms(&[])).unwrap(),
+            };
+            let client = Arc::new(client);
+            let server = Arc::new(catalog.server_config(&expecting(&[]), true).unwrap());
+            let (first, _) = meet(&client, &server).await;
+            assert!(!first.unwrap().resumed);
+
+            let (near, far) = duplex(64 * 1024);
+            let (connector, acceptor) = (TlsConnector::from(client), TlsAcceptor::from(server));
+            let (client, server) =
+                watched(async { tokio::join!(connector.connect(name(), near), acceptor.accept(far)) }).await;
+            let (client, server) = (client.unwrap(), server.unwrap());
+            assert_eq!(server.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+            let at = |hours: Duration| refused::unix_time(now + hours);
+            let caller = |hours| catalog.trust().of_connection(server.get_ref().1, Usage::Client, &[], at(hours));
+            assert_eq!(caller(good_until).unwrap().id(), Some(&spiffe_id(CART)));
+            assert_eq!(caller(then).unwrap_err().as_str(), reason, "{version:?}");
+            let called = |hours| cart.trust().of_connection(client.get_ref().1, Usage::Server, &[], at(hours));
+            assert_eq!(called(good_until).unwrap().id(), Some(&spiffe_id(CATALOG)));
+            assert_eq!(called(then).unwrap_err().as_str(), reason, "{version:?}");
+        }
+    }
+}
+
+/// MT-18: a chain that is longer than any good one is refused before it is kept, on either side.
+#[tokio::test]
+async fn mt_18_long_chains() {
+    let world = World::new();
+    let zone = world.authority.intermediate("zone a");
+    let with = |id: &str, certificates: usize| {
+        let mut issued = zone.issue(id);
+        issued.chain.resize(certificates, issued.chain[1].clone());
+        issued
+    };
+    let large = |id: &str| {
+        let certificate = NewCertificate::new().uri(id);
+        zone.issue_as((0..1200).fold(certificate, |it, i| it.dns(&format!("a-rather-long-name-{i}.example.com"))))
+    };
+    for version in BOTH {
+        let longest = Arc::new(with(CART, 10).careless_client(&[version]));
+        drop(meet(&longest, &world.server(&[])).await.1.unwrap());
+        for long in [with(CART, 11), large(CART)] {
+            let client = Arc::new(long.careless_client(&[version]));
+            let (told, refusing) = meet(&client, &world.server(&[])).await;
+            assert_eq!(PeerRefused::of(&refusing.unwrap_err()).unwrap().as_str(), "long_chain");
+            assert_eq!(alert(&told.unwrap_err()), AlertDescription::CertificateUnknown);
+        }
+        for long in [with(CATALOG, 11), large(CATALOG)] {
+            let server = Arc::new(long.careless_server(&[version]));
+            let (refusing, told) = meet(&world.client(&[]), &server).await;
+            let refused = PeerRefused::of(&refusing.unwrap_err()).unwrap();
+            assert!(matches!(refused, PeerRefused::LongChain { .. }), "{refused}");
+            assert_eq!(alert(&told.unwrap_err()), AlertDescription::CertificateUnknown);
+        }
+    }
+}
+
 fn old_client(world: &World) -> ClientConfig {
     world.authority.issue(CART).careless_client(&[&TLS12])
 }
@@ -297,7 +380,7 @@ async fn roots_of_a_backend() {
     let client = Arc::new(world.cart.client_config(&terms).unwrap());
     let met = meet(&client, &server).await.0.unwrap();
     let trust = world.cart.trust_on(&terms);
-    let certified = trust.certified_of_resumed(&met.peer, &terms.expected, UnixTime::now()).unwrap();
+    let certified = trust.of_verified(&met.peer, &terms.expected, UnixTime::now()).unwrap();
     assert_eq!(certified.id(), None);
     let own = Arc::new(world.authority.issue(CATALOG).careless_server(BOTH));
     let refused = meet(&client, &own).await.0.unwrap_err();

@@ -123,7 +123,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
             prop_assert!(trust.verify(&[bytes.into()], Usage::Client, &[], UnixTime::now()).is_err());
             prop_assert!(trust.verify(&[noise.clone().into()], Usage::Client, &[], UnixTime::now()).is_err());
-            prop_assert!(trust.certified_of_resumed(&[noise.into()], &[], UnixTime::now()).is_err());
+            prop_assert!(trust.of_verified(&[noise.into()], &[], UnixTime::now()).is_err());
             Ok(())
         })?;
     }

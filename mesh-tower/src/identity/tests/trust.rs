@@ -15,7 +15,7 @@ fn verify(identity: &Identity, peer: &Issued, expected: &[SanMatch]) -> Result<C
     let as_server = identity.trust().verify(&peer.chain, Usage::Server, expected, now);
     assert_eq!(as_client.as_ref().err(), as_server.as_ref().err(), "both sides follow one rule");
     if let Ok(certified) = &as_client {
-        let again = identity.trust().certified_of_resumed(&peer.chain, expected, now).unwrap();
+        let again = identity.trust().of_verified(&peer.chain, expected, now).unwrap();
         assert_eq!(again.id(), certified.id(), "and what is read later is the same");
         assert_eq!(again.names(), certified.names());
     }
@@ -261,21 +261,21 @@ fn chains_need_their_intermediates() {
     }
 }
 
-/// What is checked without a signature: a session may be resumed long after its peer was verified.
+/// What is checked without a signature once a handshake has verified all.
 #[test]
-fn mt_09_what_a_resumed_session_is_asked() {
+fn mt_09_what_a_verified_peer_is_asked_again() {
     let authority = Authority::new("cluster.local");
     let cart = cart(&authority, authority.bundles());
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
     let peer = authority.issue_as(NewCertificate::new().uri(CATALOG).valid(now - hour, now + hour));
     let at = |time: SystemTime| UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap());
-    let ask = |expected: &[SanMatch], time| cart.trust().certified_of_resumed(&peer.chain, expected, at(time));
+    let ask = |expected: &[SanMatch], time| cart.trust().of_verified(&peer.chain, expected, at(time));
     assert_eq!(ask(&[], now).unwrap().id(), Some(&spiffe_id(CATALOG)));
     assert_eq!(ask(&[], now + 2 * hour).unwrap_err().as_str(), "expired");
     assert_eq!(ask(&[], now - 2 * hour).unwrap_err().as_str(), "not_yet_valid");
     assert_eq!(ask(&[SanMatch::uri(CART)], now).unwrap_err().as_str(), "wrong_name");
     let foreign = authority.issue("spiffe://third.example/a");
-    let refused = cart.trust().certified_of_resumed(&foreign.chain, &[], at(now)).unwrap_err();
+    let refused = cart.trust().of_verified(&foreign.chain, &[], at(now)).unwrap_err();
     assert_eq!(refused.as_str(), "unknown_trust_domain");
 }
 

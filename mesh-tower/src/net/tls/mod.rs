@@ -30,7 +30,7 @@ pub(crate) use self::session::{Held, Sessions, review};
 pub(crate) use self::stream::Guarded;
 use super::Shared;
 use super::io::Raw;
-use crate::identity::{self, PeerRefused, Terms, Trust};
+use crate::identity::{self, PeerRefused, Terms, Trust, Usage};
 
 /// TLS settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -177,8 +177,9 @@ impl Client {
                 let name = self.host(address, listed.is_some()).map_err(Insecure::Io)?;
                 let stream = handshake(config, name, raw).await?;
                 if let Some(Listed { trust, terms }) = listed {
-                    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                    trust.certified_of_resumed(chain, &terms.expected, UnixTime::now()).map_err(Insecure::Peer)?;
+                    let connection = stream.get_ref().1;
+                    let peer = trust.of_connection(connection, Usage::Server, &terms.expected, UnixTime::now());
+                    peer.map(drop).map_err(Insecure::Peer)?;
                 }
                 let agreed_h2 = agreed(&stream);
                 Ok(Secured { stream, agreed_h2, held: None })
@@ -190,10 +191,9 @@ impl Client {
                 let config = made.config(offer, mutual).map_err(|error| Insecure::Io(io::Error::other(error)))?;
                 let name = self.nominal(address);
                 let stream = handshake(&config, name, raw).await?;
-                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                // Also of a session that is resumed, which verifies nothing by itself.
-                let peer =
-                    made.trust.certified_of_resumed(chain, &terms.expected, UnixTime::now()).map_err(Insecure::Peer)?;
+                let connection = stream.get_ref().1;
+                let peer = made.trust.of_connection(connection, Usage::Server, &terms.expected, UnixTime::now());
+                let peer = peer.map_err(Insecure::Peer)?;
                 let held = shared.sessions.begin(peer, address, terms, &identity, &shared.identities);
                 let held = held.map_err(Insecure::Peer)?;
                 let agreed_h2 = agreed(&stream);

@@ -51,7 +51,7 @@ impl World {
         let settings = model::Identity::new(IdentityFrom::Custom);
         let own = Identity::new(own, &settings, &Arc::new(default_provider()), 1, UnixTime::now()).unwrap();
         let issued = self.authority.issue_as(certificate);
-        let certified = own.trust().certified_of_resumed(&issued.chain, &[], UnixTime::now()).unwrap();
+        let certified = own.trust().of_verified(&issued.chain, &[], UnixTime::now()).unwrap();
         Peer { certified: Some(certified), ..Peer::default() }
     }
 

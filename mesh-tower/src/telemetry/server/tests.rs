@@ -43,7 +43,7 @@ fn caller(id: &str) -> Arc<Peer> {
         let (settings, now) = (mesh_core::model::Identity::new(IdentityFrom::Custom), UnixTime::now());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity = Identity::new(material, &settings, &provider, 1, now).unwrap();
-        identity.trust().certified_of_resumed(identity.chain(), &[], now).unwrap()
+        identity.trust().of_verified(identity.chain(), &[], now).unwrap()
     });
     let mut peer = Peer::plaintext(Some("10.0.0.7:51234".parse().unwrap()));
     peer.certified = Some(Certified { id: Some(SpiffeId::new(id).unwrap()), ..certified.clone() });
