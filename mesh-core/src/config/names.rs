@@ -104,6 +104,32 @@ impl TextShape for Header {
     }
 }
 
+/// A header that says who a caller is.
+pub(super) struct IdentityHeader;
+
+impl TextShape for IdentityHeader {
+    type Value = HeaderName;
+
+    fn form() -> Cow<'static, str> {
+        "the name of a header".into()
+    }
+
+    fn parse(text: &Arc<str>) -> Result<Self::Value, Refusal> {
+        use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING};
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| Refusal::new("is not the name of a header: write letters, digits and !#$%&'*+-.^_`|~"))?;
+        if [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING].contains(&name) {
+            return Err(Refusal::new("says how a request is read, and cannot be removed"));
+        }
+        Ok(name)
+    }
+
+    #[cfg(test)]
+    fn describe() -> Schema {
+        json!({ "pattern": TOKEN })
+    }
+}
+
 /// The name of a cookie (RFC 6265 4.1.1).
 pub(super) struct CookieName;
 

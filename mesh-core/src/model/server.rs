@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::identity::SanMatch;
 
 /// A server: where it listens, whom it lets in, and within which limits.
@@ -86,6 +88,9 @@ pub struct ForwardedIdentity {
     /// Whose headers are left as they are: proxies, by a name in their verified certificates. Default nobody's: such
     /// headers are removed before a handler sees them.
     pub trusted_proxies: Vec<SanMatch>,
+    /// Further headers that say who the caller is, removed like [those that are known](crate::inbound::is_identity_header),
+    /// spelled with `-` or `_`. Default none.
+    pub headers: Arc<[HeaderName]>,
     /// Whether `x-forwarded-client-cert` is written from the verified certificate; behind what a trusted proxy wrote, if
     /// there is any. Default no.
     pub write: bool,
@@ -97,7 +102,8 @@ pub struct ForwardedIdentity {
 pub struct ServerLimits {
     /// The most connections at once; those above it are closed at once. Default 20,000. `None`: any number.
     pub max_connections: Option<u32>,
-    /// The most of them from one IP address. Default `None`: many callers may stand behind one address.
+    /// The most of them from one address: of IPv6 one network of 64 bits, of which a caller has as many addresses as it
+    /// likes. Default `None`: many callers may stand behind one address.
     pub max_connections_per_address: Option<u32>,
     /// The most bytes of all headers of a request, decoded, 32 more for each (RFC 9113 10.5.1). Default 16 KiB.
     pub max_header_bytes: u32,

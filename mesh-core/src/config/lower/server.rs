@@ -223,6 +223,7 @@ fn forwarded_identity(
 ) -> ForwardedIdentity {
     let forwarded = ForwardedIdentity {
         trusted_proxies: tls::peers(&section.trusted_proxies, path.key("trusted_proxies"), context),
+        headers: section.headers.value().into_iter().flatten().filter_map(|name| name.value().cloned()).collect(),
         write: section.write.or(false),
     };
     let proxies = section.trusted_proxies.given().filter(|given| !given.value.is_empty()).map(|given| given.at);

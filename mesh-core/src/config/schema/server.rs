@@ -2,7 +2,7 @@
 
 use super::super::choice::{OrNone, ServerTls};
 use super::super::listen::{AdminAddress, ListenAddress};
-use super::super::names::{Name, ServerName};
+use super::super::names::{IdentityHeader, Name, ServerName};
 use super::super::number::{Flag, Integer, Span};
 use super::super::peer::PeerItem;
 use super::super::section::Presence::{DefaultsTo, Optional, Required};
@@ -47,10 +47,13 @@ section! {
         identities: List<PeerItem> = Optional,
     } not yet {}
 
-    /// What becomes of `x-forwarded-client-cert`, `x-envoy-*`, `l5d-client-id` and other headers that say who the caller is.
+    /// What becomes of `x-forwarded-client-cert`, `x-envoy-*`, `l5d-client-id`, `ssl-client-*` and other headers that say
+    /// who the caller is.
     ForwardedIdentity: "a forwarded identity" {
         /// Proxies whose headers are left as they are, by a name in their verified certificates. Without it nobody's.
         trusted_proxies: List<PeerItem> = Optional,
+        /// Further headers that say who the caller is, and are removed, with `_` as with `-` in their names.
+        headers: List<IdentityHeader> = Optional,
         /// Whether `x-forwarded-client-cert` is written from the verified certificate.
         write: Flag = DefaultsTo("false"),
     } not yet {}
@@ -59,7 +62,7 @@ section! {
     ServerLimits: "a section of limits" {
         /// Connections at once; those above are closed at once.
         max_connections: OrNone<Integer<u32, 1, U32_MAX>> = DefaultsTo("20000"),
-        /// Connections at once from one IP address.
+        /// Connections at once from one IP address; of IPv6 from one network of 64 bits.
         max_connections_per_address: OrNone<Integer<u32, 1, U32_MAX>> = DefaultsTo("none"),
         /// Bytes of all headers of a request, decoded, 32 more for each (RFC 9113 10.5.1).
         max_header_bytes: Integer<u32, 1024, 8_388_608> = DefaultsTo("16384"),

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::super::{File, Reader, parse};
 use super::{bad, good, only_problem};
 use crate::identity::{SanKind, SanMatch, SanPattern, SpiffeId, TrustDomain};
@@ -180,7 +182,11 @@ fn everything() -> Server {
     ];
     server.tls = Some(ServerTls::Permissive);
     server.identities = vec![SanMatch::uri("spiffe://a/b"), SanMatch::dns("c.example")];
-    server.forwarded_identity = ForwardedIdentity { trusted_proxies: vec![SanMatch::uri("spiffe://a/c")], write: true };
+    server.forwarded_identity = ForwardedIdentity {
+        trusted_proxies: vec![SanMatch::uri("spiffe://a/c")],
+        headers: [HeaderName::from_static("x-remote-user"), HeaderName::from_static("team_id")].into(),
+        write: true,
+    };
     let millis = Duration::from_millis;
     server.limits = ServerLimits {
         max_connections: None,
@@ -218,7 +224,7 @@ servers:
   - name: public
     addresses: ["0.0.0.0:8443", "[::1]:9443", unix:run/a.sock, unix:/run/b.sock, fd:1]
     tls: { mode: permissive, identities: [spiffe://a/b, { dns: c.example }] }
-    forwarded_identity: { trusted_proxies: [spiffe://a/c], write: true }
+    forwarded_identity: { trusted_proxies: [spiffe://a/c], headers: [X-Remote-User, team_id], write: true }
     limits:
       max_connections: none
       max_connections_per_address: 2

@@ -24,6 +24,7 @@ impl Writer {
                 "forwarded_identity",
                 Some(self.map([
                     ("trusted_proxies", Some(self.peers(&forwarded.trusted_proxies))),
+                    ("headers", Some(self.list(forwarded.headers.iter().map(|name| self.text(name.as_str()))))),
                     ("write", Some(self.flag(forwarded.write))),
                 ])),
             ),

@@ -61,7 +61,7 @@ pub(super) fn sanitize(
     state: &ServerState,
 ) {
     if !is_trusted {
-        remove_identity_headers(headers);
+        remove_identity_headers(headers, &forwarded.headers);
     }
     if !forwarded.write {
         return;

@@ -25,6 +25,7 @@ use tower_service::Service;
 use self::answer::Answer;
 pub use self::body::ServerBody;
 pub use self::future::ServerFuture;
+use self::request_body::Claims;
 pub use self::request_body::{RequestBody, RequestBodyError};
 use self::scope::Scope;
 pub(crate) use self::scope::inherited_deadline;
@@ -140,7 +141,8 @@ where
         let inherited = until.filter(|_| settings.server.propagate_deadline).map(|(at, _)| at);
         serving.scope = Scope::new(!body.is_end_stream(), inherited);
         let limits = &settings.server.limits;
-        let body = RequestBody::new(body, serving.scope.request(), is_grpc, is_trusted, limits);
+        let claims = Claims::new(&settings.server.forwarded_identity, is_trusted);
+        let body = RequestBody::new(body, serving.scope.request(), is_grpc, claims, limits);
         drop(settings);
         let request = Request::from_parts(parts, body);
         match serving.poll(|| self.inner.call(request)) {

@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use mesh_core::inbound::{MessageMeter, remove_identity_headers};
-use mesh_core::model::ServerLimits;
+use mesh_core::model::{ForwardedIdentity, ServerLimits};
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 
@@ -36,8 +38,7 @@ pub struct RequestBody<B = Incoming> {
     meter: Meter,
     /// Which request it is of.
     request: u64,
-    /// Whether trailers may say who the caller is.
-    is_trusted: bool,
+    claims: Claims,
     failed: bool,
 }
 
@@ -56,6 +57,32 @@ pub enum RequestBodyError {
     Timeout,
 }
 
+/// What becomes of trailers that say who the caller is.
+pub(super) enum Claims {
+    Believed,
+    Removed,
+    /// These too.
+    RemovedWith(Arc<[HeaderName]>),
+}
+
+impl Claims {
+    pub(super) fn new(forwarded: &ForwardedIdentity, is_trusted: bool) -> Self {
+        match (is_trusted, forwarded.headers.is_empty()) {
+            (true, _) => Self::Believed,
+            (false, true) => Self::Removed,
+            (false, false) => Self::RemovedWith(Arc::clone(&forwarded.headers)),
+        }
+    }
+
+    fn remove_from(&self, trailers: &mut HeaderMap) {
+        match self {
+            Self::Believed => {}
+            Self::Removed => remove_identity_headers(trailers, &[]),
+            Self::RemovedWith(more) => remove_identity_headers(trailers, more),
+        }
+    }
+}
+
 enum Meter {
     Off,
     /// So many bytes may still come.
@@ -64,14 +91,14 @@ enum Meter {
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, request: u64, is_grpc: bool, is_trusted: bool, limits: &ServerLimits) -> Self {
+    pub(super) fn new(inner: B, request: u64, is_grpc: bool, claims: Claims, limits: &ServerLimits) -> Self {
         let meter = if is_grpc {
             limits.max_message_bytes.map_or(Meter::Off, |limit| Meter::Messages(MessageMeter::new(limit)))
         } else {
             limits.max_body_bytes.map_or(Meter::Off, Meter::Bytes)
         };
         let timeout = limits.body_timeout.filter(|_| !is_grpc);
-        Self { inner, timer: None, since: None, timeout, meter, request, is_trusted, failed: false }
+        Self { inner, timer: None, since: None, timeout, meter, request, claims, failed: false }
     }
 }
 
@@ -116,14 +143,13 @@ where
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(mut frame))) => {
                 *this.since = None;
-                match (frame.data_ref(), *this.is_trusted) {
-                    (Some(data), _) => {
+                match frame.data_ref() {
+                    Some(data) => {
                         scope::received(*this.request, data.len());
                         this.meter.push(data).map(|()| frame)
                     }
-                    (None, true) => Ok(frame),
-                    (None, false) => {
-                        frame.trailers_mut().into_iter().for_each(remove_identity_headers);
+                    None => {
+                        frame.trailers_mut().into_iter().for_each(|trailers| this.claims.remove_from(trailers));
                         Ok(frame)
                     }
                 }

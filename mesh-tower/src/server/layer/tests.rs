@@ -141,12 +141,33 @@ async fn az_05_az_19_claims_of_who_calls_are_removed() {
     }
 }
 
+fn naming_more(server: &mut Server) {
+    server.forwarded_identity.headers = [http::HeaderName::from_static("x-remote-user")].into();
+}
+
+/// AZ-05: what a proxy of the application's own is trusted with, too.
+#[tokio::test]
+async fn az_05_headers_of_ones_own_proxies_are_removed() {
+    let claims = [("x-remote-user", "admin"), ("X_Remote_User", "admin"), ("SSL_CLIENT_S_DN", "CN=admin")];
+    let world = World::new(ServerTls::Permissive, |server| {
+        naming_more(server);
+        server.forwarded_identity.trusted_proxies = vec![SanMatch::uri(INGRESS)];
+    })
+    .await;
+    for peer in [None, plaintext(), world.named(CART)] {
+        assert_eq!(world.ask(peer, &claims).await.unwrap().keys().collect::<Vec<_>>(), ["host"]);
+    }
+    let seen = world.ask(world.named(INGRESS), &claims).await.unwrap();
+    assert!(claims.iter().all(|(name, _)| seen.contains_key(*name)), "a trusted proxy's");
+}
+
 /// AZ-05: and from the trailers, which some frameworks make headers of.
 #[tokio::test]
 async fn az_05_trailers_do_not_say_who_calls() {
-    let world = World::new(ServerTls::Disabled, |_| {}).await;
+    let world = World::new(ServerTls::Disabled, naming_more).await;
     let mut trailers = HeaderMap::new();
     trailers.insert(XFCC, "URI=admin".parse().unwrap());
+    trailers.insert("x_remote_user", "admin".parse().unwrap());
     trailers.insert("checksum", "1".parse().unwrap());
     let body = Full::new(Bytes::from("a")).with_trailers(std::future::ready(Some(Ok(trailers))));
     let service = service_fn(async |request: Request<RequestBody<_>>| {
