@@ -24,10 +24,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 mod unix {
     use std::convert::Infallible;
     use std::error::Error;
-    use std::path::Path;
     use std::sync::Arc;
 
-    use examples::certs::{Authority, Leaf, Swap};
+    use examples::certs::Authority;
     use http::{Request, Response, Uri};
     use mesh_tonic::Mesh;
     use mesh_tonic::server::Peer;
@@ -41,7 +40,7 @@ mod unix {
     pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
         let directory = tempfile::tempdir()?;
         let authority = Authority::new("cluster.local")?;
-        let identity = |name: &str, id: &str| identity(&authority, directory.path(), name, id);
+        let identity = |name: &str, id: &str| authority.identity_section(&directory.path().join(name), id);
 
         // The server: lets in who has a certificate, and greets them by name.
         let catalog = Mesh::builder().text(format!("{}servers: [{{ name: public }}]", identity("catalog", CATALOG)?));
@@ -90,14 +89,5 @@ mod unix {
         catalog.drain().await;
         serving.await?;
         Ok(())
-    }
-
-    /// Who `name` is: an `identity` section of files that lie in `directory`.
-    fn identity(authority: &Authority, directory: &Path, name: &str, id: &str) -> Result<String, Box<dyn Error>> {
-        let home = directory.join(name);
-        authority.issue(&Leaf::new(id))?.write_to(&home, Swap::Files)?;
-        let file = |name: &str| home.join(name).display().to_string();
-        let (certificate, key, bundle) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
-        Ok(format!("identity: {{ certificate: '{certificate}', key: '{key}', trust_bundle: '{bundle}' }}\n"))
     }
 }

@@ -7,10 +7,9 @@
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 
-use examples::certs::{Authority, Leaf, Swap};
+use examples::certs::Authority;
 use examples::greeter::greeter_client::GreeterClient;
 use examples::greeter::greeter_server::{Greeter, GreeterServer};
 use examples::greeter::{HelloReply, HelloRequest};
@@ -28,7 +27,7 @@ const SHOP: &str = "spiffe://cluster.local/ns/default/sa/shop";
 async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let authority = Authority::new("cluster.local")?;
-    let identity = |name: &str, id: &str| identity(&authority, directory.path(), name, id);
+    let identity = |name: &str, id: &str| authority.identity_section(&directory.path().join(name), id);
 
     // The server: lets in who has a certificate, and greets them by name.
     let greeter = Mesh::builder().text(format!("{}servers: [{{ name: public }}]", identity("greeter", GREETER)?));
@@ -87,13 +86,4 @@ impl Greeter for Hello {
     async fn chat(&self, _: Request<Streaming<HelloRequest>>) -> Result<Response<Self::ChatStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
-}
-
-/// Who `name` is: an `identity` section of files that lie in `directory`.
-fn identity(authority: &Authority, directory: &Path, name: &str, id: &str) -> Result<String, Box<dyn Error>> {
-    let home = directory.join(name);
-    authority.issue(&Leaf::new(id))?.write_to(&home, Swap::Files)?;
-    let file = |name: &str| home.join(name).display().to_string();
-    let (certificate, key, bundle) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
-    Ok(format!("identity: {{ certificate: '{certificate}', key: '{key}', trust_bundle: '{bundle}' }}\n"))
 }
