@@ -9,8 +9,9 @@ use crate::identity::SanMatch;
 
 /// A server: where it listens, whom it lets in, and within which limits.
 ///
-/// A change of the configuration holds for new connections. If it changes whom the server lets in, the connections that
-/// were there before are drained; a change of `addresses` needs a new process.
+/// A change of the configuration holds for new connections. If it changes whom the server lets in, the connections of
+/// callers that it would not let in any more end: at once where they proved who they are, within the drain's grace where
+/// they are in plaintext. A change of `addresses` needs a new process.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Server {
@@ -123,6 +124,10 @@ pub struct ServerLimits {
     pub request_timeout: Option<Duration>,
     /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it. Default 5 min.
     pub body_timeout: Option<Duration>,
+    /// How long an answer may wait for its caller: with windows of HTTP/2 that it does not open, or a connection that it
+    /// does not read. Then the stream is reset, or the connection ends. An answer whose handler has nothing to send may
+    /// wait for any time. Default 5 min (that of Envoy's `stream_idle_timeout`).
+    pub send_timeout: Option<Duration>,
     /// The most bytes of a request's body; gRPC calls are not bound by it. Default `None`: any number.
     pub max_body_bytes: Option<u64>,
     /// The most bytes of a message of a gRPC call, as it is sent. Default 4 MiB (gRPC's).
@@ -153,6 +158,7 @@ impl Default for ServerLimits {
             max_concurrent_streams: 200,
             request_timeout: None,
             body_timeout: Some(Duration::from_secs(300)),
+            send_timeout: Some(Duration::from_secs(300)),
             max_body_bytes: None,
             max_message_bytes: Some(4 * 1024 * 1024),
             max_pending_resets: 20,

@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use super::count::{Full, Place};
+use super::entry::Changes;
 use super::listener::Arrival;
 use super::peer::Peer;
 use super::state::{Handshake, Served, ServerSettings, ServerState};
-use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
+use super::stream::{First, Held, Rewound, ServerStream, Transport, Version};
 use crate::identity::{Certified, PeerRefused};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
@@ -197,7 +198,7 @@ impl Acceptor {
         local: Option<SocketAddr>,
         began: Instant,
     ) -> Result<ServerStream, AcceptError> {
-        let leave = Leave { entry: self.state.entry.subscribe(), identities: self.state.shared.identities.subscribe() };
+        let changes = Changes::new(&self.state);
         let settings = Arc::clone(&self.state.settings());
         let mode = settings.tls();
         let limits = &settings.server.limits;
@@ -216,7 +217,7 @@ impl Acceptor {
                     transport: Transport::Plain(raw),
                     peer: Arc::new(peer),
                     version: Version::of(detected),
-                    leave,
+                    changes,
                     held: None,
                     staying: None,
                 });
@@ -246,7 +247,7 @@ impl Acceptor {
             transport: Transport::Tls(Box::new(Rewound::new(tls, first))),
             peer: Arc::new(peer),
             version,
-            leave,
+            changes,
             held: None,
             staying: None,
         })

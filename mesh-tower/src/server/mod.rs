@@ -5,6 +5,7 @@ mod acceptor;
 mod axum;
 mod connection;
 mod count;
+mod entry;
 mod incoming;
 mod layer;
 mod life;
@@ -18,6 +19,7 @@ mod serve;
 mod state;
 mod staying;
 mod stream;
+mod taking;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
 #[cfg(feature = "axum")]

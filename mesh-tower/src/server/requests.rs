@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::IoSlice;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::life::{InFlight, Life, Unsent};
+use super::taking::{Turn, say};
 
 /// The requests of a connection.
 #[derive(Clone)]
@@ -84,15 +86,22 @@ where
         } else if life.is_last_answer() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, in_flight })))
+        say(Turn::Caller);
+        Poll::Ready(Ok(response.map(|body| Counted { body, rest: Bytes::new(), in_flight })))
     }
 }
+
+/// The most bytes of a piece of an answer over HTTP/2: hyper hands it over whole, however few of its bytes the window lets
+/// through, and asks for the next when it has left.
+const PIECE: usize = 64 * 1024;
 
 /// The body of an answer: its request is under way until it is dropped.
 #[pin_project]
 pub(super) struct Counted<B> {
     #[pin]
     body: B,
+    /// Of a frame that was longer than a piece.
+    rest: Bytes,
     in_flight: InFlight,
 }
 
@@ -102,17 +111,35 @@ impl<B: Body<Data = Bytes>> Body for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         let this = self.project();
-        let life = this.in_flight.life();
-        let piece = |bytes| Piece { bytes, _unsent: life.unsent() };
-        this.body.poll_frame(cx).map_ok(|frame| frame.map_data(piece))
+        let (life, rest) = (this.in_flight.life(), this.rest);
+        let polled = match rest.is_empty() {
+            true => this.body.poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(mem::take(rest))))),
+        };
+        let polled = polled.map_ok(|frame| {
+            frame.map_data(|mut bytes| {
+                if bytes.len() > PIECE && !life.is_http1() {
+                    *rest = bytes.split_off(PIECE);
+                }
+                Piece { bytes, _unsent: life.unsent() }
+            })
+        });
+        say(if polled.is_ready() { Turn::Caller } else { Turn::Handler });
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 

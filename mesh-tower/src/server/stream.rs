@@ -8,14 +8,13 @@ use std::task::{Context, Poll};
 use mesh_core::inbound::{Detected, MAX_DETECT};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
 use super::count::Place;
+use super::entry::Changes;
 use super::peer::Peer;
 use super::state::ServerState;
 use super::staying::Staying;
-use crate::identity::Identity;
 use crate::net::io::{Raw, forward};
 use crate::telemetry::metrics::OpenServed;
 
@@ -129,7 +128,7 @@ pub struct ServerStream {
     pub(crate) transport: Transport,
     pub(crate) peer: Arc<Peer>,
     pub(crate) version: Version,
-    pub(crate) leave: Leave,
+    pub(super) changes: Changes,
     pub(super) held: Option<Held>,
     /// Where nobody else ends it.
     pub(super) staying: Option<Staying>,
@@ -141,15 +140,6 @@ pub(super) struct Held {
     pub(super) _open: OpenServed,
 }
 
-/// What may end a connection that was let in: changes since it was.
-#[derive(Debug, Clone)]
-pub(crate) struct Leave {
-    /// Of whom the server lets in.
-    pub(crate) entry: watch::Receiver<u64>,
-    /// Of whom this process trusts.
-    pub(crate) identities: watch::Receiver<Option<Arc<Identity>>>,
-}
-
 impl ServerStream {
     /// Who is at the other end.
     pub fn peer(&self) -> &Arc<Peer> {
@@ -158,7 +148,7 @@ impl ServerStream {
 
     /// Has it end by itself: when its caller would no longer be let in, and when a drain is over.
     pub(super) fn watched(mut self, state: &Arc<ServerState>) -> Self {
-        self.staying = Some(Staying::new(state, &self.peer, &self.leave));
+        self.staying = Some(Staying::new(state, &self.peer, &self.changes));
         self
     }
 

@@ -11,6 +11,7 @@ mod mutual;
 #[cfg(unix)]
 mod rotation;
 mod slow;
+mod stalled;
 mod support;
 mod tls;
 mod trust;

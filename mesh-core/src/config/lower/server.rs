@@ -256,6 +256,7 @@ fn limits(section: &schema::ServerLimits) -> ServerLimits {
         max_concurrent_streams: section.max_concurrent_streams.or(default.max_concurrent_streams),
         request_timeout: section.request_timeout.or(default.request_timeout),
         body_timeout: section.body_timeout.or(default.body_timeout),
+        send_timeout: section.send_timeout.or(default.send_timeout),
         max_body_bytes: section.max_body_bytes.or(default.max_body_bytes),
         max_message_bytes: section.max_message_bytes.or(default.max_message_bytes),
         max_pending_resets: section.max_pending_resets.or(default.max_pending_resets),

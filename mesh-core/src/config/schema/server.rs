@@ -85,6 +85,8 @@ section! {
         request_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("none"),
         /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it.
         body_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("5m"),
+        /// How long an answer may wait for a caller that takes nothing of it; not for a handler that has nothing to send.
+        send_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("5m"),
         /// Bytes of a request's body; gRPC calls are not bound by it.
         max_body_bytes: OrNone<Integer<u64, 0, 1_099_511_627_776>> = DefaultsTo("none"),
         /// Bytes of a message of a gRPC call, as it is sent.

@@ -197,6 +197,7 @@ fn everything() -> Server {
         max_concurrent_streams: 4,
         request_timeout: Some(millis(6)),
         body_timeout: None,
+        send_timeout: Some(millis(7)),
         max_body_bytes: Some(1 << 40),
         max_message_bytes: None,
         max_pending_resets: 5,
@@ -234,6 +235,7 @@ servers:
       max_concurrent_streams: 4
       request_timeout: 6ms
       body_timeout: none
+      send_timeout: 7ms
       max_body_bytes: 1099511627776
       max_message_bytes: none
       max_pending_resets: 5
