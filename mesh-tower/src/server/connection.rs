@@ -72,8 +72,9 @@ pub(super) async fn serve<S, B>(
     let result = match stream.version {
         Version::Http2 => {
             let stream = Metered::http2(stream, limits.max_control_frames, Arc::clone(&life));
-            let tasks = Executor { tasks: state.shared.tasks.clone(), send_timeout: limits.send_timeout };
-            driven.drive(Box::pin(http2(limits, tasks).serve_connection(TokioIo::new(stream), requests))).await
+            let (tasks, send_timeout) = (state.shared.tasks.clone(), limits.send_timeout);
+            let executor = Executor { tasks, life: Arc::clone(&life), send_timeout };
+            driven.drive(Box::pin(http2(limits, executor).serve_connection(TokioIo::new(stream), requests))).await
         }
         Version::Http1 => {
             let stream = Metered::http1(stream, Arc::clone(&life));
@@ -111,8 +112,8 @@ fn http1(limits: &ServerLimits) -> http1::Builder {
     builder
 }
 
-fn http2(limits: &ServerLimits, tasks: Executor) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(tasks);
+fn http2(limits: &ServerLimits, executor: Executor) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(limits.max_header_bytes)
@@ -269,10 +270,11 @@ impl Driven<'_> {
     }
 }
 
-/// Hyper's tasks, as tasks of the mesh.
+/// Hyper's tasks, one for each stream and one for each tunnel, as tasks of the mesh.
 #[derive(Clone)]
 struct Executor {
     tasks: Tasks,
+    life: Arc<Life>,
     send_timeout: Option<Duration>,
 }
 
@@ -282,6 +284,6 @@ where
 {
     fn execute(&self, future: F) {
         // It ends with its connection, which is ended with the mesh.
-        self.tasks.spawn_tracked(Taking::new(future, self.send_timeout));
+        self.tasks.spawn_tracked(Taking::new(future, self.send_timeout, self.life.enter()));
     }
 }

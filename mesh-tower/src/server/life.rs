@@ -146,9 +146,8 @@ impl Life {
         self.peer.remote_address()
     }
 
-    /// A request begins.
-    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    /// The head of a request has come.
+    pub(super) fn asked(&self) {
         if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Release);
         }
@@ -158,6 +157,11 @@ impl Life {
         if self.leaving.load(Ordering::Relaxed) {
             self.asked_late.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// A request begins, or what it becomes.
+    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(Arc::clone(self))
     }
 
@@ -430,6 +434,7 @@ mod tests {
         let peer = Arc::new(Peer::default());
         let began = Instant::now();
         let life = Arc::new(Life::new(peer, true, began));
+        life.asked();
         drop(life.enter());
         life.within_head(true);
         // The idle timeout is over, but half a head is there.

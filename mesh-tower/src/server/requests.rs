@@ -35,10 +35,11 @@ where
     type Future = Answering<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_flight = self.life.enter();
+        self.life.asked();
+        let of = if self.life.is_http1() { Of::Own(self.life.enter()) } else { Of::Task(Arc::clone(&self.life)) };
         let is_connect = request.method() == Method::CONNECT;
         request.extensions_mut().insert(Arc::clone(&self.life.peer));
-        Answering { step: Step::Waiting(self.service.clone(), Some(request)), is_connect, in_flight: Some(in_flight) }
+        Answering { step: Step::Waiting(self.service.clone(), Some(request)), is_connect, of: Some(of) }
     }
 }
 
@@ -48,7 +49,24 @@ pub(super) struct Answering<S: Service<Request<Incoming>>> {
     #[pin]
     step: Step<S>,
     is_connect: bool,
-    in_flight: Option<InFlight>,
+    of: Option<Of>,
+}
+
+/// Who sees to it that a request counts as under way.
+enum Of {
+    /// It does: HTTP/1.1 has no tasks for requests.
+    Own(InFlight),
+    /// The task of its stream, which also outlives it where a tunnel follows.
+    Task(Arc<Life>),
+}
+
+impl Of {
+    fn life(&self) -> &Arc<Life> {
+        match self {
+            Self::Own(in_flight) => in_flight.life(),
+            Self::Task(life) => life,
+        }
+    }
 }
 
 #[pin_project(project = StepProject)]
@@ -78,8 +96,8 @@ where
             };
             this.step.set(Step::Called(answer));
         };
-        let in_flight = this.in_flight.take().expect("a future is not polled after its end");
-        let life = in_flight.life();
+        let of = this.of.take().expect("a future is not polled after its end");
+        let life = of.life();
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
             life.upgrade();
@@ -87,7 +105,7 @@ where
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         say(Turn::Caller);
-        Poll::Ready(Ok(response.map(|body| Counted { body, rest: Bytes::new(), in_flight })))
+        Poll::Ready(Ok(response.map(|body| Counted { body, rest: Bytes::new(), of })))
     }
 }
 
@@ -95,14 +113,14 @@ where
 /// through, and asks for the next when it has left.
 const PIECE: usize = 64 * 1024;
 
-/// The body of an answer: its request is under way until it is dropped.
+/// The body of an answer: a request of HTTP/1.1 is under way until it is dropped.
 #[pin_project]
 pub(super) struct Counted<B> {
     #[pin]
     body: B,
     /// Of a frame that was longer than a piece.
     rest: Bytes,
-    in_flight: InFlight,
+    of: Of,
 }
 
 impl<B: Body<Data = Bytes>> Body for Counted<B> {
@@ -111,7 +129,7 @@ impl<B: Body<Data = Bytes>> Body for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         let this = self.project();
-        let (life, rest) = (this.in_flight.life(), this.rest);
+        let (life, rest) = (this.of.life(), this.rest);
         let polled = match rest.is_empty() {
             true => this.body.poll_frame(cx),
             false => Poll::Ready(Some(Ok(Frame::data(mem::take(rest))))),

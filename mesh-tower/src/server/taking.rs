@@ -37,7 +37,7 @@ pub(super) fn say(turn: Turn) {
 /// Hyper's task for a stream of HTTP/2, which ends when its caller takes nothing of the answer for too long: hyper then
 /// resets the stream.
 #[pin_project]
-pub(super) struct Taking<F> {
+pub(super) struct Taking<F, T> {
     #[pin]
     task: F,
     timeout: Option<Duration>,
@@ -45,16 +45,17 @@ pub(super) struct Taking<F> {
     since: Option<Instant>,
     /// Few answers need it.
     timer: Option<Pin<Box<Sleep>>>,
+    _in_flight: T,
 }
 
-impl<F> Taking<F> {
-    /// `timeout`: `None` is for ever.
-    pub(super) fn new(task: F, timeout: Option<Duration>) -> Self {
-        Self { task, timeout, since: None, timer: None }
+impl<F, T> Taking<F, T> {
+    /// `timeout`: `None` is for ever. It holds `in_flight` until it ends.
+    pub(super) fn new(task: F, timeout: Option<Duration>, in_flight: T) -> Self {
+        Self { task, timeout, since: None, timer: None, _in_flight: in_flight }
     }
 }
 
-impl<F: Future<Output = ()>> Future for Taking<F> {
+impl<F: Future<Output = ()>, T> Future for Taking<F, T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -115,25 +116,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_ends_and_one_that_has_nothing_to_send_does_not() {
-        let stalled = Taking::new(saying([Some(Turn::Caller)]), Some(TIMEOUT));
+        let stalled = Taking::new(saying([Some(Turn::Caller)]), Some(TIMEOUT), ());
         let began = Instant::now();
         stalled.await;
         assert_eq!(began.elapsed(), TIMEOUT);
 
-        let subscription = Taking::new(saying([Some(Turn::Caller), Some(Turn::Handler)]), Some(TIMEOUT));
+        let subscription = Taking::new(saying([Some(Turn::Caller), Some(Turn::Handler)]), Some(TIMEOUT), ());
         let mut subscription = pin!(subscription);
         assert_eq!(poll(subscription.as_mut()), Poll::Pending);
         assert_eq!(poll(subscription.as_mut()), Poll::Pending);
         advance(100 * TIMEOUT).await;
         assert_eq!(poll(subscription.as_mut()), Poll::Pending);
 
-        let boundless = Taking::new(saying([Some(Turn::Caller)]), None);
+        let boundless = Taking::new(saying([Some(Turn::Caller)]), None, ());
         assert!(timeout(100 * TIMEOUT, boundless).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_a_little_now_and_then_has_its_time_anew() {
-        let mut answer = pin!(Taking::new(saying([Some(Turn::Caller), None, Some(Turn::Caller), None]), Some(TIMEOUT)));
+        let mut answer =
+            pin!(Taking::new(saying([Some(Turn::Caller), None, Some(Turn::Caller), None]), Some(TIMEOUT), ()));
         assert_eq!(poll(answer.as_mut()), Poll::Pending);
         advance(TIMEOUT - SECOND).await;
         // Not asked: the clock runs on.
@@ -152,12 +154,12 @@ mod tests {
         let told = Arc::clone(&ended);
         let outer = async move {
             say(Turn::Handler);
-            Taking::new(saying([Some(Turn::Caller)]), Some(TIMEOUT)).await;
+            Taking::new(saying([Some(Turn::Caller)]), Some(TIMEOUT), ()).await;
             told.store(true, Ordering::Relaxed);
             sleep(10 * TIMEOUT).await;
         };
         let began = Instant::now();
-        Taking::new(outer, Some(TIMEOUT)).await;
+        Taking::new(outer, Some(TIMEOUT), ()).await;
         assert!(ended.load(Ordering::Relaxed));
         assert_eq!(began.elapsed(), 11 * TIMEOUT);
     }

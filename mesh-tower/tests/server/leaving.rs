@@ -105,6 +105,30 @@ async fn cl_09_a_long_request_is_not_idle() {
     assert_eq!(began.elapsed().as_secs(), 60);
 }
 
+/// CL-09: a tunnel is a request that goes on.
+#[tokio::test(start_paused = true)]
+async fn cl_09_a_tunnel_is_not_idle() {
+    let server = inside(idle).await;
+    let mut wire = Wire::open(server.door.enter()).await;
+    // `:method: CONNECT` and `:authority: a`, and no more (RFC 9113 8.5).
+    let head = [b"\x02\x07CONNECT".as_slice(), b"\x01\x01a"].concat();
+    wire.send(kind::HEADERS, flag::END_HEADERS, 1, &head).await;
+    let head = wire.wait(|frame| frame.stream == 1).await;
+    assert!(head.is_status(200) && !head.ends_stream());
+    server.app.upgraded(1).await;
+    for _ in 0..3 {
+        sleep(10 * MINUTE).await;
+        wire.send(kind::DATA, 0, 1, b"echo").await;
+        let echo = wire.wait(|frame| frame.stream == 1 && frame.kind == kind::DATA).await;
+        assert_eq!(echo.payload, b"echo");
+    }
+    let began = Instant::now();
+    wire.send(kind::DATA, flag::END_STREAM, 1, b"").await;
+    wire.until_closed().await;
+    assert_eq!(began.elapsed().as_secs(), 60);
+    server.app.upgraded(0).await;
+}
+
 /// CL-09: GOAWAY comes first, and what crosses it on the way is served.
 #[tokio::test(start_paused = true)]
 async fn cl_09_an_old_connection_is_told_before_it_ends() {
