@@ -121,9 +121,12 @@ pub struct ServerLimits {
     pub max_concurrent_streams: u32,
     /// How long a request may take, up to the head of its response. Default `None`: any time.
     pub request_timeout: Option<Duration>,
-    /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it. Default 5 min.
+    /// How long a handler may wait for the next piece of a request's body; not of a gRPC call whose handler is known to
+    /// speak gRPC. Default 5 min.
     pub body_timeout: Option<Duration>,
-    /// The most bytes of a request's body; gRPC calls are not bound by it. Default `None`: any number.
+    /// The most bytes of a request's body; not of a gRPC call whose handler is known to speak gRPC, by the head of its
+    /// answer or by the application's word: that a request is a gRPC call is what its caller says. Default `None`: any
+    /// number.
     pub max_body_bytes: Option<u64>,
     /// The most bytes of a message of a gRPC call, as it is sent. Default 4 MiB (gRPC's).
     pub max_message_bytes: Option<u32>,

@@ -33,6 +33,8 @@ use crate::telemetry::server::ConnectionRefusal;
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     state: Arc<ServerState>,
+    /// Whether all that serves what it lets in speaks gRPC.
+    is_grpc: bool,
     /// Of a loop that is not ours.
     _served: Option<Arc<Served>>,
 }
@@ -126,14 +128,14 @@ impl AcceptError {
 }
 
 impl Acceptor {
-    pub(crate) fn new(state: Arc<ServerState>) -> Self {
-        Self { state, _served: None }
+    pub(crate) fn new(state: Arc<ServerState>, is_grpc: bool) -> Self {
+        Self { state, is_grpc, _served: None }
     }
 
     /// For an application, which serves the server as long as it has it.
     pub(crate) fn lent(state: Arc<ServerState>) -> Self {
         let served = Some(Arc::new(state.serve()));
-        Self { state, _served: served }
+        Self { state, is_grpc: false, _served: served }
     }
 
     /// Lets in `stream`, which comes from `remote` and to `local` as far as that is known. Run it on a task of its own: a
@@ -206,7 +208,7 @@ impl Acceptor {
         let mut first = First::default();
         let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
         let raw = Rewound::new(raw, first);
-        let mut peer = Peer { remote, local, ..Peer::default() };
+        let mut peer = Peer { remote, local, is_grpc: self.is_grpc, ..Peer::default() };
         match (mode, detected) {
             (ServerTls::Strict | ServerTls::Permissive, Detected::Tls) => {}
             (ServerTls::Strict, _) => return Err(AcceptError::Plaintext),

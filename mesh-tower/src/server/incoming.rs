@@ -38,7 +38,7 @@ impl Incoming {
         let dropped = CancellationToken::new();
         let state = Arc::clone(&listener.state);
         let (running, served) = (state.running.token(), state.serve());
-        let acceptor = Acceptor::new(Arc::clone(&state));
+        let acceptor = Acceptor::new(Arc::clone(&state), listener.is_grpc);
         let tasks = state.shared.tasks.clone();
         let gone = dropped.clone();
         let (spawner, serving) = (tasks.clone(), Arc::clone(&state));

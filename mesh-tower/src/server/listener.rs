@@ -33,6 +33,8 @@ pub struct Listener {
     /// Which socket is asked first, so that none starves the others.
     next: usize,
     pause: Option<Duration>,
+    /// Whether all that serves it speaks gRPC.
+    pub(crate) is_grpc: bool,
 }
 
 /// An address that cannot be listened on.
@@ -136,11 +138,11 @@ impl Listener {
             })?;
             sockets.push(socket);
         }
-        Ok(Self { state, sockets, next: 0, pause: None })
+        Ok(Self { state, sockets, next: 0, pause: None, is_grpc: false })
     }
 
     fn of(state: Arc<ServerState>, socket: Socket) -> Self {
-        Self { state, sockets: vec![socket], next: 0, pause: None }
+        Self { state, sockets: vec![socket], next: 0, pause: None, is_grpc: false }
     }
 
     pub(crate) fn tcp(state: Arc<ServerState>, listener: TcpListener) -> Self {
@@ -154,6 +156,17 @@ impl Listener {
     /// The name of the server.
     pub fn name(&self) -> &str {
         &self.state.name
+    }
+
+    /// Says that all it is served by speaks gRPC, such as tonic's `Routes`: a gRPC call is then bound by
+    /// `max_message_bytes` from its first byte on. Without this word it is bound by `max_body_bytes` and `body_timeout`
+    /// as any other request until the head of its answer shows that its handler speaks gRPC; with it a handler for HTTP
+    /// would have no bound where a caller pretends to speak gRPC. For a part of a router there is
+    /// [`GrpcLayer`](super::GrpcLayer).
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.is_grpc = true;
+        self
     }
 
     /// The TCP addresses it listens on: with port 0 in the configuration, the ports that were given.

@@ -83,9 +83,9 @@ section! {
         max_concurrent_streams: Integer<u32, 1, MAX_STREAMS> = DefaultsTo("200"),
         /// How long a request may take up to the head of its response.
         request_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("none"),
-        /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it.
+        /// How long a handler may wait for the next piece of a request's body; not where it is known to speak gRPC.
         body_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("5m"),
-        /// Bytes of a request's body; gRPC calls are not bound by it.
+        /// Bytes of a request's body; not of a gRPC call whose handler is known to speak gRPC.
         max_body_bytes: OrNone<Integer<u64, 0, 1_099_511_627_776>> = DefaultsTo("none"),
         /// Bytes of a message of a gRPC call, as it is sent.
         max_message_bytes: OrNone<Integer<u32, 0, U32_MAX>> = DefaultsTo("4194304"),
