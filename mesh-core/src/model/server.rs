@@ -113,6 +113,14 @@ pub struct ServerLimits {
     pub first_request_timeout: Duration,
     /// How long a connection may be without a request. Default 1 h (Envoy's).
     pub idle_timeout: Option<Duration>,
+    /// How long nothing is heard of a caller before it is asked whether it is still there: by a ping of HTTP/2, whatever is
+    /// under way, and by the probes of TCP. Default 1 min. `None`: it is never asked, and one that vanished without a word
+    /// is noticed when something is sent to it, after a quarter of an hour.
+    pub keepalive_time: Option<Duration>,
+    /// How long its answer may take. Then the connection ends, and with it all that is under way on it; so does one whose
+    /// caller takes nothing of what is sent to it, or acknowledges nothing, for `keepalive_time` and this together (TCP on
+    /// Linux). Default 20 s (gRPC's).
+    pub keepalive_timeout: Duration,
     /// How old a connection may become, jittered by 10 % in both directions. Default `None`: any age.
     pub max_connection_age: Option<Duration>,
     /// How long the requests of a connection that is too old may go on. Default `None`: any time.
@@ -151,6 +159,8 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(10),
             first_request_timeout: Duration::from_secs(15),
             idle_timeout: Some(Duration::from_secs(3600)),
+            keepalive_time: Some(Duration::from_secs(60)),
+            keepalive_timeout: Duration::from_secs(20),
             max_connection_age: None,
             max_connection_age_grace: None,
             max_concurrent_streams: 200,

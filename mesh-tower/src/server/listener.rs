@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
+use super::probe::probe;
 use super::state::ServerState;
 use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
@@ -229,6 +230,9 @@ impl Listener {
             let at = (self.next + turn) % self.sockets.len();
             if let Poll::Ready(result) = self.sockets[at].poll_accept(cx) {
                 self.next = at + 1;
+                if let Ok(Arrival { raw: Raw::Tcp(stream), .. }) = &result {
+                    probe(stream, &self.state.settings().server.limits);
+                }
                 return Poll::Ready(result);
             }
         }

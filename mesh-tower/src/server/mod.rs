@@ -12,6 +12,7 @@ mod listener;
 mod mesh;
 mod metered;
 mod peer;
+mod probe;
 mod readiness;
 mod requests;
 mod serve;

@@ -14,3 +14,4 @@ mod slow;
 mod support;
 mod tls;
 mod trust;
+mod vanished;

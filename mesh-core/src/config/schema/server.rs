@@ -75,6 +75,10 @@ section! {
         first_request_timeout: Span<1, 300_000> = DefaultsTo("15s"),
         /// How long a connection may be without a request.
         idle_timeout: OrNone<Span<1, WEEK>> = DefaultsTo("1h"),
+        /// How long nothing is heard of a caller before it is asked, by HTTP/2 and by TCP, whether it is still there.
+        keepalive_time: OrNone<Span<1000, 86_400_000>> = DefaultsTo("1m"),
+        /// How long its answer may take; then the connection ends.
+        keepalive_timeout: Span<1, 300_000> = DefaultsTo("20s"),
         /// How old a connection may become, jittered by 10 %.
         max_connection_age: OrNone<Span<1, WEEK>> = DefaultsTo("none"),
         /// How long the requests of a connection that is too old may go on; `none`: any time.
