@@ -105,7 +105,8 @@ pub struct ServerLimits {
     pub max_headers: u32,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
-    /// How long it may take until it is clear what the caller speaks. Default 10 s.
+    /// How long it may take until it is clear what the caller speaks. Default 10 s; 5 s from the end of a drain's delay, if
+    /// by then nothing was said at all.
     pub detection_timeout: Duration,
     /// How long the headers of a request may take from their first byte to their last. Default 10 s.
     pub header_timeout: Duration,

@@ -219,9 +219,13 @@ impl Listener {
 
     /// A connection that is there already, if there is one.
     pub(crate) fn accept_now(&mut self) -> Option<Arrival> {
-        match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(arrival) => arrival.ok(),
-            Poll::Pending => None,
+        loop {
+            match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(arrival)) => return Some(arrival),
+                // There may be others behind it.
+                Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
+            }
         }
     }
 

@@ -130,7 +130,7 @@ impl Serving {
             let began = Instant::now();
             // In a box of its own: it is over long before the connection is.
             let accepted = tokio::select! {
-                accepted = Box::pin(acceptor.let_in(arrival, place, began)) => accepted,
+                accepted = Box::pin(acceptor.let_in(arrival, place, began, &leaving.gracefully)) => accepted,
                 () = leaving.now.cancelled() => None,
             };
             if let Some(stream) = accepted {

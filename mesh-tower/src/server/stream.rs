@@ -10,6 +10,7 @@ use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::count::Place;
 use super::peer::Peer;
@@ -133,6 +134,8 @@ pub struct ServerStream {
     pub(super) held: Option<Held>,
     /// Where nobody else ends it.
     pub(super) staying: Option<Staying>,
+    /// Until it is read from: whoever serves it has not looked at it.
+    pub(super) fresh: Option<TaskTrackerToken>,
 }
 
 /// What a connection counts as, until it is dropped.
@@ -180,7 +183,11 @@ impl AsyncRead for ServerStream {
         if let Some(staying) = this.staying {
             staying.poll(cx)?;
         }
-        this.transport.poll_read(cx, buf)
+        let read = this.transport.poll_read(cx, buf);
+        if read.is_ready() && this.fresh.is_some() {
+            *this.fresh = None;
+        }
+        read
     }
 }
 
