@@ -1,7 +1,9 @@
 //! Connections that were let in, for servers that bring their own HTTP.
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -25,11 +27,12 @@ const WAITING: usize = 128;
 /// TLS handshakes run beside one another, never inside of [`accept`](Self::accept). It ends when the mesh
 /// [drains](crate::Mesh::drain), the server's delay is over, and all that had connected by then is handed over: tell the
 /// framework to shut down gracefully once [`draining`](Self::draining) resolves.
-#[derive(Debug)]
 pub struct Incoming {
     state: Arc<ServerState>,
     connections: mpsc::Receiver<ServerStream>,
     local: Option<SocketAddr>,
+    /// Until all of them are served; `None`: they are.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// It accepts no more.
     closed: CancellationToken,
     /// Connections that nobody has read from so far, but for us.
@@ -98,17 +101,25 @@ impl Incoming {
             }
             drop((listener, running, served, closing));
         });
-        Self { state, connections, local, closed, fresh, dropped }
+        let mut incoming = Self { state, connections, local, end: None, closed, fresh, dropped };
+        incoming.end = Some(Box::pin(incoming.draining()));
+        incoming
     }
 
-    /// The next connection; `None` once the mesh drains and all that had connected are handed over.
+    /// The next connection; `None` once the mesh drains and [`draining`](Self::draining) has resolved.
     pub async fn accept(&mut self) -> Option<ServerStream> {
-        self.connections.recv().await
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// As [`accept`](Self::accept), for whoever polls.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
-        self.connections.poll_recv(cx)
+        let connection = std::task::ready!(self.connections.poll_recv(cx));
+        // A framework may take the end of the connections for the sign to shut down.
+        if let (None, Some(end)) = (&connection, &mut self.end) {
+            std::task::ready!(end.as_mut().poll(cx));
+            self.end = None;
+        }
+        Poll::Ready(connection)
     }
 
     /// Resolves once it accepts no more, because the mesh drains, and whoever had connected is served: the framework reads
@@ -126,7 +137,7 @@ impl Incoming {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let (state, fresh) = (Arc::clone(&self.state), self.fresh.clone());
         let (closed, dropped) = (self.closed.clone(), self.dropped.clone());
         async move {
@@ -145,6 +156,15 @@ impl Incoming {
     /// The first TCP address it listens on.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("server", &self.state.name)
+            .field("address", &self.local)
+            .finish_non_exhaustive()
     }
 }
 

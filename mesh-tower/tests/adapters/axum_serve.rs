@@ -151,11 +151,13 @@ async fn cl_02_draining_waits_for_those_who_wait() {
     let mut incoming = served.mesh.incoming(listener);
     let mut draining = pin!(incoming.draining());
     let mut streams = [incoming.accept().await.unwrap(), incoming.accept().await.unwrap()];
-    assert!(watched(incoming.accept()).await.is_none());
     streams[0].read_u8().await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(50), &mut draining).await.is_err());
+    // The end of the connections would be a sign to shut down, too.
+    let told = async { tokio::join!(&mut draining, incoming.accept()) };
+    assert!(tokio::time::timeout(Duration::from_millis(50), told).await.is_err());
     streams[1].read_u8().await.unwrap();
     watched(draining).await;
+    assert!(watched(incoming.accept()).await.is_none());
     drop(callers);
 }
 
