@@ -120,7 +120,9 @@ fn http2(limits: &ServerLimits, executor: Executor) -> http2::Builder<Executor> 
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_pending_accept_reset_streams(limits.max_pending_resets as usize)
-        .max_local_error_reset_streams(limits.max_local_resets as usize);
+        .max_local_error_reset_streams(limits.max_local_resets as usize)
+        .keep_alive_interval(limits.keepalive_time)
+        .keep_alive_timeout(limits.keepalive_timeout);
     builder
 }
 

@@ -13,6 +13,7 @@ mod listener;
 mod mesh;
 mod metered;
 mod peer;
+mod probe;
 mod readiness;
 mod requests;
 mod serve;
@@ -26,7 +27,9 @@ pub use acceptor::{AcceptError, Acceptor, Stage};
 pub use axum::Caller;
 pub use incoming::Incoming;
 pub(crate) use layer::inherited_deadline;
-pub use layer::{RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService};
+pub use layer::{
+    GrpcLayer, GrpcService, RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService,
+};
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
 pub use readiness::{NotReady, Readiness, ReadinessWatch};

@@ -9,6 +9,7 @@ use mesh_core::inbound::{Detected, MAX_DETECT};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::count::Place;
 use super::entry::Changes;
@@ -132,6 +133,8 @@ pub struct ServerStream {
     pub(super) held: Option<Held>,
     /// Where nobody else ends it.
     pub(super) staying: Option<Staying>,
+    /// Until it is read from: whoever serves it has not looked at it.
+    pub(super) fresh: Option<TaskTrackerToken>,
 }
 
 /// What a connection counts as, until it is dropped.
@@ -170,7 +173,11 @@ impl AsyncRead for ServerStream {
         if let Some(staying) = this.staying {
             staying.poll(cx)?;
         }
-        this.transport.poll_read(cx, buf)
+        let read = this.transport.poll_read(cx, buf);
+        if read.is_ready() && this.fresh.is_some() {
+            *this.fresh = None;
+        }
+        read
     }
 }
 

@@ -15,3 +15,4 @@ mod stalled;
 mod support;
 mod tls;
 mod trust;
+mod vanished;

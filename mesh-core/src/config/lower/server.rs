@@ -251,6 +251,8 @@ fn limits(section: &schema::ServerLimits) -> ServerLimits {
         header_timeout: section.header_timeout.or(default.header_timeout),
         first_request_timeout: section.first_request_timeout.or(default.first_request_timeout),
         idle_timeout: section.idle_timeout.or(default.idle_timeout),
+        keepalive_time: section.keepalive_time.or(default.keepalive_time),
+        keepalive_timeout: section.keepalive_timeout.or(default.keepalive_timeout),
         max_connection_age: section.max_connection_age.or(default.max_connection_age),
         max_connection_age_grace: section.max_connection_age_grace.or(default.max_connection_age_grace),
         max_concurrent_streams: section.max_concurrent_streams.or(default.max_concurrent_streams),

@@ -192,6 +192,8 @@ fn everything() -> Server {
         header_timeout: millis(3),
         first_request_timeout: millis(4),
         idle_timeout: None,
+        keepalive_time: Some(millis(1000)),
+        keepalive_timeout: millis(8),
         max_connection_age: Some(millis(5)),
         max_connection_age_grace: Some(millis(0)),
         max_concurrent_streams: 4,
@@ -230,6 +232,8 @@ servers:
       header_timeout: 3ms
       first_request_timeout: 4ms
       idle_timeout: none
+      keepalive_time: 1s
+      keepalive_timeout: 8ms
       max_connection_age: 5ms
       max_connection_age_grace: 0s
       max_concurrent_streams: 4

@@ -13,6 +13,7 @@ use mesh_core::model::ServerLimits;
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 
+use super::claim::Claim;
 use super::scope;
 use crate::error::BoxError;
 use crate::net::after;
@@ -34,6 +35,8 @@ pub struct RequestBody<B = Incoming> {
     since: Option<Instant>,
     timeout: Option<Duration>,
     meter: Meter,
+    /// Of a gRPC call that is bound as HTTP is until its handler is known.
+    claim: Option<Claim>,
     /// Which request it is of.
     request: u64,
     /// Whether trailers may say who the caller is.
@@ -56,35 +59,63 @@ pub enum RequestBodyError {
     Timeout,
 }
 
-enum Meter {
-    Off,
-    /// So many bytes may still come.
-    Bytes(u64),
-    Messages(MessageMeter),
+/// What is counted of a body.
+struct Meter {
+    /// How many bytes may still come.
+    left: Option<u64>,
+    messages: Option<MessageMeter>,
+}
+
+/// Whose limits hold for a body.
+pub(super) enum Bounds {
+    Http,
+    Grpc,
+    /// Both, until the claim is confirmed.
+    Either(Claim),
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, request: u64, is_grpc: bool, is_trusted: bool, limits: &ServerLimits) -> Self {
-        let meter = if is_grpc {
-            limits.max_message_bytes.map_or(Meter::Off, |limit| Meter::Messages(MessageMeter::new(limit)))
-        } else {
-            limits.max_body_bytes.map_or(Meter::Off, Meter::Bytes)
+    pub(super) fn new(inner: B, request: u64, bounds: Bounds, is_trusted: bool, limits: &ServerLimits) -> Self {
+        let (is_http, is_grpc) = match &bounds {
+            Bounds::Http => (true, false),
+            Bounds::Grpc => (false, true),
+            Bounds::Either(_) => (true, true),
         };
-        let timeout = limits.body_timeout.filter(|_| !is_grpc);
-        Self { inner, timer: None, since: None, timeout, meter, request, is_trusted, failed: false }
+        let claim = if let Bounds::Either(claim) = bounds { Some(claim) } else { None };
+        Self {
+            inner,
+            timer: None,
+            since: None,
+            timeout: limits.body_timeout.filter(|_| is_http),
+            meter: Meter {
+                left: limits.max_body_bytes.filter(|_| is_http),
+                messages: limits.max_message_bytes.filter(|_| is_grpc).map(MessageMeter::new),
+            },
+            claim,
+            request,
+            is_trusted,
+            failed: false,
+        }
     }
 }
 
+/// Whether the limits of HTTP hold no longer, which is asked when one of them is reached.
+fn is_confirmed(claim: Option<&Claim>, request: u64) -> bool {
+    claim.is_some_and(|claim| claim.is_confirmed() || scope::is_confirmed(request))
+}
+
 impl Meter {
-    fn push(&mut self, piece: &[u8]) -> Result<(), RequestBodyError> {
-        match self {
-            Self::Off => Ok(()),
-            Self::Bytes(left) => {
-                *left = left.checked_sub(piece.len() as u64).ok_or(RequestBodyError::TooLarge)?;
-                Ok(())
+    fn push(&mut self, piece: &[u8], is_confirmed: impl FnOnce() -> bool) -> Result<(), RequestBodyError> {
+        let length = piece.len() as u64;
+        if let Some(left) = &mut self.left {
+            match left.checked_sub(length) {
+                Some(rest) => *left = rest,
+                None if is_confirmed() => self.left = None,
+                None => return Err(RequestBodyError::TooLarge),
             }
-            Self::Messages(meter) => meter.push(piece).map_err(|_| RequestBodyError::MessageTooLarge),
         }
+        let Some(messages) = &mut self.messages else { return Ok(()) };
+        messages.push(piece).map_err(|_| RequestBodyError::MessageTooLarge)
     }
 }
 
@@ -119,7 +150,8 @@ where
                 match (frame.data_ref(), *this.is_trusted) {
                     (Some(data), _) => {
                         scope::received(*this.request, data.len());
-                        this.meter.push(data).map(|()| frame)
+                        let is_confirmed = || is_confirmed(this.claim.as_ref(), *this.request);
+                        this.meter.push(data, is_confirmed).map(|()| frame)
                     }
                     (None, true) => Ok(frame),
                     (None, false) => {
@@ -138,6 +170,10 @@ where
                     let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
                     std::task::ready!(timer.as_mut().poll(cx));
                     if timer.deadline() >= at {
+                        if is_confirmed(this.claim.as_ref(), *this.request) {
+                            *this.timeout = None;
+                            return Poll::Pending;
+                        }
                         break Err(RequestBodyError::Timeout);
                     }
                     // It was for an earlier piece.
