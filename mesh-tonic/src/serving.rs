@@ -29,6 +29,9 @@ pub trait MeshServerExt {
     /// carries the `Arc<Peer>` in its extensions. Add [`Mesh::server_layer`]: it enforces what concerns requests; a
     /// strict one lets nobody in of whom it is not told.
     ///
+    /// It says of them that all they are served by [speaks gRPC](Listener::grpc): where tonic's server has routes for HTTP
+    /// too, take [`Mesh::serve`] and put [`GrpcLayer`](mesh_tower::server::GrpcLayer) around those of gRPC.
+    ///
     /// ```
     /// # #[cfg(feature = "health")]
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +68,7 @@ pub trait MeshServerExt {
 impl MeshServerExt for Mesh {
     #[cfg(feature = "server")]
     fn tonic_incoming(&self, listener: Listener) -> TonicIncoming {
-        TonicIncoming(self.incoming(listener))
+        TonicIncoming(self.incoming(listener.grpc()))
     }
 
     #[cfg(feature = "health")]

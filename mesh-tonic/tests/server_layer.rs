@@ -14,9 +14,9 @@ use examples::greeter::greeter_client::GreeterClient;
 use examples::greeter::greeter_server::GreeterServer;
 use http::Request;
 use http_body_util::BodyExt;
-use mesh_tonic::Mesh;
 use mesh_tonic::core::model::{Config, Server, ServerTls};
-use mesh_tonic::server::{Peer, ServerLayer};
+use mesh_tonic::prelude::*;
+use mesh_tonic::server::{GrpcLayer, Peer, ServerLayer};
 use support::{TestGreeter, named, requests};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -105,6 +105,41 @@ async fn a_message_beyond_the_limit_is_resource_exhausted() {
         let status = chat.message().await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
     }
+}
+
+/// A stream that is sent before there is an answer may have any length, where somebody says that gRPC is spoken;
+/// otherwise the limits of HTTP hold for whoever says that a request is a gRPC call.
+#[tokio::test]
+async fn streams_of_requests_are_bound_by_message_where_grpc_is_known() {
+    let (mesh, _) = layer(|server| server.limits.max_body_bytes = Some(u64::from(LIMIT))).await;
+    let calls = || routes().into_axum_router();
+    let mixed = calls().layer(GrpcLayer::new()).route("/", axum::routing::get(async || "hello"));
+    for (name, router, all, expected) in [
+        ("nobody says it", calls(), false, Code::ResourceExhausted),
+        ("of the listener", calls(), true, Code::Ok),
+        ("of the services", mixed, false, Code::Ok),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = mesh.adopt("public", listener).unwrap();
+        let listener = if all { listener.grpc() } else { listener };
+        tokio::spawn(mesh.serve(listener, router));
+        assert_eq!(stream(address).await, expected, "{name}");
+    }
+    // tonic's own server says it by itself.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = mesh.tonic_incoming(mesh.adopt("public", listener).unwrap());
+    let server = tonic::transport::Server::builder().layer(mesh.server_layer("public").unwrap()).add_routes(routes());
+    tokio::spawn(server.serve_with_incoming(incoming));
+    assert_eq!(stream(address).await, Code::Ok);
+}
+
+/// How a stream of ten times [`LIMIT`] bytes ends, each message of which is within it.
+async fn stream(address: SocketAddr) -> Code {
+    let requests = (0..20).map(|_| named(&"x".repeat(500)));
+    let answer = connect(address).await.collect(tokio_stream::iter(requests.collect::<Vec<_>>())).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
 /// RL-14: of the call alone; the connection goes on.

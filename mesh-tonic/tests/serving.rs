@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use mesh_tonic::prelude::*;
 use mesh_tonic::server::Peer;
 use mesh_tonic::testing::{Authority, Issued, watched};
 use support::TestGreeter;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::service::Interceptor;
@@ -171,6 +173,36 @@ async fn cl_02_health_follows_readiness_and_keeps_no_drain_waiting() {
     assert!(greet(&caller).await.is_ok(), "it serves for its delay");
     running.mesh.force_drain();
     watched(running.task).await.unwrap();
+}
+
+/// CL-02: whoever had connected before the end gets an answer, also where nobody had accepted.
+#[tokio::test]
+async fn cl_02_connections_that_wait_are_served() {
+    let text = "servers: [{ name: public, drain: { delay: 0s, grace: 1h } }]";
+    let mesh = Mesh::builder().text(text).build().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let mut caller = std::net::TcpStream::connect(address).unwrap();
+            caller.write_all(preface).unwrap();
+            caller.set_nonblocking(true).unwrap();
+            tokio::net::TcpStream::from_std(caller).unwrap()
+        })
+        .collect();
+    mesh.start_drain();
+    let incoming = mesh.tonic_incoming(mesh.adopt("public", listener).unwrap());
+    let draining = incoming.draining();
+    let server = Server::builder().add_service(GreeterServer::new(TestGreeter::willing()));
+    let task = tokio::spawn(server.serve_with_incoming_shutdown(incoming, draining));
+    for (number, mut caller) in callers.into_iter().enumerate() {
+        // SETTINGS, and then GOAWAY, which is no reset.
+        let mut head = [0; 9];
+        watched(caller.read_exact(&mut head)).await.unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert_eq!(head[3], 4, "{number}");
+    }
+    watched(task).await.unwrap().unwrap();
 }
 
 /// A server that drains ends by itself once its calls have.

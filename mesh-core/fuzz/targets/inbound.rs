@@ -43,13 +43,20 @@ struct Plain {
 fn plainly(bytes: &[u8], most: u64) -> Plain {
     let (mut rest, mut in_headers, mut flood) = (bytes, false, false);
     let (mut idle, mut useful) = (0_u64, 0_u64);
-    while let [a, b, c, kind, flags, _, _, _, _, payload @ ..] = rest {
+    let (mut streams, mut resets, mut last) = (0_u64, 0_u64, 0);
+    while let [a, b, c, kind, flags, d, e, f, g, payload @ ..] = rest {
         let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
         let (ends_stream, ends_headers) = (flags & 1 != 0, flags & 4 != 0);
         match kind {
             0 if length > 0 || ends_stream => useful += 1,
-            1 => useful += 1,
+            1 => {
+                useful += 1;
+                let stream = u32::from_be_bytes([*d, *e, *f, *g]) & 0x7FFF_FFFF;
+                streams += u64::from(stream > last);
+                last = last.max(stream);
+            }
             3 => {
+                resets += 1;
                 useful = useful.saturating_sub(1);
                 idle += 1;
             }
@@ -58,7 +65,7 @@ fn plainly(bytes: &[u8], most: u64) -> Plain {
         if matches!(kind, 1 | 9) {
             in_headers = !ends_headers;
         }
-        flood |= idle > most + 2 * useful;
+        flood |= idle > most + 2 * useful || resets > most + streams / 2;
         let Some(next) = payload.get(length..) else { return Plain { within: in_headers || *kind != 0, flood } };
         rest = next;
     }

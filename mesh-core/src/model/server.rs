@@ -11,8 +11,9 @@ use crate::identity::SanMatch;
 
 /// A server: where it listens, whom it lets in, and within which limits.
 ///
-/// A change of the configuration holds for new connections. If it changes whom the server lets in, the connections that
-/// were there before are drained; a change of `addresses` needs a new process.
+/// A change of the configuration holds for new connections. If it changes whom the server lets in, the connections of
+/// callers that it would not let in any more end: at once where they proved who they are, within the drain's grace where
+/// they are in plaintext. A change of `addresses` needs a new process.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Server {
@@ -111,7 +112,8 @@ pub struct ServerLimits {
     pub max_headers: u32,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_timeout: Duration,
-    /// How long it may take until it is clear what the caller speaks. Default 10 s.
+    /// How long it may take until it is clear what the caller speaks. Default 10 s; 5 s from the end of a drain's delay, if
+    /// by then nothing was said at all.
     pub detection_timeout: Duration,
     /// How long the headers of a request may take from their first byte to their last. Default 10 s.
     pub header_timeout: Duration,
@@ -119,6 +121,12 @@ pub struct ServerLimits {
     pub first_request_timeout: Duration,
     /// How long a connection may be without a request. Default 1 h (Envoy's).
     pub idle_timeout: Option<Duration>,
+    /// How long nothing is heard of a caller before it is asked whether it is still there: by a ping of HTTP/2, whatever is
+    /// under way, and by the probes of TCP. Default 1 min. `None`: it is never asked, and one that vanished without a word
+    /// is noticed when something is sent to it, after a quarter of an hour.
+    pub keepalive_time: Option<Duration>,
+    /// How long its answer may take. Then the connection ends, and with it all that is under way on it. Default 20 s (gRPC's).
+    pub keepalive_timeout: Duration,
     /// How old a connection may become, jittered by 10 % in both directions. Default `None`: any age.
     pub max_connection_age: Option<Duration>,
     /// How long the requests of a connection that is too old may go on. Default `None`: any time.
@@ -127,9 +135,16 @@ pub struct ServerLimits {
     pub max_concurrent_streams: u32,
     /// How long a request may take, up to the head of its response. Default `None`: any time.
     pub request_timeout: Option<Duration>,
-    /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it. Default 5 min.
+    /// How long a handler may wait for the next piece of a request's body; not of a gRPC call whose handler is known to
+    /// speak gRPC. Default 5 min.
     pub body_timeout: Option<Duration>,
-    /// The most bytes of a request's body; gRPC calls are not bound by it. Default `None`: any number.
+    /// How long an answer may wait for its caller: with windows of HTTP/2 that it does not open, or a connection that it
+    /// does not read. Then the stream is reset, or the connection ends. An answer whose handler has nothing to send may
+    /// wait for any time. Default 5 min (that of Envoy's `stream_idle_timeout`).
+    pub send_timeout: Option<Duration>,
+    /// The most bytes of a request's body; not of a gRPC call whose handler is known to speak gRPC, by the head of its
+    /// answer or by the application's word: that a request is a gRPC call is what its caller says. Default `None`: any
+    /// number.
     pub max_body_bytes: Option<u64>,
     /// The most bytes of a message of a gRPC call, as it is sent. Default 4 MiB (gRPC's).
     pub max_message_bytes: Option<u32>,
@@ -154,11 +169,14 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(10),
             first_request_timeout: Duration::from_secs(15),
             idle_timeout: Some(Duration::from_secs(3600)),
+            keepalive_time: Some(Duration::from_secs(60)),
+            keepalive_timeout: Duration::from_secs(20),
             max_connection_age: None,
             max_connection_age_grace: None,
             max_concurrent_streams: 200,
             request_timeout: None,
             body_timeout: Some(Duration::from_secs(300)),
+            send_timeout: Some(Duration::from_secs(300)),
             max_body_bytes: None,
             max_message_bytes: Some(4 * 1024 * 1024),
             max_pending_resets: 20,

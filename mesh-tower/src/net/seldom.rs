@@ -36,7 +36,12 @@ impl Signal {
     pub(crate) fn is_due(&self, cx: &Context<'_>) -> bool {
         // First the task, then the flag: whoever raises it in between finds the task.
         self.task.register(cx.waker());
-        self.due.swap(false, Ordering::AcqRel)
+        self.take()
+    }
+
+    /// As [`is_due`](Self::is_due), for whoever need not be woken.
+    pub(crate) fn take(&self) -> bool {
+        self.due.load(Ordering::Relaxed) && self.due.swap(false, Ordering::AcqRel)
     }
 
     /// Nothing of what it stands for has been polled.

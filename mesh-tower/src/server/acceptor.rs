@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +12,25 @@ use mesh_core::inbound::{Detected, detect, detect_http};
 use mesh_core::model::ServerTls;
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::count::{Full, Place};
+use super::entry::Changes;
 use super::listener::Arrival;
 use super::peer::Peer;
+use super::serve::draining;
 use super::state::{Handshake, Served, ServerSettings, ServerState};
-use super::stream::{First, Held, Leave, Rewound, ServerStream, Transport, Version};
+use super::stream::{First, Held, Rewound, ServerStream, Transport, Version};
 use crate::identity::{Certified, PeerRefused, Usage};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
 use crate::telemetry::server::ConnectionRefusal;
+
+/// How long a connection may still say nothing once its server is to end.
+pub(super) const PARTING: Duration = Duration::from_secs(5);
 
 /// Lets connections in, for an accept loop of your own: it tells TLS from plaintext, shakes hands, and verifies who
 /// calls, as the server's configuration says.
@@ -33,6 +40,8 @@ use crate::telemetry::server::ConnectionRefusal;
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     state: Arc<ServerState>,
+    /// Whether all that serves what it lets in speaks gRPC.
+    is_grpc: bool,
     /// Of a loop that is not ours.
     _served: Option<Arc<Served>>,
 }
@@ -49,6 +58,9 @@ pub enum AcceptError {
         /// The bound.
         timeout: Duration,
     },
+    /// The server is to end, and the caller had not said anything.
+    #[error("the server drains, and the caller has said nothing")]
+    Draining,
     /// The caller does not speak TLS, and the server is strict. It was not answered.
     #[error("the caller speaks plaintext, and the server is strict; `tls: permissive` lets it in")]
     Plaintext,
@@ -106,6 +118,7 @@ impl AcceptError {
             Self::Timeout { stage: Stage::Detected, .. } => ConnectionRefusal::DetectionTimeout,
             Self::Timeout { stage: Stage::Handshaken, .. } => ConnectionRefusal::HandshakeTimeout,
             Self::Timeout { stage: Stage::Requested, .. } => ConnectionRefusal::FirstRequestTimeout,
+            Self::Draining => ConnectionRefusal::Draining,
             Self::Plaintext => ConnectionRefusal::Plaintext,
             Self::Peer(_) => ConnectionRefusal::Identity,
             Self::Handshake(_) | Self::NoIdentity | Self::Settings(_) => ConnectionRefusal::Handshake,
@@ -126,14 +139,14 @@ impl AcceptError {
 }
 
 impl Acceptor {
-    pub(crate) fn new(state: Arc<ServerState>) -> Self {
-        Self { state, _served: None }
+    pub(crate) fn new(state: Arc<ServerState>, is_grpc: bool) -> Self {
+        Self { state, is_grpc, _served: None }
     }
 
     /// For an application, which serves the server as long as it has it.
     pub(crate) fn lent(state: Arc<ServerState>) -> Self {
         let served = Some(Arc::new(state.serve()));
-        Self { state, _served: served }
+        Self { state, is_grpc: false, _served: served }
     }
 
     /// Lets in `stream`, which comes from `remote` and to `local` as far as that is known. Run it on a task of its own: a
@@ -147,7 +160,11 @@ impl Acceptor {
         remote: Option<SocketAddr>,
         local: Option<SocketAddr>,
     ) -> Result<ServerStream, AcceptError> {
-        let stream = self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now()).await?;
+        let parted = async {
+            draining(&self.state).await;
+            sleep(PARTING).await;
+        };
+        let stream = self.accept_raw(Raw::Other(Box::new(stream)), remote, local, Instant::now(), parted).await?;
         Ok(stream.watched(&self.state))
     }
 
@@ -173,10 +190,21 @@ impl Acceptor {
         None
     }
 
-    /// Lets in a connection that was accepted at `began`, or tells why not. It holds its `place`.
-    pub(super) async fn let_in(&self, arrival: Arrival, place: Place, began: Instant) -> Option<ServerStream> {
+    /// Lets in a connection that was accepted at `began`, or tells why not. It holds its `place`. `leaving`: the server is
+    /// to end.
+    pub(super) async fn let_in(
+        &self,
+        arrival: Arrival,
+        place: Place,
+        began: Instant,
+        leaving: &CancellationToken,
+    ) -> Option<ServerStream> {
         let Arrival { raw, remote, local } = arrival;
-        match self.accept_raw(raw, remote, local, began).await {
+        let parted = async {
+            leaving.cancelled().await;
+            sleep(PARTING).await;
+        };
+        match self.accept_raw(raw, remote, local, began, parted).await {
             Ok(mut stream) => {
                 stream.held = Some(Held { _place: place, _open: self.state.series.opened() });
                 Some(stream)
@@ -189,24 +217,28 @@ impl Acceptor {
         }
     }
 
-    /// As [`accept`](Self::accept), of a connection that began at `began`.
-    pub(crate) async fn accept_raw(
+    /// As [`accept`](Self::accept), of a connection that began at `began`. Once `parted` is over it is waited for no longer
+    /// that it begins to say something; what has begun has the time that it always has.
+    async fn accept_raw(
         &self,
         mut raw: Raw,
         remote: Option<SocketAddr>,
         local: Option<SocketAddr>,
         began: Instant,
+        parted: impl Future<Output = ()>,
     ) -> Result<ServerStream, AcceptError> {
-        let leave = Leave { entry: self.state.entry.subscribe(), identities: self.state.shared.identities.subscribe() };
+        let changes = Changes::new(&self.state);
         let settings = Arc::clone(&self.state.settings());
         let mode = settings.tls();
         let limits = &settings.server.limits;
         let first_request = Bound::new(Stage::Requested, began, limits.first_request_timeout);
         let detection = Bound::new(Stage::Detected, began, limits.detection_timeout);
+        let mut parted = pin!(parted);
         let mut first = First::default();
-        let detected = detection.or(first_request).of(look(&mut raw, &mut first, detect)).await?;
+        let bound = detection.or(first_request);
+        let detected = bound.of(look(&mut raw, &mut first, detect, parted.as_mut())).await?;
         let raw = Rewound::new(raw, first);
-        let mut peer = Peer { remote, local, ..Peer::default() };
+        let mut peer = Peer { remote, local, is_grpc: self.is_grpc, ..Peer::default() };
         match (mode, detected) {
             (ServerTls::Strict | ServerTls::Permissive, Detected::Tls) => {}
             (ServerTls::Strict, _) => return Err(AcceptError::Plaintext),
@@ -216,9 +248,10 @@ impl Acceptor {
                     transport: Transport::Plain(raw),
                     peer: Arc::new(peer),
                     version: Version::of(detected),
-                    leave,
+                    changes,
                     held: None,
                     staying: None,
+                    fresh: None,
                 });
             }
         }
@@ -239,16 +272,18 @@ impl Acceptor {
             Some(version) => version,
             None => {
                 let detection = Bound::new(Stage::Detected, Instant::now(), limits.detection_timeout);
-                Version::of(detection.or(first_request).of(look(&mut tls, &mut first, detect_http)).await?)
+                let bound = detection.or(first_request);
+                Version::of(bound.of(look(&mut tls, &mut first, detect_http, parted.as_mut())).await?)
             }
         };
         Ok(ServerStream {
             transport: Transport::Tls(Box::new(Rewound::new(tls, first))),
             peer: Arc::new(peer),
             version,
-            leave,
+            changes,
             held: None,
             staying: None,
+            fresh: None,
         })
     }
 
@@ -261,25 +296,33 @@ impl Acceptor {
     ) -> Result<(TlsStream<Rewound<Raw>>, Certified), AcceptError> {
         let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
         let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
-        let tls = limit.or(first_request).of(acceptor.accept(raw)).await.map_err(AcceptError::of_handshake)?;
+        let shaken = async { acceptor.accept(raw).await.map_err(AcceptError::Io) };
+        let tls = limit.or(first_request).of(shaken).await.map_err(AcceptError::of_handshake)?;
         let (connection, expected) = (tls.get_ref().1, &settings.server.identities);
         let certified = identity.trust().of_connection(connection, Usage::Client, expected, UnixTime::now());
         Ok((tls, certified.map_err(AcceptError::Peer)?))
     }
 }
 
-/// Reads until `verdict` is sure.
+/// Reads until `verdict` is sure. Once `parted` is over, nothing is waited for that has not begun.
 async fn look(
     stream: &mut (impl AsyncRead + Unpin),
     first: &mut First,
     verdict: fn(&[u8]) -> Option<Detected>,
-) -> io::Result<Detected> {
+    mut parted: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Detected, AcceptError> {
     loop {
         if let Some(detected) = verdict(first.as_slice()) {
             return Ok(detected);
         }
-        match stream.read(first.room()).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        let is_silent = first.as_slice().is_empty();
+        let read = tokio::select! {
+            biased;
+            read = stream.read(first.room()) => read,
+            () = parted.as_mut(), if is_silent => return Err(AcceptError::Draining),
+        };
+        match read.map_err(AcceptError::Io)? {
+            0 => return Err(AcceptError::Io(io::ErrorKind::UnexpectedEof.into())),
             count => first.filled(count),
         }
     }
@@ -303,9 +346,9 @@ impl Bound {
         if other.at < self.at { other } else { self }
     }
 
-    async fn of<T>(self, step: impl Future<Output = io::Result<T>>) -> Result<T, AcceptError> {
+    async fn of<T>(self, step: impl Future<Output = Result<T, AcceptError>>) -> Result<T, AcceptError> {
         match timeout_at(self.at, step).await {
-            Ok(result) => result.map_err(AcceptError::Io),
+            Ok(result) => result,
             Err(_) => Err(AcceptError::Timeout { stage: self.stage, timeout: self.timeout }),
         }
     }

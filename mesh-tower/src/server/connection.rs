@@ -1,10 +1,11 @@
 //! Serving HTTP on one connection.
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,19 +15,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::model::ServerLimits;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::life::{Bounds, Cut, Leave, Life, Upgrade};
+use super::entry::Changes;
+use super::life::{Bounds, Cut, Leave, Life};
 use super::metered::Metered;
-use super::peer::Peer;
 use super::requests::Requests;
 use super::state::ServerState;
-use super::stream::{self, ServerStream, Version};
+use super::stream::{ServerStream, Version};
+use super::taking::Taking;
 use crate::error::BoxError;
-use crate::identity::Identity;
 use crate::net::seldom::{Seldom, Signal};
 use crate::net::{Tasks, after};
 use crate::observe::TARGET;
@@ -69,12 +69,13 @@ pub(super) async fn serve<S, B>(
         bounds.expire(after(Instant::now(), left));
     }
     let requests = Requests { service, life: Arc::clone(&life) };
-    let driven = Driven { state, life: &life, bounds, leaving, changes: stream.leave.clone() };
+    let driven = Driven { state, life: &life, bounds, leaving, changes: stream.changes.clone() };
     let result = match stream.version {
         Version::Http2 => {
             let stream = Metered::http2(stream, limits.max_control_frames, Arc::clone(&life));
-            let tasks = Executor(state.shared.tasks.clone());
-            driven.drive(Box::pin(http2(limits, tasks).serve_connection(TokioIo::new(stream), requests))).await
+            let (tasks, send_timeout) = (state.shared.tasks.clone(), limits.send_timeout);
+            let executor = Executor { tasks, life: Arc::clone(&life), send_timeout };
+            driven.drive(Box::pin(http2(limits, executor).serve_connection(TokioIo::new(stream), requests))).await
         }
         Version::Http1 => {
             let stream = Metered::http1(stream, Arc::clone(&life));
@@ -112,14 +113,16 @@ fn http1(limits: &ServerLimits) -> http1::Builder {
     builder
 }
 
-fn http2(limits: &ServerLimits, tasks: Executor) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(tasks);
+fn http2(limits: &ServerLimits, executor: Executor) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_pending_accept_reset_streams(limits.max_pending_resets as usize)
-        .max_local_error_reset_streams(limits.max_local_resets as usize);
+        .max_local_error_reset_streams(limits.max_local_resets as usize)
+        .keep_alive_interval(limits.keepalive_time)
+        .keep_alive_timeout(limits.keepalive_timeout);
     builder
 }
 
@@ -166,13 +169,16 @@ struct Driven<'a> {
     life: &'a Arc<Life>,
     bounds: Bounds,
     leaving: &'a Leaving,
-    changes: stream::Leave,
+    changes: Changes,
 }
 
 impl Driven<'_> {
+    /// Over HTTP/2 it lets the tasks that are ready go first, once each time it is woken: their answers then leave in one
+    /// write, where each would have cost a system call.
+    ///
     /// `connection` is in a box of its own: as an argument it would be in the task twice, of both versions.
     async fn drive(mut self, mut connection: Pin<Box<impl Connection>>) -> Result<(), Ended> {
-        let stream::Leave { mut entry, mut identities } = self.changes;
+        let grace = || self.state.settings().server.drain.grace;
         let signal = Arc::new(Signal::default());
         let waker = Waker::from(Arc::clone(&signal));
         let mut wake_at = self.bounds.next(self.life, Instant::now());
@@ -180,22 +186,27 @@ impl Driven<'_> {
         // It is to leave as soon as hyper can be told.
         let mut to_leave = self.leaving.gracefully.is_cancelled();
         if to_leave {
-            self.bounds.leave(Instant::now());
+            self.bounds.leave(Instant::now(), None);
             self.life.leave();
         }
+        let mut lets_others_go = true;
         let result = loop {
             let leave = {
                 let is_leaving = self.bounds.is_leaving();
                 let told = async {
                     tokio::select! {
-                        () = self.leaving.now.cancelled() => Leave::Now(Cut::Ending),
-                        () = self.leaving.gracefully.cancelled(), if !is_leaving => Leave::Gracefully,
-                        Ok(()) = entry.changed() => Leave::Gracefully,
-                        () = distrust(&mut identities, self.state, &self.life.peer) => Leave::Now(Cut::Distrusted),
+                        () = self.leaving.now.cancelled() => (Leave::Now(Cut::Ending), None),
+                        () = self.leaving.gracefully.cancelled(), if !is_leaving => (Leave::Gracefully, None),
+                        leave = self.changes.end(self.state, &self.life.peer) => (leave, Some(grace())),
                     }
                 };
                 let mut told = pin!(Seldom::new(&signal, &waker, told));
                 poll_fn(|cx| {
+                    if mem::take(&mut lets_others_go) && !self.life.is_http1() && self.life.in_flight() > 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    lets_others_go = true;
                     if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                         return Poll::Ready(Err(result.map_err(Ended::Http)));
                     }
@@ -221,12 +232,12 @@ impl Driven<'_> {
             let now = Instant::now();
             let leave = match leave {
                 Err(result) => break result,
-                Ok(Some(Leave::Gracefully)) => {
+                Ok(Some((Leave::Gracefully, grace))) => {
                     let first = !self.bounds.is_leaving();
-                    self.bounds.leave(now);
+                    self.bounds.leave(now, grace.map(|grace| after(now, grace)));
                     first.then_some(Leave::Gracefully)
                 }
-                Ok(Some(leave)) => Some(leave),
+                Ok(Some((leave, _))) => Some(leave),
                 Ok(None) => self.bounds.judge(self.life, now),
             };
             match leave {
@@ -248,57 +259,36 @@ impl Driven<'_> {
             Ok(()) => self.life.upgraded(),
             Err(_) => None,
         };
-        if let Some(upgrade) = upgrade {
-            let distrusted = distrust(&mut identities, self.state, &self.life.peer);
-            let ending = self.leaving.now.cancelled();
-            return upgraded(upgrade, distrusted, ending, self.bounds.last())
-                .await
-                .map_or(Ok(()), |why| Err(Ended::Cut(why)));
-        }
-        result
+        let Some(upgrade) = upgrade else { return result };
+        // It speaks another protocol, and cannot be told to leave.
+        let why = tokio::select! {
+            () = upgrade.gone.cancelled() => return result,
+            () = self.leaving.now.cancelled() => Cut::Ending,
+            leave = self.changes.end(self.state, &self.life.peer) => match leave {
+                Leave::Now(cut) => cut,
+                Leave::Gracefully => {
+                    let until = after(Instant::now(), grace());
+                    tokio::select! {
+                        () = upgrade.gone.cancelled() => return result,
+                        () = self.leaving.now.cancelled() => Cut::Ending,
+                        () = sleep_until(until) => Cut::Distrusted,
+                    }
+                }
+            },
+            () = sleep_until(self.bounds.last()) => Cut::Lingering,
+        };
+        upgrade.cut.cancel();
+        Err(Ended::Cut(why))
     }
 }
 
-/// Waits until a connection has ended that speaks another protocol, or ends it; tells why.
-async fn upgraded(
-    upgrade: &Upgrade,
-    distrusted: impl Future<Output = ()>,
-    ending: impl Future<Output = ()>,
-    last: Instant,
-) -> Option<Cut> {
-    let why = tokio::select! {
-        () = upgrade.gone.cancelled() => return None,
-        () = ending => Cut::Ending,
-        () = distrusted => Cut::Distrusted,
-        () = sleep_until(last) => Cut::Lingering,
-    };
-    upgrade.cut.cancel();
-    Some(why)
-}
-
-/// Resolves once the caller would no longer be let in: its certificate was revoked, or who vouched for it is not trusted
-/// any more (MT-10).
-async fn distrust(identities: &mut watch::Receiver<Option<Arc<Identity>>>, state: &ServerState, peer: &Peer) {
-    if !peer.is_mutual() {
-        return std::future::pending().await;
-    }
-    loop {
-        if identities.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        let Some(identity) = identities.borrow_and_update().clone() else { continue };
-        let settings = Arc::clone(&state.settings());
-        let expected = &settings.server.identities;
-        if let Err(refused) = peer.check(&identity, expected) {
-            tracing::info!(target: TARGET, server = &*state.name, peer = ?peer.remote_address(), %refused, "a caller is no longer trusted");
-            return;
-        }
-    }
-}
-
-/// Hyper's tasks, as tasks of the mesh.
+/// Hyper's tasks, one for each stream and one for each tunnel, as tasks of the mesh.
 #[derive(Clone)]
-struct Executor(Tasks);
+struct Executor {
+    tasks: Tasks,
+    life: Arc<Life>,
+    send_timeout: Option<Duration>,
+}
 
 impl<F> hyper::rt::Executor<F> for Executor
 where
@@ -306,6 +296,6 @@ where
 {
     fn execute(&self, future: F) {
         // It ends with its connection, which is ended with the mesh.
-        self.0.spawn_tracked(future);
+        self.tasks.spawn_tracked(Taking::new(future, self.send_timeout, self.life.enter()));
     }
 }

@@ -1,17 +1,20 @@
 //! Connections that were let in, for servers that bring their own HTTP.
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::acceptor::Acceptor;
-use super::listener::Listener;
-use super::serve::{draining, no_longer_accepting};
+use super::acceptor::{Acceptor, PARTING};
+use super::listener::{Arrival, Listener};
+use super::serve::{forced, no_longer_accepting};
 use super::state::ServerState;
 use super::stream::ServerStream;
 
@@ -22,44 +25,69 @@ const WAITING: usize = 128;
 /// `serve_with_incoming`, or for an accept loop of your own. Made by [`Mesh::incoming`](crate::Mesh::incoming).
 ///
 /// TLS handshakes run beside one another, never inside of [`accept`](Self::accept). It ends when the mesh
-/// [drains](crate::Mesh::drain) and the server's delay is over: then tell the framework to shut down gracefully.
-#[derive(Debug)]
+/// [drains](crate::Mesh::drain), the server's delay is over, and all that had connected by then is handed over: tell the
+/// framework to shut down gracefully once [`draining`](Self::draining) resolves.
 pub struct Incoming {
     state: Arc<ServerState>,
     connections: mpsc::Receiver<ServerStream>,
     local: Option<SocketAddr>,
+    /// Until all of them are served; `None`: they are.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// It accepts no more.
+    closed: CancellationToken,
+    /// Connections that nobody has read from so far, but for us.
+    fresh: TaskTracker,
     dropped: CancellationToken,
+}
+
+/// What lets connections in, and hands them over.
+struct Hall {
+    acceptor: Acceptor,
+    sender: mpsc::Sender<ServerStream>,
+    closed: CancellationToken,
+    fresh: TaskTracker,
+    dropped: CancellationToken,
+}
+
+impl Hall {
+    /// Lets a connection in, on a task of its own.
+    fn take(&self, arrival: Arrival) {
+        let Some(place) = self.acceptor.admit(&arrival) else { return };
+        let (acceptor, sender) = (self.acceptor.clone(), self.sender.clone());
+        let (closed, dropped) = (self.closed.clone(), self.dropped.clone());
+        let (running, fresh) = (acceptor.state().running.token(), self.fresh.token());
+        self.acceptor.state().shared.tasks.spawn(async move {
+            let _running = running;
+            let hand_over = async {
+                if let Some(stream) = acceptor.let_in(arrival, place, Instant::now(), &closed).await {
+                    let mut stream = stream.watched(acceptor.state());
+                    stream.fresh = Some(fresh);
+                    // Nobody takes it any more.
+                    let _ = sender.send(stream).await;
+                }
+            };
+            dropped.run_until_cancelled(hand_over).await;
+        });
+    }
 }
 
 impl Incoming {
     pub(crate) fn new(mut listener: Listener) -> Self {
         let (sender, connections) = mpsc::channel(WAITING);
         let local = listener.local_address();
-        let dropped = CancellationToken::new();
+        let (closed, dropped, fresh) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        fresh.close();
         let state = Arc::clone(&listener.state);
+        let acceptor = Acceptor::new(Arc::clone(&state), listener.is_grpc);
         let (running, served) = (state.running.token(), state.serve());
-        let acceptor = Acceptor::new(Arc::clone(&state));
-        let tasks = state.shared.tasks.clone();
-        let gone = dropped.clone();
-        let (spawner, serving) = (tasks.clone(), Arc::clone(&state));
-        spawner.spawn(async move {
+        let (gone, serving) = (dropped.clone(), Arc::clone(&state));
+        let hall = Hall { acceptor, sender, closed: closed.clone(), fresh: fresh.clone(), dropped: dropped.clone() };
+        state.shared.tasks.clone().spawn(async move {
+            let closing = hall.closed.clone().drop_guard();
             let accepting = async {
                 loop {
                     let arrival = listener.accept().await;
-                    let Some(place) = acceptor.admit(&arrival) else { continue };
-                    let (acceptor, sender, gone) = (acceptor.clone(), sender.clone(), gone.clone());
-                    let running = running.clone();
-                    tasks.spawn(async move {
-                        let _running = running;
-                        let hand_over = async {
-                            if let Some(stream) = acceptor.let_in(arrival, place, Instant::now()).await {
-                                let stream = stream.watched(acceptor.state());
-                                // Nobody takes it any more.
-                                let _ = sender.send(stream).await;
-                            }
-                        };
-                        gone.run_until_cancelled(hand_over).await;
-                    });
+                    hall.take(arrival);
                 }
             };
             tokio::select! {
@@ -67,22 +95,36 @@ impl Incoming {
                 () = no_longer_accepting(&serving) => {}
                 () = gone.cancelled() => {}
             }
-            drop((listener, running, served));
+            // Who is connected already would be reset with the socket.
+            while let Some(arrival) = listener.accept_now() {
+                hall.take(arrival);
+            }
+            drop((listener, running, served, closing));
         });
-        Self { state, connections, local, dropped }
+        let mut incoming = Self { state, connections, local, end: None, closed, fresh, dropped };
+        incoming.end = Some(Box::pin(incoming.draining()));
+        incoming
     }
 
-    /// The next connection; `None` once the mesh drains.
+    /// The next connection; `None` once the mesh drains and [`draining`](Self::draining) has resolved.
     pub async fn accept(&mut self) -> Option<ServerStream> {
-        self.connections.recv().await
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// As [`accept`](Self::accept), for whoever polls.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
-        self.connections.poll_recv(cx)
+        let connection = std::task::ready!(self.connections.poll_recv(cx));
+        // A framework may take the end of the connections for the sign to shut down.
+        if let (None, Some(end)) = (&connection, &mut self.end) {
+            std::task::ready!(end.as_mut().poll(cx));
+            self.end = None;
+        }
+        Poll::Ready(connection)
     }
 
-    /// Resolves once it accepts no more, because the mesh drains: for the graceful shutdown of the framework.
+    /// Resolves once it accepts no more, because the mesh drains, and whoever had connected is served: the framework reads
+    /// from all of their connections. For its graceful shutdown, which would close them unread. Those that take longer
+    /// than 5 s to be let in, or to be asked something, are not waited for.
     ///
     /// ```no_run
     /// # #[cfg(feature = "axum")]
@@ -95,14 +137,34 @@ impl Incoming {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
-        let state = Arc::clone(&self.state);
-        async move { draining(&state).await }
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let (state, fresh) = (Arc::clone(&self.state), self.fresh.clone());
+        let (closed, dropped) = (self.closed.clone(), self.dropped.clone());
+        async move {
+            let served = async {
+                closed.cancelled().await;
+                tokio::select! {
+                    () = fresh.wait() => {}
+                    () = sleep(PARTING) => {}
+                    () = forced(&state) => {}
+                }
+            };
+            dropped.run_until_cancelled(served).await;
+        }
     }
 
     /// The first TCP address it listens on.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("server", &self.state.name)
+            .field("address", &self.local)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,7 @@
 //! runs anyway.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,8 +16,11 @@ use super::peer::Peer;
 use crate::net::account::jittered;
 use crate::net::{FAR, after};
 
-/// How long a connection that is to end, and has no request, may take to notice that.
+/// How long a caller may take to notice that a connection is to end: to close it, and to ask for nothing more on it.
 const PARTING: Duration = Duration::from_secs(5);
+/// How many periods are told apart. What was handed over in the one before is older than a whole period when that ends
+/// which is now.
+const PERIODS: usize = 2;
 
 /// What is known of a connection that is served.
 #[derive(Debug)]
@@ -30,16 +33,21 @@ pub(super) struct Life {
     in_flight: AtomicU32,
     /// Whether the head of a request came.
     asked: AtomicBool,
-    /// Pieces of answers that HTTP/2's windows, or those of the network, have not let through.
-    unsent: AtomicU32,
-    /// Whether what was to be written last waits for the network.
-    blocked: AtomicBool,
+    /// Pieces of answers that HTTP/2's windows, or those of the network, have not let through: by the period in which they
+    /// were handed over, the one that is now and the one before.
+    unsent: [AtomicU32; PERIODS],
+    /// Which of them is now.
+    period: AtomicU8,
+    /// Since when what is to be written waits for the network, in ms since `began`, and 1 more; 0: it does not.
+    blocked_since: AtomicU64,
     /// When the last request ended, or something of its answer left after that, in ms since `began`.
     quiet_since: AtomicU64,
     /// When a head began that has not ended, in ms since `began`, and 1 more; 0: there is none.
     within_since: AtomicU64,
     /// Whether it is to take no more requests.
     leaving: AtomicBool,
+    /// When the last request came that came nevertheless, in ms since `began`.
+    asked_late: AtomicU64,
     upgrade: OnceLock<Upgrade>,
 }
 
@@ -49,7 +57,10 @@ pub(super) struct InFlight(Arc<Life>);
 
 /// A piece of an answer that has not left.
 #[derive(Debug)]
-pub(super) struct Unsent(Arc<Life>);
+pub(super) struct Unsent {
+    life: Arc<Life>,
+    period: u8,
+}
 
 /// A connection that speaks another protocol from now on: it is no longer hyper's, but that of a handler.
 #[derive(Debug, Default)]
@@ -78,7 +89,9 @@ pub(super) enum Cut {
     NoRequest,
     #[error("it did not end by itself")]
     Lingering,
-    #[error("its caller is no longer trusted")]
+    #[error("its caller does not take its answers")]
+    Stalled,
+    #[error("its caller is no longer let in")]
     Distrusted,
     #[error("the server ends")]
     Ending,
@@ -92,21 +105,22 @@ pub(super) struct Bounds {
     idle: Duration,
     age: Instant,
     age_grace: Option<Duration>,
+    /// How long an answer may wait for its caller.
+    send: Option<Duration>,
+    /// When the period ends in which answers are handed over now.
+    period_ends: Instant,
     /// When it was told to end.
-    leaving: Option<Leaving>,
+    leaving: Option<Parting>,
 }
 
+/// A connection that was told to end.
 #[derive(Debug, Clone, Copy)]
-struct Leaving {
+struct Parting {
     since: Instant,
-    why: Why,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Told,
-    Age,
-    Idle,
+    /// When it is cut, whatever is under way.
+    until: Instant,
+    /// Whether it was told so because nothing happened: then it need not take what was sent before.
+    idle: bool,
 }
 
 impl Life {
@@ -117,11 +131,13 @@ impl Life {
             began,
             in_flight: AtomicU32::new(0),
             asked: AtomicBool::new(false),
-            unsent: AtomicU32::new(0),
-            blocked: AtomicBool::new(false),
+            unsent: Default::default(),
+            period: AtomicU8::new(0),
+            blocked_since: AtomicU64::new(0),
             quiet_since: AtomicU64::new(0),
             within_since: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            asked_late: AtomicU64::new(0),
             upgrade: OnceLock::new(),
         }
     }
@@ -130,16 +146,27 @@ impl Life {
         self.peer.remote_address()
     }
 
-    /// A request begins.
-    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    /// The head of a request has come.
+    pub(super) fn asked(&self) {
         if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Release);
         }
         if self.http1 {
             self.within_head(false);
         }
+        if self.leaving.load(Ordering::Relaxed) {
+            self.asked_late.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// A request begins, or what it becomes.
+    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(Arc::clone(self))
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.http1
     }
 
     /// Requests under way.
@@ -149,24 +176,44 @@ impl Life {
 
     /// A piece of an answer is handed over to be sent.
     pub(super) fn unsent(self: &Arc<Self>) -> Unsent {
-        self.unsent.fetch_add(1, Ordering::AcqRel);
-        Unsent(Arc::clone(self))
+        let period = self.period.load(Ordering::Relaxed);
+        self.unsent[usize::from(period)].fetch_add(1, Ordering::AcqRel);
+        Unsent { life: Arc::clone(self), period }
+    }
+
+    /// Begins the next period. Tells whether something is unsent that was handed over before this one began; then this
+    /// one goes on. HTTP/1.1 hands over pieces of any length, one at a time: there it tells nothing.
+    fn next_period(&self) -> bool {
+        let next = (self.period.load(Ordering::Relaxed) + 1) % PERIODS as u8;
+        let is_stale = !self.http1 && self.unsent[usize::from(next)].load(Ordering::Acquire) > 0;
+        if !is_stale {
+            self.period.store(next, Ordering::Relaxed);
+        }
+        is_stale
     }
 
     /// Something was written, or could not be.
     pub(super) fn written(&self, blocked: bool) {
-        if self.blocked.load(Ordering::Relaxed) != blocked {
-            self.blocked.store(blocked, Ordering::Relaxed);
-        }
+        self.blocked(blocked);
         // The last of an answer may take its time, too.
         if !blocked && self.in_flight() == 0 {
             self.quiet_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
+    /// The network takes what was written, or does not.
+    pub(super) fn blocked(&self, blocked: bool) {
+        match (blocked, self.blocked_since.load(Ordering::Relaxed)) {
+            (true, 0) => self.blocked_since.store(self.now() + 1, Ordering::Relaxed),
+            (false, 1..) => self.blocked_since.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
     /// Whether all answers have left.
     fn is_sent(&self) -> bool {
-        self.unsent.load(Ordering::Acquire) == 0 && !self.blocked.load(Ordering::Relaxed)
+        self.blocked_since.load(Ordering::Relaxed) == 0
+            && self.unsent.iter().all(|unsent| unsent.load(Ordering::Acquire) == 0)
     }
 
     /// It is to take no more requests.
@@ -235,7 +282,7 @@ impl Drop for InFlight {
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        self.0.unsent.fetch_sub(1, Ordering::AcqRel);
+        self.life.unsent[usize::from(self.period)].fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -248,6 +295,8 @@ impl Bounds {
             idle: limits.idle_timeout.unwrap_or(FAR).min(FAR),
             age: after(began, limits.max_connection_age.map_or(FAR, |age| jittered(age, rng))),
             age_grace: limits.max_connection_age_grace,
+            send: limits.send_timeout,
+            period_ends: limits.send_timeout.map_or(began + FAR, |send| after(began, send)),
             leaving: None,
         }
     }
@@ -257,13 +306,19 @@ impl Bounds {
         self.age = self.age.min(at);
     }
 
-    /// It was told to end.
-    pub(super) fn leave(&mut self, now: Instant) {
-        self.leaving.get_or_insert(Leaving { since: now, why: Why::Told });
+    /// It was told to end, and is cut at `until`.
+    pub(super) fn leave(&mut self, now: Instant, until: Option<Instant>) {
+        let leaving = self.part(now, false);
+        leaving.until = until.map_or(leaving.until, |until| until.min(leaving.until));
     }
 
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.is_some()
+    }
+
+    fn part(&mut self, now: Instant, idle: bool) -> &mut Parting {
+        let until = self.last();
+        self.leaving.get_or_insert(Parting { since: now, until, idle })
     }
 
     /// Whether it is to end, at `now`.
@@ -275,48 +330,53 @@ impl Bounds {
         if !life.asked.load(Ordering::Acquire) && now >= self.first_request {
             return Some(Leave::Now(Cut::NoRequest));
         }
+        if self.blocked_until(life).is_some_and(|until| now >= until) {
+            return Some(Leave::Now(Cut::Stalled));
+        }
+        let mut is_stale = false;
+        if let Some(send) = self.send.filter(|_| now >= self.period_ends) {
+            self.period_ends = after(now, send);
+            is_stale = life.next_period();
+        }
         let idle = life.in_flight() == 0 && within == 0;
-        match self.leaving {
-            Some(leaving) => {
-                let out_of_grace =
-                    self.age_grace.is_some_and(|grace| leaving.why == Why::Age && now >= after(leaving.since, grace));
-                // A caller may be slow to take its answer, but not for longer than the idle timeout.
-                let over = idle && (life.is_sent() || leaving.why == Why::Idle);
-                let parted = over && now >= self.quiet(life).max(leaving.since) + PARTING;
-                (out_of_grace || parted).then_some(Leave::Now(Cut::Lingering))
-            }
-            None if now >= self.age => {
-                self.leaving = Some(Leaving { since: now, why: Why::Age });
-                Some(Leave::Gracefully)
-            }
+        let Some(leaving) = self.leaving else {
             // A head that has begun to come is a request already.
-            None if idle && now >= self.quiet(life) + self.idle => {
-                self.leaving = Some(Leaving { since: now, why: Why::Idle });
-                Some(Leave::Gracefully)
+            let is_idle = idle && now >= self.quiet(life) + self.idle;
+            if now < self.age && !is_idle && !is_stale {
+                return None;
             }
-            None => None,
+            self.part(now, is_idle);
+            return Some(Leave::Gracefully);
+        };
+        // A caller may be slow to take its answer, but not for longer than the idle timeout.
+        let over = idle && (life.is_sent() || leaving.idle);
+        let parted = over && now >= self.quiet(life).max(leaving.since) + PARTING;
+        // It goes on asking.
+        let asked_late = life.at(life.asked_late.load(Ordering::Relaxed));
+        let deaf = asked_late >= leaving.since + PARTING;
+        match is_stale {
+            true => Some(Leave::Now(Cut::Stalled)),
+            false => (now >= leaving.until || parted || deaf).then_some(Leave::Now(Cut::Lingering)),
         }
     }
 
     /// When to look again, if nothing happens.
     pub(super) fn next(&self, life: &Life, now: Instant) -> Instant {
-        let mut next = after(now, FAR);
+        let mut next = self.period_ends;
         let within = life.within_since.load(Ordering::Relaxed);
         if within > 0 {
-            next = life.at(within - 1) + self.header;
+            next = next.min(life.at(within - 1) + self.header);
         }
         if !life.asked.load(Ordering::Acquire) {
             next = next.min(self.first_request);
         }
+        if let Some(until) = self.blocked_until(life) {
+            next = next.min(until);
+        }
         let quiet = self.quiet(life);
         match self.leaving {
-            Some(leaving) => {
-                if let Some(grace) = self.age_grace.filter(|_| leaving.why == Why::Age) {
-                    next = next.min(after(leaving.since, grace));
-                }
-                // With requests under way it is looked at again a while after.
-                next = next.min(quiet.max(leaving.since).max(now) + PARTING);
-            }
+            // With requests under way it is looked at again a while after.
+            Some(leaving) => next = next.min(leaving.until).min(quiet.max(leaving.since).max(now) + PARTING),
             None => {
                 let idle = if life.in_flight() == 0 && within == 0 { quiet } else { now };
                 next = next.min(self.age).min(idle + self.idle);
@@ -324,6 +384,12 @@ impl Bounds {
         }
         // Never again and again at one moment.
         next.max(now + Duration::from_millis(1))
+    }
+
+    /// Until when the network may take nothing of what is to be written.
+    fn blocked_until(&self, life: &Life) -> Option<Instant> {
+        let since = life.blocked_since.load(Ordering::Relaxed).checked_sub(1)?;
+        self.send.map(|send| after(life.at(since), send))
     }
 
     /// Until when a connection may go on that no more requests come on.
@@ -368,6 +434,7 @@ mod tests {
         let peer = Arc::new(Peer::default());
         let began = Instant::now();
         let life = Arc::new(Life::new(peer, true, began));
+        life.asked();
         drop(life.enter());
         life.within_head(true);
         // The idle timeout is over, but half a head is there.

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 
+use super::probe::probe;
 use super::state::ServerState;
 use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
@@ -33,6 +34,8 @@ pub struct Listener {
     /// Which socket is asked first, so that none starves the others.
     next: usize,
     pause: Option<Duration>,
+    /// Whether all that serves it speaks gRPC.
+    pub(crate) is_grpc: bool,
 }
 
 /// An address that cannot be listened on.
@@ -136,11 +139,11 @@ impl Listener {
             })?;
             sockets.push(socket);
         }
-        Ok(Self { state, sockets, next: 0, pause: None })
+        Ok(Self { state, sockets, next: 0, pause: None, is_grpc: false })
     }
 
     fn of(state: Arc<ServerState>, socket: Socket) -> Self {
-        Self { state, sockets: vec![socket], next: 0, pause: None }
+        Self { state, sockets: vec![socket], next: 0, pause: None, is_grpc: false }
     }
 
     pub(crate) fn tcp(state: Arc<ServerState>, listener: TcpListener) -> Self {
@@ -154,6 +157,17 @@ impl Listener {
     /// The name of the server.
     pub fn name(&self) -> &str {
         &self.state.name
+    }
+
+    /// Says that all it is served by speaks gRPC, such as tonic's `Routes`: a gRPC call is then bound by
+    /// `max_message_bytes` from its first byte on. Without this word it is bound by `max_body_bytes` and `body_timeout`
+    /// as any other request until the head of its answer shows that its handler speaks gRPC; with it a handler for HTTP
+    /// would have no bound where a caller pretends to speak gRPC. For a part of a router there is
+    /// [`GrpcLayer`](super::GrpcLayer).
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.is_grpc = true;
+        self
     }
 
     /// The TCP addresses it listens on: with port 0 in the configuration, the ports that were given.
@@ -205,9 +219,13 @@ impl Listener {
 
     /// A connection that is there already, if there is one.
     pub(crate) fn accept_now(&mut self) -> Option<Arrival> {
-        match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(arrival) => arrival.ok(),
-            Poll::Pending => None,
+        loop {
+            match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(arrival)) => return Some(arrival),
+                // There may be others behind it.
+                Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
+            }
         }
     }
 
@@ -216,6 +234,9 @@ impl Listener {
             let at = (self.next + turn) % self.sockets.len();
             if let Poll::Ready(result) = self.sockets[at].poll_accept(cx) {
                 self.next = at + 1;
+                if let Ok(Arrival { raw: Raw::Tcp(stream), .. }) = &result {
+                    probe(stream, &self.state.settings().server.limits);
+                }
                 return Poll::Ready(result);
             }
         }

@@ -23,6 +23,8 @@ pub(super) struct Metered {
     /// Of HTTP/2.
     frames: Option<Frames>,
     life: Arc<Life>,
+    /// Whether what was to be written last waits for the network.
+    blocked: bool,
     /// Of a connection that speaks another protocol: whoever reads, and whoever writes, hears that it is cut.
     cut_read: Cut,
     cut_write: Cut,
@@ -49,7 +51,7 @@ impl Metered {
     }
 
     fn new(stream: ServerStream, frames: Option<Frames>, life: Arc<Life>) -> Self {
-        Self { stream, frames, life, cut_read: None, cut_write: None }
+        Self { stream, frames, life, blocked: false, cut_read: None, cut_write: None }
     }
 }
 
@@ -61,6 +63,23 @@ fn uncut(life: &Life, cut: &mut Cut, cx: &mut Context<'_>) -> io::Result<()> {
         Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the connection")),
         Poll::Pending => Ok(()),
     }
+}
+
+/// Something was written, or could not be. A ping alone is nothing of an answer: a connection on which only pings go
+/// back and forth is idle.
+fn tell(life: &Life, was_blocked: &mut bool, blocked: bool, ping: bool) {
+    if ping && !blocked && !*was_blocked {
+        return;
+    }
+    *was_blocked = blocked;
+    life.written(blocked);
+}
+
+/// Whether `bytes` are a PING or its acknowledgement, and nothing else (RFC 9113 6.7). A piece of an answer that looks
+/// like one is taken for one, and does no harm.
+fn is_ping(bytes: &[u8]) -> bool {
+    const LENGTH: usize = 9 + 8;
+    bytes.len() == LENGTH && bytes.starts_with(&[0, 0, 8, 6])
 }
 
 #[pinned_drop]
@@ -104,12 +123,15 @@ impl AsyncWrite for Metered {
         let this = self.project();
         uncut(this.life, this.cut_write, cx)?;
         let written = this.stream.poll_write(cx, buf);
-        this.life.written(written.is_pending());
+        tell(this.life, this.blocked, written.is_pending(), is_ping(buf));
         written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        let flushed = this.stream.poll_flush(cx);
+        this.life.blocked(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +146,8 @@ impl AsyncWrite for Metered {
         let this = self.project();
         uncut(this.life, this.cut_write, cx)?;
         let written = this.stream.poll_write_vectored(cx, bufs);
-        this.life.written(written.is_pending());
+        let alone = bufs.iter().filter(|buf| !buf.is_empty()).count() == 1;
+        tell(this.life, this.blocked, written.is_pending(), alone && bufs.iter().any(|buf| is_ping(buf)));
         written
     }
 

@@ -5,6 +5,7 @@ mod acceptor;
 mod axum;
 mod connection;
 mod count;
+mod entry;
 mod incoming;
 mod layer;
 mod life;
@@ -12,19 +13,23 @@ mod listener;
 mod mesh;
 mod metered;
 mod peer;
+mod probe;
 mod readiness;
 mod requests;
 mod serve;
 mod state;
 mod staying;
 mod stream;
+mod taking;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
 #[cfg(feature = "axum")]
 pub use axum::Caller;
 pub use incoming::Incoming;
 pub(crate) use layer::inherited_deadline;
-pub use layer::{RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService};
+pub use layer::{
+    GrpcLayer, GrpcService, RequestBody, RequestBodyError, ServerBody, ServerFuture, ServerLayer, ServerService,
+};
 pub use listener::{Accept, Accepted, ListenError, Listener};
 pub use peer::Peer;
 pub use readiness::{NotReady, Readiness, ReadinessWatch};

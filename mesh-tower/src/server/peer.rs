@@ -29,6 +29,8 @@ pub struct Peer {
     pub(crate) certified: Option<Certified>,
     /// When that was verified.
     pub(crate) verified_at: Option<UnixTime>,
+    /// Whether all that serves it speaks gRPC.
+    pub(crate) is_grpc: bool,
     /// What `x-forwarded-client-cert` says of it, where that is written.
     pub(crate) forwarded: OnceLock<Option<HeaderValue>>,
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::IoSlice;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::life::{InFlight, Life, Unsent};
+use super::taking::{Turn, say};
 
 /// The requests of a connection.
 #[derive(Clone)]
@@ -33,10 +35,11 @@ where
     type Future = Answering<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_flight = self.life.enter();
+        self.life.asked();
+        let of = if self.life.is_http1() { Of::Own(self.life.enter()) } else { Of::Task(Arc::clone(&self.life)) };
         let is_connect = request.method() == Method::CONNECT;
         request.extensions_mut().insert(Arc::clone(&self.life.peer));
-        Answering { step: Step::Waiting(self.service.clone(), Some(request)), is_connect, in_flight: Some(in_flight) }
+        Answering { step: Step::Waiting(self.service.clone(), Some(request)), is_connect, of: Some(of) }
     }
 }
 
@@ -46,7 +49,24 @@ pub(super) struct Answering<S: Service<Request<Incoming>>> {
     #[pin]
     step: Step<S>,
     is_connect: bool,
-    in_flight: Option<InFlight>,
+    of: Option<Of>,
+}
+
+/// Who sees to it that a request counts as under way.
+enum Of {
+    /// It does: HTTP/1.1 has no tasks for requests.
+    Own(InFlight),
+    /// The task of its stream, which also outlives it where a tunnel follows.
+    Task(Arc<Life>),
+}
+
+impl Of {
+    fn life(&self) -> &Arc<Life> {
+        match self {
+            Self::Own(in_flight) => in_flight.life(),
+            Self::Task(life) => life,
+        }
+    }
 }
 
 #[pin_project(project = StepProject)]
@@ -76,24 +96,31 @@ where
             };
             this.step.set(Step::Called(answer));
         };
-        let in_flight = this.in_flight.take().expect("a future is not polled after its end");
-        let life = in_flight.life();
+        let of = this.of.take().expect("a future is not polled after its end");
+        let life = of.life();
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
             life.upgrade();
         } else if life.is_last_answer() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, in_flight })))
+        say(Turn::Caller);
+        Poll::Ready(Ok(response.map(|body| Counted { body, rest: Bytes::new(), of })))
     }
 }
 
-/// The body of an answer: its request is under way until it is dropped.
+/// The most bytes of a piece of an answer over HTTP/2: hyper hands it over whole, however few of its bytes the window lets
+/// through, and asks for the next when it has left.
+const PIECE: usize = 64 * 1024;
+
+/// The body of an answer: a request of HTTP/1.1 is under way until it is dropped.
 #[pin_project]
 pub(super) struct Counted<B> {
     #[pin]
     body: B,
-    in_flight: InFlight,
+    /// Of a frame that was longer than a piece.
+    rest: Bytes,
+    of: Of,
 }
 
 impl<B: Body<Data = Bytes>> Body for Counted<B> {
@@ -102,17 +129,35 @@ impl<B: Body<Data = Bytes>> Body for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         let this = self.project();
-        let life = this.in_flight.life();
-        let piece = |bytes| Piece { bytes, _unsent: life.unsent() };
-        this.body.poll_frame(cx).map_ok(|frame| frame.map_data(piece))
+        let (life, rest) = (this.of.life(), this.rest);
+        let polled = match rest.is_empty() {
+            true => this.body.poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(mem::take(rest))))),
+        };
+        let polled = polled.map_ok(|frame| {
+            frame.map_data(|mut bytes| {
+                if bytes.len() > PIECE && !life.is_http1() {
+                    *rest = bytes.split_off(PIECE);
+                }
+                Piece { bytes, _unsent: life.unsent() }
+            })
+        });
+        say(if polled.is_ready() { Turn::Caller } else { Turn::Handler });
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 

@@ -54,7 +54,7 @@ where
     B::Error: Into<BoxError>,
 {
     let state = Arc::clone(&listener.state);
-    let serving = Serving::new(Arc::clone(&state));
+    let serving = Serving::new(Arc::clone(&state), listener.is_grpc);
     let (arrivals, taking, served) = (&mut listener, &serving, service.clone());
     let accepting = async move {
         loop {
@@ -109,9 +109,9 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(state: Arc<ServerState>) -> Self {
+    fn new(state: Arc<ServerState>, is_grpc: bool) -> Self {
         let leaving = Leaving { gracefully: CancellationToken::new(), now: CancellationToken::new() };
-        Self { acceptor: Acceptor::new(state), leaving, connections: TaskTracker::new() }
+        Self { acceptor: Acceptor::new(state, is_grpc), leaving, connections: TaskTracker::new() }
     }
 
     /// Serves a connection, on a task of its own.
@@ -130,7 +130,7 @@ impl Serving {
             let began = Instant::now();
             // In a box of its own: it is over long before the connection is.
             let accepted = tokio::select! {
-                accepted = Box::pin(acceptor.let_in(arrival, place, began)) => accepted,
+                accepted = Box::pin(acceptor.let_in(arrival, place, began, &leaving.gracefully)) => accepted,
                 () = leaving.now.cancelled() => None,
             };
             if let Some(stream) = accepted {

@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use mesh_core::inbound::{Detected, MAX_DETECT};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::count::Place;
+use super::entry::Changes;
 use super::peer::Peer;
 use super::state::ServerState;
 use super::staying::Staying;
-use crate::identity::Identity;
 use crate::net::io::{Raw, forward};
 use crate::telemetry::metrics::OpenServed;
 
@@ -129,25 +129,18 @@ pub struct ServerStream {
     pub(crate) transport: Transport,
     pub(crate) peer: Arc<Peer>,
     pub(crate) version: Version,
-    pub(crate) leave: Leave,
+    pub(super) changes: Changes,
     pub(super) held: Option<Held>,
     /// Where nobody else ends it.
     pub(super) staying: Option<Staying>,
+    /// Until it is read from: whoever serves it has not looked at it.
+    pub(super) fresh: Option<TaskTrackerToken>,
 }
 
 /// What a connection counts as, until it is dropped.
 pub(super) struct Held {
     pub(super) _place: Place,
     pub(super) _open: OpenServed,
-}
-
-/// What may end a connection that was let in: changes since it was.
-#[derive(Debug, Clone)]
-pub(crate) struct Leave {
-    /// Of whom the server lets in.
-    pub(crate) entry: watch::Receiver<u64>,
-    /// Of whom this process trusts.
-    pub(crate) identities: watch::Receiver<Option<Arc<Identity>>>,
 }
 
 impl ServerStream {
@@ -158,7 +151,7 @@ impl ServerStream {
 
     /// Has it end by itself: when its caller would no longer be let in, and when a drain is over.
     pub(super) fn watched(mut self, state: &Arc<ServerState>) -> Self {
-        self.staying = Some(Staying::new(state, &self.peer, &self.leave));
+        self.staying = Some(Staying::new(state, &self.peer, &self.changes));
         self
     }
 
@@ -180,7 +173,11 @@ impl AsyncRead for ServerStream {
         if let Some(staying) = this.staying {
             staying.poll(cx)?;
         }
-        this.transport.poll_read(cx, buf)
+        let read = this.transport.poll_read(cx, buf);
+        if read.is_ready() && this.fresh.is_some() {
+            *this.fresh = None;
+        }
+        read
     }
 }
 

@@ -1,5 +1,7 @@
 //! `axum::serve`: who calls, who is thrown out, and the way out.
 
+use std::io::Write as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use mesh_tower::server::{Caller, Peer};
 use mesh_tower::testing::watched;
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -105,6 +108,57 @@ async fn cl_02_what_does_not_end_within_the_grace_is_cut() {
     assert!(watched(stuck).await.unwrap().is_err());
     watched(running.task).await.unwrap();
     assert!(tokio::net::TcpStream::connect(running.served.address).await.is_err());
+}
+
+/// So many connections, each with a request, that nobody has accepted.
+fn waiting(address: std::net::SocketAddr, count: usize) -> Vec<tokio::net::TcpStream> {
+    let connect = || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream.set_nonblocking(true).unwrap();
+        tokio::net::TcpStream::from_std(stream).unwrap()
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+/// CL-02: whoever had connected before the end gets an answer.
+#[tokio::test]
+async fn cl_02_connections_that_wait_are_served_before_the_framework_shuts_down() {
+    let (served, listener) = Served::new("tls: disabled, drain: { delay: 0s, grace: 1h }").await;
+    let callers = waiting(served.address, 100);
+    served.mesh.start_drain();
+    let (sender, _) = watch::channel(0);
+    let incoming = served.mesh.incoming(listener);
+    let draining = incoming.draining();
+    let layer = served.mesh.server_layer("public").unwrap();
+    let service = router(sender).layer(layer).into_make_service_with_connect_info::<Caller>();
+    let task =
+        tokio::spawn(async move { axum::serve(incoming, service).with_graceful_shutdown(draining).await.unwrap() });
+    for (number, mut caller) in callers.into_iter().enumerate() {
+        let mut answer = [0; 15];
+        let read = watched(caller.read_exact(&mut answer)).await;
+        assert!(read.is_ok() && answer == *b"HTTP/1.1 200 OK", "{number}: {read:?}");
+    }
+    watched(task).await.unwrap();
+}
+
+/// CL-02: it is told of the end only when the last of them was looked at.
+#[tokio::test]
+async fn cl_02_draining_waits_for_those_who_wait() {
+    let (served, listener) = Served::new("tls: disabled, drain: { delay: 0s, grace: 1h }").await;
+    let callers = waiting(served.address, 2);
+    served.mesh.start_drain();
+    let mut incoming = served.mesh.incoming(listener);
+    let mut draining = pin!(incoming.draining());
+    let mut streams = [incoming.accept().await.unwrap(), incoming.accept().await.unwrap()];
+    streams[0].read_u8().await.unwrap();
+    // The end of the connections would be a sign to shut down, too.
+    let told = async { tokio::join!(&mut draining, incoming.accept()) };
+    assert!(tokio::time::timeout(Duration::from_millis(50), told).await.is_err());
+    streams[1].read_u8().await.unwrap();
+    watched(draining).await;
+    assert!(watched(incoming.accept()).await.is_none());
+    drop(callers);
 }
 
 /// A second signal does not wait for the grace.

@@ -11,6 +11,8 @@ mod mutual;
 #[cfg(unix)]
 mod rotation;
 mod slow;
+mod stalled;
 mod support;
 mod tls;
 mod trust;
+mod vanished;

@@ -1,6 +1,7 @@
 //! MT-10: whoever would no longer be let in does not stay; and what changes of a server is followed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_tower::core::identity::SanMatch;
 use mesh_tower::core::model::{Config, Server, ServerTls};
@@ -8,11 +9,14 @@ use mesh_tower::identity::Bundles;
 use mesh_tower::testing::{Authority, Issued, watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
     CALLER, Inside, OTHER, SERVER, Wire, identified, inside_as, inside_by, kind, reason, server, settled,
 };
+
+const GRACE: Duration = Duration::from_secs(7);
 
 async fn connect(server: &Inside, issued: &Issued, alpn: &str) -> TlsStream<DuplexStream> {
     let mut config = issued.careless_client(rustls::ALL_VERSIONS);
@@ -84,37 +88,82 @@ fn configured(change: impl FnOnce(&mut Server)) -> Arc<Config> {
     Arc::new(Config::new().with_server(server(change)).with_settings(identified()))
 }
 
-/// MT-10: a change of who gets in drains those who are there: nothing of theirs is lost.
+/// MT-10: a change of who gets in ends the connections of those who do not any more, and no other.
 #[tokio::test(start_paused = true)]
-async fn mt_10_a_change_of_who_gets_in_drains_connections() {
+async fn mt_10_a_change_of_who_gets_in_ends_what_it_shuts_out() {
     let authority = Authority::new("cluster.local");
     let configs = watch::Sender::new(configured(|_| {}));
     let (server, _) = inside_by(&configs, &authority).await;
-    let caller = authority.issue(CALLER);
+    let (caller, other) = (authority.issue(CALLER), authority.issue(OTHER));
+    let mut stays = h2(&server, &caller).await;
+    stays.get(3, "/stream").await;
+    server.app.held(1).await;
     let changes: [fn(&mut Server); 4] = [
-        |server| server.identities = vec![SanMatch::uri(CALLER)],
+        |server| server.identities = vec![SanMatch::uri(CALLER), SanMatch::uri(OTHER)],
         |server| server.tls = Some(ServerTls::Permissive),
         |server| server.tls = Some(ServerTls::Strict),
-        |server| server.identities = vec![SanMatch::uri(OTHER)],
+        |server| server.identities = vec![SanMatch::uri(CALLER)],
     ];
-    for (number, change) in changes.into_iter().enumerate() {
-        let mut wire = h2(&server, &caller).await;
-        wire.get(3, "/stream").await;
-        server.app.held(1).await;
-        let idle = h1(&server, &caller, "/").await;
+    let mut goes = h2(&server, &other).await;
+    goes.get(3, "/stream").await;
+    let (idle, upgraded) = (h1(&server, &other, "/").await, h1(&server, &other, "/upgrade").await);
+    server.app.held(2).await;
+    for (stream, change) in (5..).step_by(2).zip(changes) {
+        goes.get(stream, "/").await;
+        assert!(goes.answered(stream).await);
         configs.send_replace(configured(change));
-        let goaway = wire.wait(|frame| frame.kind == kind::GOAWAY).await;
-        assert_eq!(goaway.reason(), reason::NO_ERROR, "{number}");
-        assert!(is_closed(idle).await, "{number}");
-        server.app.open();
-        wire.wait(|frame| frame.stream == 3 && frame.ends_stream()).await;
-        wire.until_closed().await;
-        server.app.close();
+        settled().await;
     }
-    // Now it is another one's turn.
-    h2(&server, &authority.issue(OTHER)).await;
-    let mut refused = connect(&server, &caller, "h2").await;
+    // Now it is the caller's alone, and what the other has under way ends, too.
+    goes.until_closed().await;
+    assert!(is_closed(idle).await);
+    assert!(is_closed(upgraded).await);
+    server.app.upgraded(0).await;
+    server.app.held(1).await;
+    let mut refused = connect(&server, &other, "h2").await;
     assert!(watched(refused.read(&mut [0; 64])).await.is_err());
+    server.app.open();
+    stays.wait(|frame| frame.stream == 3 && frame.ends_stream()).await;
+    stays.get(5, "/").await;
+    assert!(stays.answered(5).await);
+}
+
+/// MT-10: callers in plaintext, of a server that wants proof from now on, may finish what is under way, within the grace.
+#[tokio::test(start_paused = true)]
+async fn mt_10_callers_in_plaintext_finish_when_a_server_becomes_strict() {
+    let authority = Authority::new("cluster.local");
+    let configs = watch::Sender::new(configured(|server| server.tls = Some(ServerTls::Permissive)));
+    let (server, _) = inside_by(&configs, &authority).await;
+    let (mut ends, mut lasts) = (Wire::open(server.door.enter()).await, Wire::open(server.door.enter()).await);
+    ends.get(1, "/stream").await;
+    server.app.held(1).await;
+    let mut upgraded = server.door.enter();
+    upgraded
+        .write_all(b"GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await
+        .unwrap();
+    let mut idle = server.door.enter();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    for stream in [&mut upgraded, &mut idle] {
+        assert!(watched(stream.read(&mut [0; 1024])).await.unwrap() > 0);
+    }
+    server.app.upgraded(1).await;
+    let began = Instant::now();
+    configs.send_replace(configured(|server| server.drain.grace = GRACE));
+    for wire in [&mut ends, &mut lasts] {
+        let goaway = wire.wait(|frame| frame.kind == kind::GOAWAY).await;
+        assert_eq!(goaway.reason(), reason::NO_ERROR);
+    }
+    assert_eq!(watched(idle.read(&mut [0; 64])).await.unwrap(), 0);
+    assert!(began.elapsed() < GRACE);
+    server.app.open();
+    ends.wait(|frame| frame.stream == 1 && frame.ends_stream()).await;
+    server.app.close();
+    lasts.polite = false;
+    lasts.until_closed().await;
+    assert_eq!(watched(upgraded.read(&mut [0; 64])).await.unwrap(), 0);
+    server.app.upgraded(0).await;
+    assert_eq!(began.elapsed().as_secs(), GRACE.as_secs());
 }
 
 /// A change of limits holds for new connections, and ends none.

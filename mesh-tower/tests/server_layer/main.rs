@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bodies;
+mod claims;
 mod deadlines;
 mod frameworks;
 mod heads;

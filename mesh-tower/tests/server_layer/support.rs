@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use mesh_tower::core::model::{Config, Server};
-use mesh_tower::server::{RequestBody, ServerBody, ServerLayer};
+use mesh_tower::server::{GrpcLayer, RequestBody, ServerBody, ServerLayer};
 use mesh_tower::testing::Payload;
 use mesh_tower::{BoxError, Mesh};
 use tower::{Layer, ServiceExt, service_fn};
@@ -38,6 +38,28 @@ where
         async { Ok::<_, Infallible>(response.await) }
     });
     layer.layer(service).oneshot(request).await.unwrap()
+}
+
+/// As [`ask`], of a handler that is said to speak gRPC.
+pub(crate) async fn ask_grpc<B, H, F, RB>(
+    layer: &ServerLayer,
+    handler: H,
+    request: Request<B>,
+) -> Response<ServerBody<RB>>
+where
+    H: FnMut(Request<RequestBody<B>>) -> F,
+    F: Future<Output = Response<RB>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    RB: Body<Data = Bytes>,
+    RB::Error: Into<BoxError>,
+{
+    let mut handler = handler;
+    let service = service_fn(move |request| {
+        let response = handler(request);
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    layer.layer(GrpcLayer::new().layer(service)).oneshot(request).await.unwrap()
 }
 
 /// Reads the request, and answers with it.

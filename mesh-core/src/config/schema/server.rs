@@ -78,6 +78,10 @@ section! {
         first_request_timeout: Span<1, 300_000> = DefaultsTo("15s"),
         /// How long a connection may be without a request.
         idle_timeout: OrNone<Span<1, WEEK>> = DefaultsTo("1h"),
+        /// How long nothing is heard of a caller before it is asked, by HTTP/2 and by TCP, whether it is still there.
+        keepalive_time: OrNone<Span<1000, 86_400_000>> = DefaultsTo("1m"),
+        /// How long its answer may take; then the connection ends.
+        keepalive_timeout: Span<1, 300_000> = DefaultsTo("20s"),
         /// How old a connection may become, jittered by 10 %.
         max_connection_age: OrNone<Span<1, WEEK>> = DefaultsTo("none"),
         /// How long the requests of a connection that is too old may go on; `none`: any time.
@@ -86,9 +90,11 @@ section! {
         max_concurrent_streams: Integer<u32, 1, MAX_STREAMS> = DefaultsTo("200"),
         /// How long a request may take up to the head of its response.
         request_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("none"),
-        /// How long a handler may wait for the next piece of a request's body; gRPC calls are not bound by it.
+        /// How long a handler may wait for the next piece of a request's body; not where it is known to speak gRPC.
         body_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("5m"),
-        /// Bytes of a request's body; gRPC calls are not bound by it.
+        /// How long an answer may wait for a caller that takes nothing of it; not for a handler that has nothing to send.
+        send_timeout: OrNone<Span<1, 86_400_000>> = DefaultsTo("5m"),
+        /// Bytes of a request's body; not of a gRPC call whose handler is known to speak gRPC.
         max_body_bytes: OrNone<Integer<u64, 0, 1_099_511_627_776>> = DefaultsTo("none"),
         /// Bytes of a message of a gRPC call, as it is sent.
         max_message_bytes: OrNone<Integer<u32, 0, U32_MAX>> = DefaultsTo("4194304"),

@@ -198,11 +198,14 @@ fn everything() -> Server {
         header_timeout: millis(3),
         first_request_timeout: millis(4),
         idle_timeout: None,
+        keepalive_time: Some(millis(1000)),
+        keepalive_timeout: millis(8),
         max_connection_age: Some(millis(5)),
         max_connection_age_grace: Some(millis(0)),
         max_concurrent_streams: 4,
         request_timeout: Some(millis(6)),
         body_timeout: None,
+        send_timeout: Some(millis(7)),
         max_body_bytes: Some(1 << 40),
         max_message_bytes: None,
         max_pending_resets: 5,
@@ -235,11 +238,14 @@ servers:
       header_timeout: 3ms
       first_request_timeout: 4ms
       idle_timeout: none
+      keepalive_time: 1s
+      keepalive_timeout: 8ms
       max_connection_age: 5ms
       max_connection_age_grace: 0s
       max_concurrent_streams: 4
       request_timeout: 6ms
       body_timeout: none
+      send_timeout: 7ms
       max_body_bytes: 1099511627776
       max_message_bytes: none
       max_pending_resets: 5

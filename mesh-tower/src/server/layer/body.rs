@@ -9,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use mesh_core::grpc;
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 
@@ -75,6 +76,9 @@ impl<B: Body> ServerBody<B> {
     pub(super) fn response(response: Response<B>, mut serving: Serving, call: &Call) -> Response<Self> {
         let (head, inner) = response.into_parts();
         serving.received.answered(&head);
+        if serving.claim.is_some() && grpc::is_grpc(&head.headers) {
+            serving.confirm();
+        }
         let left = if call.is_grpc { None } else { length(&head, &inner) };
         let ended = inner.is_end_stream() || left == Some(0) || call.is_head || has_no_body(head.status);
         if ended {

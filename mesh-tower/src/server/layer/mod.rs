@@ -3,7 +3,9 @@
 mod answer;
 mod body;
 mod caller;
+mod claim;
 mod future;
+mod mark;
 mod request_body;
 mod scope;
 mod serving;
@@ -24,8 +26,10 @@ use tower_service::Service;
 
 use self::answer::Answer;
 pub use self::body::ServerBody;
+use self::claim::Claim;
 pub use self::future::ServerFuture;
-use self::request_body::Claims;
+pub use self::mark::{GrpcLayer, GrpcService};
+use self::request_body::{Bounds, Forwarded};
 pub use self::request_body::{RequestBody, RequestBodyError};
 use self::scope::Scope;
 pub(crate) use self::scope::inherited_deadline;
@@ -61,15 +65,18 @@ use crate::telemetry::server::{Received, Refusal};
 /// | no host, two of them, or one that is none | 400 | 400, INTERNAL |
 /// | `request_timeout` passes before the answer's head | 504 | DEADLINE_EXCEEDED |
 /// | `grpc-timeout` passes, before or behind the answer's head | - | DEADLINE_EXCEEDED |
-/// | more than `max_body_bytes` | 413 | - |
+/// | more than `max_body_bytes` | 413 | RESOURCE_EXHAUSTED, unless the handler speaks gRPC |
 /// | a message of more than `max_message_bytes` | - | RESOURCE_EXHAUSTED |
-/// | `body_timeout` passes while the handler waits for the body | 408 | - |
+/// | `body_timeout` passes while the handler waits for the body | 408 | DEADLINE_EXCEEDED, unless the handler speaks gRPC |
 /// | the handler panics | 500 | INTERNAL |
 ///
 /// What happens behind the head of an HTTP answer cannot change it any more: a body that is refused then is an error for
 /// the handler, which has to know what to do, and a panic breaks the answer.
 ///
-/// A gRPC call is a `POST` of HTTP/2 with gRPC's content type.
+/// A gRPC call is a `POST` of HTTP/2 with gRPC's content type. That is its caller's word, which is enough for an answer in
+/// gRPC's manner, and not for gRPC's limits: `max_body_bytes` and `body_timeout` hold as for any other request until its
+/// handler is known to speak gRPC, because the head of the answer has gRPC's content type, or because the application
+/// [said so](GrpcLayer) beforehand.
 ///
 /// # What a handler sends
 /// Whatever the handler waits for is dropped with its future when the caller goes away or the time is up: requests to
@@ -126,9 +133,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> ServerFuture<S::Future> {
         let (mut parts, body) = request.into_parts();
-        caller::find(&mut parts.extensions);
+        let is_known = caller::find(&mut parts.extensions).is_some_and(|peer| peer.is_grpc);
         let received = Received::begin(&self.state, &parts, parts.extensions.get());
-        let mut serving = Serving { received, scope: Scope::default() };
+        let mut serving = Serving { received, scope: Scope::default(), claim: None };
         let is_grpc = parts.version >= Version::HTTP_2 && parts.method == Method::POST && grpc::is_grpc(&parts.headers);
         let mut call = Call { is_grpc, is_head: parts.method == Method::HEAD, deadline: None };
         let settings = self.state.settings();
@@ -141,8 +148,13 @@ where
         let inherited = until.filter(|_| settings.server.propagate_deadline).map(|(at, _)| at);
         serving.scope = Scope::new(!body.is_end_stream(), inherited);
         let limits = &settings.server.limits;
-        let claims = Claims::new(&settings.server.forwarded_identity, is_trusted);
-        let body = RequestBody::new(body, serving.scope.request(), is_grpc, claims, limits);
+        let bounds = match (is_grpc, is_known) {
+            (false, _) => Bounds::Http,
+            (true, true) => Bounds::Grpc,
+            (true, false) => Bounds::Either(serving.claim.insert(Claim::new()).clone()),
+        };
+        let forwarded = Forwarded::new(&settings.server.forwarded_identity, is_trusted);
+        let body = RequestBody::new(body, serving.scope.request(), bounds, forwarded, limits);
         drop(settings);
         let request = Request::from_parts(parts, body);
         match serving.poll(|| self.inner.call(request)) {

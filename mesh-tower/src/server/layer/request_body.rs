@@ -15,6 +15,7 @@ use mesh_core::model::{ForwardedIdentity, ServerLimits};
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 
+use super::claim::Claim;
 use super::scope;
 use crate::error::BoxError;
 use crate::net::after;
@@ -36,9 +37,11 @@ pub struct RequestBody<B = Incoming> {
     since: Option<Instant>,
     timeout: Option<Duration>,
     meter: Meter,
+    /// Of a gRPC call that is bound as HTTP is until its handler is known.
+    claim: Option<Claim>,
     /// Which request it is of.
     request: u64,
-    claims: Claims,
+    forwarded: Forwarded,
     failed: bool,
 }
 
@@ -58,14 +61,14 @@ pub enum RequestBodyError {
 }
 
 /// What becomes of trailers that say who the caller is.
-pub(super) enum Claims {
+pub(super) enum Forwarded {
     Believed,
     Removed,
     /// These too.
     RemovedWith(Arc<[HeaderName]>),
 }
 
-impl Claims {
+impl Forwarded {
     pub(super) fn new(forwarded: &ForwardedIdentity, is_trusted: bool) -> Self {
         match (is_trusted, forwarded.headers.is_empty()) {
             (true, _) => Self::Believed,
@@ -83,35 +86,63 @@ impl Claims {
     }
 }
 
-enum Meter {
-    Off,
-    /// So many bytes may still come.
-    Bytes(u64),
-    Messages(MessageMeter),
+/// What is counted of a body.
+struct Meter {
+    /// How many bytes may still come.
+    left: Option<u64>,
+    messages: Option<MessageMeter>,
+}
+
+/// Whose limits hold for a body.
+pub(super) enum Bounds {
+    Http,
+    Grpc,
+    /// Both, until the claim is confirmed.
+    Either(Claim),
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, request: u64, is_grpc: bool, claims: Claims, limits: &ServerLimits) -> Self {
-        let meter = if is_grpc {
-            limits.max_message_bytes.map_or(Meter::Off, |limit| Meter::Messages(MessageMeter::new(limit)))
-        } else {
-            limits.max_body_bytes.map_or(Meter::Off, Meter::Bytes)
+    pub(super) fn new(inner: B, request: u64, bounds: Bounds, forwarded: Forwarded, limits: &ServerLimits) -> Self {
+        let (is_http, is_grpc) = match &bounds {
+            Bounds::Http => (true, false),
+            Bounds::Grpc => (false, true),
+            Bounds::Either(_) => (true, true),
         };
-        let timeout = limits.body_timeout.filter(|_| !is_grpc);
-        Self { inner, timer: None, since: None, timeout, meter, request, claims, failed: false }
+        let claim = if let Bounds::Either(claim) = bounds { Some(claim) } else { None };
+        Self {
+            inner,
+            timer: None,
+            since: None,
+            timeout: limits.body_timeout.filter(|_| is_http),
+            meter: Meter {
+                left: limits.max_body_bytes.filter(|_| is_http),
+                messages: limits.max_message_bytes.filter(|_| is_grpc).map(MessageMeter::new),
+            },
+            claim,
+            request,
+            forwarded,
+            failed: false,
+        }
     }
 }
 
+/// Whether the limits of HTTP hold no longer, which is asked when one of them is reached.
+fn is_confirmed(claim: Option<&Claim>, request: u64) -> bool {
+    claim.is_some_and(|claim| claim.is_confirmed() || scope::is_confirmed(request))
+}
+
 impl Meter {
-    fn push(&mut self, piece: &[u8]) -> Result<(), RequestBodyError> {
-        match self {
-            Self::Off => Ok(()),
-            Self::Bytes(left) => {
-                *left = left.checked_sub(piece.len() as u64).ok_or(RequestBodyError::TooLarge)?;
-                Ok(())
+    fn push(&mut self, piece: &[u8], is_confirmed: impl FnOnce() -> bool) -> Result<(), RequestBodyError> {
+        let length = piece.len() as u64;
+        if let Some(left) = &mut self.left {
+            match left.checked_sub(length) {
+                Some(rest) => *left = rest,
+                None if is_confirmed() => self.left = None,
+                None => return Err(RequestBodyError::TooLarge),
             }
-            Self::Messages(meter) => meter.push(piece).map_err(|_| RequestBodyError::MessageTooLarge),
         }
+        let Some(messages) = &mut self.messages else { return Ok(()) };
+        messages.push(piece).map_err(|_| RequestBodyError::MessageTooLarge)
     }
 }
 
@@ -146,10 +177,11 @@ where
                 match frame.data_ref() {
                     Some(data) => {
                         scope::received(*this.request, data.len());
-                        this.meter.push(data).map(|()| frame)
+                        let is_confirmed = || is_confirmed(this.claim.as_ref(), *this.request);
+                        this.meter.push(data, is_confirmed).map(|()| frame)
                     }
                     None => {
-                        frame.trailers_mut().into_iter().for_each(|trailers| this.claims.remove_from(trailers));
+                        frame.trailers_mut().into_iter().for_each(|trailers| this.forwarded.remove_from(trailers));
                         Ok(frame)
                     }
                 }
@@ -164,6 +196,10 @@ where
                     let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
                     std::task::ready!(timer.as_mut().poll(cx));
                     if timer.deadline() >= at {
+                        if is_confirmed(this.claim.as_ref(), *this.request) {
+                            *this.timeout = None;
+                            return Poll::Pending;
+                        }
                         break Err(RequestBodyError::Timeout);
                     }
                     // It was for an earlier piece.

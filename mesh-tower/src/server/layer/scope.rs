@@ -22,10 +22,13 @@ pub(super) struct Scope {
     pub(super) received: usize,
     /// What its body says against it.
     pub(super) verdict: Option<Refusal>,
+    /// Whether its handler is known to speak gRPC.
+    pub(super) is_grpc: bool,
 }
 
 thread_local! {
-    static HERE: Cell<Scope> = const { Cell::new(Scope { request: 0, deadline: None, received: 0, verdict: None }) };
+    static HERE: Cell<Scope> =
+        const { Cell::new(Scope { request: 0, deadline: None, received: 0, verdict: None, is_grpc: false }) };
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -74,6 +77,18 @@ pub(super) fn received(request: u64, bytes: usize) {
 /// The body of `request` is not taken.
 pub(super) fn refuse(request: u64, why: Refusal) {
     tell(request, |scope| scope.verdict = Some(why));
+}
+
+/// The handler that is called here speaks gRPC.
+pub(super) fn confirm() {
+    let here = HERE.get();
+    HERE.set(Scope { is_grpc: true, ..here });
+}
+
+/// Whether the handler of `request` is known here to speak gRPC.
+pub(super) fn is_confirmed(request: u64) -> bool {
+    let here = HERE.get();
+    here.is_grpc && here.request == request
 }
 
 fn tell(request: u64, change: impl FnOnce(&mut Scope)) {

@@ -3,6 +3,7 @@
 use opentelemetry::Context;
 use tokio::time::Instant;
 
+use super::claim::Claim;
 use super::scope::Scope;
 use crate::contain::contained;
 use crate::telemetry::server::Received;
@@ -11,6 +12,8 @@ use crate::telemetry::server::Received;
 pub(super) struct Serving {
     pub(super) received: Received,
     pub(super) scope: Scope,
+    /// Of a gRPC call whose handler may be one for HTTP.
+    pub(super) claim: Option<Claim>,
 }
 
 /// What is asked of a request's answer.
@@ -32,6 +35,16 @@ impl Serving {
         if received > 0 {
             self.received.received(received);
         }
+        if self.scope.is_grpc {
+            self.confirm();
+        }
         result
+    }
+
+    /// The handler speaks gRPC.
+    pub(super) fn confirm(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.confirm();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
-use super::catalog::Bounds;
+use super::metric::Bounds;
 
 /// Where observations of one attribute set go: to OpenTelemetry, to buckets of our own, or to both.
 #[derive(Debug)]

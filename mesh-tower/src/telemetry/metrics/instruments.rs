@@ -12,7 +12,8 @@ use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
 use opentelemetry::{KeyValue, global};
 
 use super::buckets::Recorder;
-use super::catalog::{Bounds, CATALOG, Kind, Sink};
+use super::catalog::CATALOG;
+use super::metric::{Bounds, Kind, Sink};
 use super::{Metrics, Reading};
 use crate::telemetry::spans::scope;
 

@@ -18,7 +18,9 @@ mod catalog;
 mod config;
 mod index;
 mod instruments;
+mod metric;
 mod outcome;
+mod reading;
 mod series;
 mod server;
 mod table;
@@ -40,13 +42,15 @@ use self::backend::Backends;
 pub(crate) use self::backend::{BackendSeries, Picked};
 #[cfg(feature = "prometheus")]
 pub(crate) use self::buckets::Recorder;
-#[cfg(all(test, feature = "prometheus"))]
-pub(crate) use self::catalog::Bounds;
 #[cfg(feature = "prometheus")]
-pub(crate) use self::catalog::{CATALOG, Kind, Metric};
+pub(crate) use self::catalog::CATALOG;
 use self::config::ConfigSeries;
 use self::instruments::Histograms;
 pub(crate) use self::instruments::{global_meter, meter};
+#[cfg(all(test, feature = "prometheus"))]
+pub(crate) use self::metric::Bounds;
+#[cfg(feature = "prometheus")]
+pub(crate) use self::metric::{Kind, Metric};
 use self::series::Durations;
 pub(crate) use self::series::{Ended, Series};
 pub(crate) use self::server::{HttpKind, MethodSeries, OpenServed, Served, ServerSeries};

@@ -8,7 +8,8 @@ use mesh_core::model::{self, Config, Forward, HostPattern, Route};
 use mesh_core::observe::{Next, Outcome};
 use mesh_core::snapshot::Compiler;
 
-use super::catalog::{CATALOG, Kind};
+use super::catalog::CATALOG;
+use super::metric::Kind;
 use super::*;
 
 fn ok() -> Outcome {

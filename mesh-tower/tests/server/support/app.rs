@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 /// | `/echo` | answers what it is sent |
 /// | `/fail` | fails |
 /// | `/panic` | panics |
-/// | `/upgrade` | speaks another protocol: it sends back what it gets |
+/// | `/upgrade`, or a CONNECT | speaks another protocol: it sends back what it gets |
 /// | any other | says the version, the path and the caller |
 #[derive(Clone, Default)]
 pub(crate) struct App(Arc<Inner>);
@@ -106,7 +106,8 @@ impl App {
                 });
                 return Ok(Response::new(Pieces(pieces).boxed_unsync()));
             }
-            "/upgrade" => {
+            "/upgrade" | "" => {
+                let is_connect = request.method() == Method::CONNECT;
                 let upgrade = hyper::upgrade::on(&mut request);
                 tokio::spawn(async move {
                     let Ok(upgraded) = upgrade.await else { return };
@@ -115,6 +116,9 @@ impl App {
                     let _ = tokio::io::copy(&mut read, &mut write).await;
                 });
                 let mut response = Response::new(Empty::new().map_err(Into::into).boxed_unsync());
+                if is_connect {
+                    return Ok(response);
+                }
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 for (name, value) in [("connection", "upgrade"), ("upgrade", "echo")] {
                     response.headers_mut().insert(name, value.parse()?);

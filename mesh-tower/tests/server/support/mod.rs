@@ -92,6 +92,8 @@ pub(crate) async fn inside_by(configs: &watch::Sender<Arc<Config>>, authority: &
 pub(crate) fn server(change: impl FnOnce(&mut Server)) -> Server {
     let mut server = Server::new("public");
     server.drain.delay = Duration::ZERO;
+    // Scripted callers answer no ping while a test sleeps.
+    server.limits.keepalive_time = None;
     change(&mut server);
     server
 }
