@@ -94,6 +94,27 @@ pub(super) enum Unreadable {
     Name,
 }
 
+/// When certificates are valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Validity {
+    pub(super) from: UnixTime,
+    pub(super) until: UnixTime,
+}
+
+impl Validity {
+    /// When all of `chain` are. `None` if one cannot be read.
+    pub(super) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let mut all = Self { from: seconds(0), until: seconds(u64::MAX) };
+        for certificate in chain {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            let validity = certificate.validity();
+            all.from = all.from.max(unix_time(validity.not_before));
+            all.until = all.until.min(unix_time(validity.not_after));
+        }
+        Some(all)
+    }
+}
+
 impl Leaf {
     pub(super) fn read(der: &[u8]) -> Result<Self, Unreadable> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| Unreadable::Encoding)?;
@@ -174,6 +195,15 @@ fn significant_bits(number: &[u8]) -> usize {
         Some(first) => (number.len() - zeros) * 8 - first.leading_zeros() as usize,
         None => 0,
     }
+}
+
+/// What is before 1970 is taken for that.
+pub(super) fn unix_time(time: ASN1Time) -> UnixTime {
+    seconds(time.timestamp().try_into().unwrap_or(0))
+}
+
+fn seconds(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
 fn system_time(time: ASN1Time) -> SystemTime {

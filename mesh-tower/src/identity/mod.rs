@@ -38,6 +38,7 @@
 mod certificate;
 mod error;
 mod files;
+mod known;
 mod material;
 mod memory;
 mod own;

@@ -24,6 +24,7 @@ use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use super::certificate::unix_time;
 use super::error::IdentityError;
 
 /// What is known of revoked certificates.
@@ -41,6 +42,7 @@ pub(super) struct Revocation {
 pub(super) struct List {
     list: CertRevocationList<'static>,
     issued: i64,
+    due: Option<UnixTime>,
     key_id: Option<Vec<u8>>,
     signed: Signed,
 }
@@ -92,6 +94,11 @@ impl Revocation {
 
     pub(super) fn len(&self) -> usize {
         self.lists.len()
+    }
+
+    /// When the first of them has expired, if that matters.
+    pub(super) fn due(&self) -> Option<UnixTime> {
+        if self.allow_undetermined { None } else { self.lists.iter().filter_map(|list| list.due).min() }
     }
 
     /// Whether no certificate of `path` is revoked.
@@ -187,6 +194,7 @@ pub(super) fn read_lists(lists: &[CertificateRevocationListDer<'_>]) -> Result<V
         read.push(List {
             list: CertRevocationList::Owned(owned),
             issued: parsed.last_update().timestamp(),
+            due: parsed.next_update().map(unix_time),
             key_id: authority_key_id(parsed.extensions()),
             signed: Signed::BySomebody {
                 algorithm: [&[0x06, length], oid].concat(),

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName, TrustDomain, matches_any};
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::{CommonState, HandshakeKind, RootCertStore};
+use rustls::{CommonState, RootCertStore};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
-use super::certificate::{Certified, Leaf};
+use super::certificate::{Certified, Leaf, Validity};
 use super::error::IdentityError;
+use super::known::Known;
 use super::material::Bundles;
 use super::refused::PeerRefused;
 use super::revocation::Revocation;
@@ -30,6 +32,8 @@ pub(crate) struct Trust {
     anchors: Anchors,
     revocation: Arc<Revocation>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    /// Who was verified by it.
+    known: Arc<Known>,
 }
 
 #[derive(Clone)]
@@ -48,7 +52,7 @@ struct Domains {
 }
 
 /// What a peer's certificate is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Usage {
     /// The peer is the server.
     Server,
@@ -84,17 +88,17 @@ impl Trust {
         };
         let authorities = bundles.own.iter().chain(bundles.others.values().flatten());
         let revocation = Arc::new(Revocation::new(lists, authorities, allow_undetermined, algorithms)?);
-        Ok(Self { anchors, revocation, algorithms })
+        Ok(Self { anchors, revocation, algorithms, known: Arc::default() })
     }
 
     /// An ordinary PKI without lists.
     pub(super) fn of_roots(roots: Arc<RootCertStore>, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { anchors: Anchors::Plain(roots), revocation: Arc::default(), algorithms }
+        Self { anchors: Anchors::Plain(roots), revocation: Arc::default(), algorithms, known: Arc::default() }
     }
 
     /// Trusts `roots`, with whatever name, in place of the bundles. Lists of revoked certificates stay in force.
     pub(super) fn with_roots(&self, roots: Arc<RootCertStore>) -> Self {
-        Self { anchors: Anchors::Plain(roots), ..self.clone() }
+        Self { anchors: Anchors::Plain(roots), known: Arc::default(), ..self.clone() }
     }
 
     /// The trust domains whose members are trusted, the own one first; none in a plain PKI.
@@ -116,14 +120,23 @@ impl Trust {
         usage: Usage,
         expected: &[SanMatch],
         now: UnixTime,
-    ) -> Result<Certified, PeerRefused> {
-        let (end_entity, intermediates) = chain.split_first().ok_or(PeerRefused::NoCertificate)?;
-        let (leaf, id) = self.check(end_entity, intermediates, usage, expected, now)?;
-        Ok(certified(leaf, id, chain))
+    ) -> Result<Arc<Certified>, PeerRefused> {
+        let certified = match self.known.get(chain, usage, now) {
+            Some(certified) => certified,
+            None => {
+                let certified = Arc::new(self.check(chain, usage, expected, now)?);
+                if let Some(valid) = self.valid(&certified) {
+                    self.known.insert(Arc::clone(&certified), usage, valid);
+                }
+                certified
+            }
+        };
+        self.check_names(&certified, expected)?;
+        Ok(certified)
     }
 
     /// Who is at the other end of `connection`, whose handshake has verified the peer, or an earlier one whose session
-    /// was resumed. Of the latter the whole chain is verified anew: dates may be over and lists due since then.
+    /// was resumed: since then dates may be over and lists due.
     ///
     /// # Errors
     /// Why the peer is refused.
@@ -133,40 +146,20 @@ impl Trust {
         usage: Usage,
         expected: &[SanMatch],
         now: UnixTime,
-    ) -> Result<Certified, PeerRefused> {
-        let chain = connection.peer_certificates().unwrap_or_default();
-        match connection.handshake_kind() {
-            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
-                self.of_verified(chain, expected, now)
-            }
-            Some(HandshakeKind::Resumed) | None => self.verify(chain, usage, expected, now),
-        }
+    ) -> Result<Arc<Certified>, PeerRefused> {
+        self.verify(connection.peer_certificates().unwrap_or_default(), usage, expected, now)
     }
 
-    /// What a peer says that was verified just now. Checks again what costs nothing: no signature and no list.
-    pub(crate) fn of_verified(
+    /// Everything but whether it is expected.
+    fn check(
         &self,
         chain: &[CertificateDer<'_>],
-        expected: &[SanMatch],
-        now: UnixTime,
-    ) -> Result<Certified, PeerRefused> {
-        let mut leaf = Leaf::read(chain.first().ok_or(PeerRefused::NoCertificate)?)?;
-        leaf.valid_at(now)?;
-        let (id, _) = self.identify(&leaf, expected)?;
-        self.keep_vouched(&mut leaf, id.as_ref());
-        check_names(&leaf, expected)?;
-        Ok(certified(leaf, id, chain))
-    }
-
-    pub(super) fn check(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
         usage: Usage,
         expected: &[SanMatch],
         now: UnixTime,
-    ) -> Result<(Leaf, Option<SpiffeId>), PeerRefused> {
-        check_length(end_entity, intermediates)?;
+    ) -> Result<Certified, PeerRefused> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(PeerRefused::NoCertificate)?;
+        check_length(chain)?;
         let mut leaf = Leaf::read(end_entity)?;
         let (id, anchors) = self.identify(&leaf, expected)?;
         self.keep_vouched(&mut leaf, id.as_ref());
@@ -184,8 +177,24 @@ impl Trust {
         if let Some(weak) = leaf.weak_key {
             return Err(weak.into());
         }
-        check_names(&leaf, expected)?;
-        Ok((leaf, id))
+        Ok(Certified { id, leaf, chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect() })
+    }
+
+    /// While time changes nothing of what was found out about a peer: no date in its chain, and no list, is over.
+    fn valid(&self, certified: &Certified) -> Option<RangeInclusive<UnixTime>> {
+        let mut valid = Validity::of(certified.chain())?;
+        if let Some(due) = self.revocation.due() {
+            valid.until = valid.until.min(due);
+        }
+        Some(valid.from..=valid.until)
+    }
+
+    fn check_names(&self, certified: &Certified, expected: &[SanMatch]) -> Result<(), PeerRefused> {
+        let names = certified.names();
+        if certified.id.is_none() && expected.is_empty() && matches!(self.anchors, Anchors::Spiffe(_)) {
+            return Err(PeerRefused::no_spiffe_id(names));
+        }
+        if matches_any(expected, names) { Ok(()) } else { Err(PeerRefused::name(names, expected)) }
     }
 
     /// Leaves of a peer of another trust domain its SPIFFE id: its authority vouches for members of that domain, and not
@@ -238,22 +247,14 @@ impl fmt::Debug for Trust {
     }
 }
 
-fn certified(leaf: Leaf, id: Option<SpiffeId>, chain: &[CertificateDer<'_>]) -> Certified {
-    Certified { id, leaf, chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect() }
-}
-
 /// Before anything is read: what is too long costs nothing.
-fn check_length(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), PeerRefused> {
-    let certificates = 1 + intermediates.len();
-    let bytes = end_entity.len() + intermediates.iter().map(|certificate| certificate.len()).sum::<usize>();
+fn check_length(chain: &[CertificateDer<'_>]) -> Result<(), PeerRefused> {
+    let certificates = chain.len();
+    let bytes = chain.iter().map(|certificate| certificate.len()).sum();
     match certificates > MAX_CHAIN_CERTIFICATES || bytes > MAX_CHAIN_BYTES {
         true => Err(PeerRefused::LongChain { certificates, bytes }),
         false => Ok(()),
     }
-}
-
-fn check_names(leaf: &Leaf, expected: &[SanMatch]) -> Result<(), PeerRefused> {
-    if matches_any(expected, &leaf.names) { Ok(()) } else { Err(PeerRefused::name(&leaf.names, expected)) }
 }
 
 /// In a plain PKI nothing depends on it; it is told if there is no doubt.

@@ -29,7 +29,8 @@ impl Verifier {
         usage: Usage,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let checked = self.trust.check(end_entity, intermediates, usage, &self.expected, now);
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        let checked = self.trust.verify(&chain, usage, &self.expected, now);
         checked.map(drop).map_err(PeerRefused::into_rustls)
     }
 }

@@ -293,7 +293,7 @@ impl Acceptor {
         raw: Rewound<Raw>,
         settings: &Arc<ServerSettings>,
         first_request: Bound,
-    ) -> Result<(TlsStream<Rewound<Raw>>, Certified), AcceptError> {
+    ) -> Result<(TlsStream<Rewound<Raw>>, Arc<Certified>), AcceptError> {
         let Handshake { acceptor, identity, .. } = self.state.handshake(settings)?;
         let limit = Bound::new(Stage::Handshaken, Instant::now(), settings.server.limits.handshake_timeout);
         let shaken = async { acceptor.accept(raw).await.map_err(AcceptError::Io) };

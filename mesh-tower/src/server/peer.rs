@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use mesh_core::identity::{SanMatch, SpiffeId, SubjectAltName};
@@ -26,7 +26,7 @@ use crate::identity::{Certified, Identity, PeerRefused, Usage};
 pub struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) certified: Option<Certified>,
+    pub(crate) certified: Option<Arc<Certified>>,
     /// When that was verified.
     pub(crate) verified_at: Option<UnixTime>,
     /// Whether all that serves it speaks gRPC.
@@ -60,17 +60,17 @@ impl Peer {
 
     /// What its verified certificate says.
     pub fn certified(&self) -> Option<&Certified> {
-        self.certified.as_ref()
+        self.certified.as_deref()
     }
 
     /// All names in its verified certificate.
     pub fn names(&self) -> &[SubjectAltName] {
-        self.certified.as_ref().map_or(&[], Certified::names)
+        self.certified().map_or(&[], Certified::names)
     }
 
     /// Its verified certificate, and those between it and the root, as it sent them.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        self.certified.as_ref().map_or(&[], Certified::chain)
+        self.certified().map_or(&[], Certified::chain)
     }
 
     /// Where it connected from: the address of a proxy in between, if there is one. `None` over a Unix socket.

@@ -1,7 +1,6 @@
 //! What is on the pages.
 
 use std::fmt::Write;
-use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use mesh_tower::Mesh;
@@ -146,8 +145,7 @@ async fn tl_06_metrics_are_negotiated_and_compressed() {
         .await;
         assert!(openmetrics.has("content-encoding: gzip") && openmetrics.has("vary: accept, accept-encoding"));
         assert!(openmetrics.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
-        let mut page = String::new();
-        flate2::read::GzDecoder::new(&*openmetrics.body).read_to_string(&mut page).unwrap();
+        let page = std::io::read_to_string(flate2::read::GzDecoder::new(&*openmetrics.body)).unwrap();
         assert!(page.ends_with("# EOF\n") && !page.contains(",,"), "{page}");
     }
 }

@@ -96,9 +96,9 @@ async fn both_prove_who_they_are() {
     assert_eq!(client.version, ProtocolVersion::TLSv1_3, "MT-12: TLS 1.3 where both can");
     assert_eq!(client.alpn.as_deref(), Some(&b"h2"[..]));
     let now = UnixTime::now();
-    let seen = world.catalog.trust().of_verified(&server.peer, &[], now).unwrap();
+    let seen = world.catalog.trust().verify(&server.peer, Usage::Client, &[], now).unwrap();
     assert_eq!(seen.id(), Some(&spiffe_id(CART)));
-    let seen = world.cart.trust().of_verified(&client.peer, &[], now).unwrap();
+    let seen = world.cart.trust().verify(&client.peer, Usage::Server, &[], now).unwrap();
     assert_eq!(seen.id(), Some(&spiffe_id(CATALOG)));
 }
 
@@ -380,7 +380,7 @@ async fn roots_of_a_backend() {
     let client = Arc::new(world.cart.client_config(&terms).unwrap());
     let met = meet(&client, &server).await.0.unwrap();
     let trust = world.cart.trust_on(&terms);
-    let certified = trust.of_verified(&met.peer, &terms.expected, UnixTime::now()).unwrap();
+    let certified = trust.verify(&met.peer, Usage::Server, &terms.expected, UnixTime::now()).unwrap();
     assert_eq!(certified.id(), None);
     let own = Arc::new(world.authority.issue(CATALOG).careless_server(BOTH));
     let refused = meet(&client, &own).await.0.unwrap_err();

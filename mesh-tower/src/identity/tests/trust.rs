@@ -9,15 +9,14 @@ use super::*;
 use crate::identity::{Certified, Usage};
 use crate::testing::NewCertificate;
 
-fn verify(identity: &Identity, peer: &Issued, expected: &[SanMatch]) -> Result<Certified, PeerRefused> {
+fn verify(identity: &Identity, peer: &Issued, expected: &[SanMatch]) -> Result<Arc<Certified>, PeerRefused> {
     let now = UnixTime::now();
     let as_client = identity.trust().verify(&peer.chain, Usage::Client, expected, now);
     let as_server = identity.trust().verify(&peer.chain, Usage::Server, expected, now);
     assert_eq!(as_client.as_ref().err(), as_server.as_ref().err(), "both sides follow one rule");
     if let Ok(certified) = &as_client {
-        let again = identity.trust().of_verified(&peer.chain, expected, now).unwrap();
-        assert_eq!(again.id(), certified.id(), "and what is read later is the same");
-        assert_eq!(again.names(), certified.names());
+        let again = identity.trust().verify(&peer.chain, Usage::Client, expected, now).unwrap();
+        assert!(Arc::ptr_eq(&again, certified), "whoever comes again is known");
     }
     as_client
 }
@@ -261,22 +260,31 @@ fn chains_need_their_intermediates() {
     }
 }
 
-/// What is checked without a signature once a handshake has verified all.
+/// Whoever is known is asked again for what may have changed.
 #[test]
-fn mt_09_what_a_verified_peer_is_asked_again() {
+fn mt_09_what_a_known_peer_is_asked_again() {
     let authority = Authority::new("cluster.local");
     let cart = cart(&authority, authority.bundles());
     let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
     let peer = authority.issue_as(NewCertificate::new().uri(CATALOG).valid(now - hour, now + hour));
     let at = |time: SystemTime| UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap());
-    let ask = |expected: &[SanMatch], time| cart.trust().of_verified(&peer.chain, expected, at(time));
+    let ask = |expected: &[SanMatch], time| cart.trust().verify(&peer.chain, Usage::Client, expected, at(time));
     assert_eq!(ask(&[], now).unwrap().id(), Some(&spiffe_id(CATALOG)));
     assert_eq!(ask(&[], now + 2 * hour).unwrap_err().as_str(), "expired");
     assert_eq!(ask(&[], now - 2 * hour).unwrap_err().as_str(), "not_yet_valid");
     assert_eq!(ask(&[SanMatch::uri(CART)], now).unwrap_err().as_str(), "wrong_name");
-    let foreign = authority.issue("spiffe://third.example/a");
-    let refused = cart.trust().of_verified(&foreign.chain, &[], at(now)).unwrap_err();
-    assert_eq!(refused.as_str(), "unknown_trust_domain");
+    assert!(ask(&[SanMatch::uri(CATALOG)], now).is_ok());
+    // A name that nobody who has no list is content with.
+    let nameless = authority.issue_as(NewCertificate::new().dns("catalog"));
+    let ask = |expected: &[SanMatch]| cart.trust().verify(&nameless.chain, Usage::Client, expected, at(now));
+    assert!(ask(&[SanMatch::dns("catalog")]).is_ok());
+    assert_eq!(ask(&[]).unwrap_err().as_str(), "no_spiffe_id");
+    // Other roots know nobody.
+    let second = Authority::new("cluster.local");
+    let roots =
+        rustls::RootCertStore { roots: vec![webpki::anchor_from_trusted_cert(second.root()).unwrap().to_owned()] };
+    let other = cart.trust().with_roots(Arc::new(roots));
+    assert_eq!(other.verify(&peer.chain, Usage::Client, &[], at(now)).unwrap_err().as_str(), "unknown_issuer");
 }
 
 #[test]

@@ -33,7 +33,7 @@ const FEW: usize = 64;
 
 /// A peer of mutual TLS, verified, and what it was verified by.
 pub(crate) struct Session {
-    peer: Certified,
+    peer: Arc<Certified>,
     address: Address,
     terms: Arc<Terms>,
     /// When the handshake was.
@@ -120,7 +120,7 @@ impl Sessions {
     /// If the peer is not trusted by the identity that is in force meanwhile.
     pub(super) fn begin(
         &self,
-        peer: Certified,
+        peer: Arc<Certified>,
         address: &Address,
         terms: &Arc<Terms>,
         identity: &Identity,

@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::RequestBody;
 use crate::Mesh;
-use crate::identity::{Identity, MemoryIdentity};
+use crate::identity::{Identity, MemoryIdentity, Usage};
 use crate::server::Peer;
 use crate::testing::{Authority, NewCertificate};
 
@@ -51,7 +51,7 @@ impl World {
         let settings = model::Identity::new(IdentityFrom::Custom);
         let own = Identity::new(own, &settings, &Arc::new(default_provider()), 1, UnixTime::now()).unwrap();
         let issued = self.authority.issue_as(certificate);
-        let certified = own.trust().of_verified(&issued.chain, &[], UnixTime::now()).unwrap();
+        let certified = own.trust().verify(&issued.chain, Usage::Client, &[], UnixTime::now()).unwrap();
         Peer { certified: Some(certified), ..Peer::default() }
     }
 

@@ -17,7 +17,7 @@ use rustls_pki_types::UnixTime;
 use super::*;
 #[cfg(feature = "prometheus")]
 use crate::identity::MemoryIdentity;
-use crate::identity::{Certified, Identity};
+use crate::identity::{Certified, Identity, Usage};
 use crate::testing::Authority;
 use crate::{Builder, Mesh};
 
@@ -36,17 +36,17 @@ async fn web(log: AccessLog, with: impl FnOnce(Builder) -> Builder) -> (Mesh, Ar
 
 /// A caller with a certificate for `id`.
 fn caller(id: &str) -> Arc<Peer> {
-    static CERTIFIED: OnceLock<Certified> = OnceLock::new();
+    static CERTIFIED: OnceLock<Arc<Certified>> = OnceLock::new();
     let certified = CERTIFIED.get_or_init(|| {
         let authority = Authority::new("cluster.local");
         let material = authority.issue("spiffe://cluster.local/somebody").material(authority.bundles());
         let (settings, now) = (mesh_core::model::Identity::new(IdentityFrom::Custom), UnixTime::now());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity = Identity::new(material, &settings, &provider, 1, now).unwrap();
-        identity.trust().of_verified(identity.chain(), &[], now).unwrap()
+        identity.trust().verify(identity.chain(), Usage::Client, &[], now).unwrap()
     });
     let mut peer = Peer::plaintext(Some("10.0.0.7:51234".parse().unwrap()));
-    peer.certified = Some(Certified { id: Some(SpiffeId::new(id).unwrap()), ..certified.clone() });
+    peer.certified = Some(Arc::new(Certified { id: Some(SpiffeId::new(id).unwrap()), ..Certified::clone(certified) }));
     Arc::new(peer)
 }
 
