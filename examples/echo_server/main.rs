@@ -52,6 +52,11 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // What the mesh has to say, beside the access log.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .init();
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,12 +83,9 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
             address: peer.remote_address().map(|address| address.to_string()),
         }
     };
-    let (health, draining) = (options.health.clone(), mesh.draining());
-    tokio::spawn(async move {
-        draining.await;
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    });
-    let drained = mesh.serve(listener, echo::app(options).await).await;
+    // It is healthy while the process is ready, and whoever watches it holds up no drain.
+    let health = mesh.health_service(&[echo::TEST_SERVICE]);
+    let drained = mesh.serve(listener, echo::app(options, health)).await;
     if drained.cut > 0 {
         eprintln!("{} connections were cut", drained.cut);
     }

@@ -309,8 +309,8 @@ impl Core {
             // What a configuration may ask for was checked before it was compiled.
             tracing::error!(target: TARGET, %error, "the identity stays what it was");
         }
-        self.snapshot.store(Arc::clone(&update.snapshot));
-        self.servers.published(&update.snapshot);
+        let before = self.snapshot.swap(Arc::clone(&update.snapshot));
+        self.servers.published(&before, &update.snapshot);
         self.readings.published(update.snapshot.settings());
         for endpoint in &update.removed {
             endpoint.leave();

@@ -13,9 +13,7 @@ use ::http::Extensions;
 use axum::Router;
 use serde::Serialize;
 use tonic::server::NamedService;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder as Reflection;
 
 use crate::grpc_testing;
@@ -39,15 +37,12 @@ pub struct Options {
     pub server_id: String,
     /// Finds the peer in the extensions of a request.
     pub peer: fn(&Extensions) -> PeerInfo,
-    /// What the health service tells: it is healthy until this says otherwise.
-    pub health: HealthReporter,
 }
 
 impl Options {
     /// For a service called `server_id` that never knows its peers.
     pub fn new(server_id: impl Into<String>) -> Self {
-        let health = HealthReporter::new();
-        Self { server_id: server_id.into(), peer: |_| PeerInfo::default(), health }
+        Self { server_id: server_id.into(), peer: |_| PeerInfo::default() }
     }
 }
 
@@ -60,17 +55,18 @@ struct Shared {
 
 type Test = TestServiceServer<grpc::TestService>;
 
-/// The whole service: HTTP on every path, the gRPC services `grpc.testing.TestService`, health, and reflection (v1 and
+/// The gRPC service beside health and reflection.
+pub const TEST_SERVICE: &str = Test::NAME;
+
+/// The whole service: HTTP on every path, the gRPC services `grpc.testing.TestService`, `health`, and reflection (v1 and
 /// v1alpha). A call of any other gRPC method ends with `UNIMPLEMENTED`.
-pub async fn app(options: Options) -> Router {
-    let Options { server_id, peer, health } = options;
-    health.set_service_status(Test::NAME, ServingStatus::Serving).await;
+pub fn app<H: Health>(options: Options, health: HealthServer<H>) -> Router {
+    let Options { server_id, peer } = options;
     let shared = Arc::new(Shared { server_id, peer });
     let test = TestServiceServer::new(grpc::TestService::new(shared.clone()));
     let test = Router::new()
         .route_service(&every_method_of(&test), test)
         .layer(axum::middleware::from_fn(grpc::echo_metadata));
-    let health = HealthServer::new(HealthService::from_health_reporter(health));
     let v1 = reflection().build_v1().expect("the build has made the descriptors");
     let v1alpha = reflection().build_v1alpha().expect("the build has made the descriptors");
     Router::new()

@@ -5,9 +5,11 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tonic::codegen::tokio_stream::{self, Stream, StreamExt as _};
 use tonic::{Code, Status};
+use tonic_health::ServingStatus;
 use tonic_health::pb::health_check_response::ServingStatus as Healthy;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::{HealthReporter, HealthService};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -32,7 +34,15 @@ fn caller() -> PeerInfo {
 
 async fn service() -> Router {
     let peer = |extensions: &Extensions| extensions.get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
-    app(Options { peer, ..Options::new("one") }).await
+    app(Options { peer, ..Options::new("one") }, health().await.1)
+}
+
+/// The health service of `TEST_SERVICE`, and what changes what it tells.
+async fn health() -> (HealthReporter, HealthServer<HealthService>) {
+    let reporter = HealthReporter::new();
+    reporter.set_service_status(TEST_SERVICE, ServingStatus::Serving).await;
+    let server = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    (reporter, server)
 }
 
 async fn ask(request: Request<Body>) -> (StatusCode, HeaderMap, Bytes) {
@@ -353,10 +363,9 @@ async fn what_is_not_there_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn health_is_told_and_can_be_set() {
-    let options = Options::new("one");
-    let health = options.health.clone();
-    let mut client = HealthClient::new(app(options).await);
+async fn health_is_told_as_it_is() {
+    let (health, server) = health().await;
+    let mut client = HealthClient::new(app(Options::new("one"), server));
     let request = |service: &str| HealthCheckRequest { service: service.to_owned() };
     let told = |status: Healthy| HealthCheckResponse { status: status.into() };
     for service in ["", "grpc.testing.TestService"] {

@@ -76,7 +76,8 @@ impl Ours {
             }
         };
         let listener = mesh.adopt("public", listener).unwrap();
-        let serving = tokio::spawn(mesh.serve(listener, echo::app(options).await));
+        let health = mesh.health_service(&[echo::TEST_SERVICE]);
+        let serving = tokio::spawn(mesh.serve(listener, echo::app(options, health)));
         Self { mesh, address, serving }
     }
 

@@ -58,7 +58,12 @@ impl TextShape for PlainPeer {
         SpiffeId::new(text).map_err(|error| {
             let refusal = Refusal::new(format!("is not a SPIFFE id: {error}"));
             if starts_as_spiffe(text) {
-                return refusal;
+                return match text.split_once('*') {
+                    Some((prefix, "")) => {
+                        refusal.help(format!("write whatever begins so as `{{ prefix: {:?} }}`", shorten(prefix)))
+                    }
+                    _ => refusal,
+                };
             }
             let text = shorten(text);
             refusal.help(match text.parse::<IpAddr>() {

@@ -65,7 +65,7 @@ pub const WARNINGS: [(&str, &str); 36] = [
         "Backends are spoken to in plaintext, for there is no `identity`, and neither they nor `defaults` have `tls`.",
     ),
     ("any-identity", "A backend is spoken to by `mutual` TLS, and nobody says in `identities` who it must be."),
-    ("open-prefix", "A prefix of a SPIFFE id ends inside of the trust domain."),
+    ("open-prefix", "A prefix of a SPIFFE id does not end with a slash: it fits others, too."),
     ("plaintext-server", "A server speaks plaintext, for there is no `identity`, and it has no `tls`."),
     ("permissive-server", "A server is `permissive`: who speaks plaintext has no identity."),
     (

@@ -115,7 +115,8 @@ pub struct ServerLimits {
     /// How long it may take until it is clear what the caller speaks. Default 10 s; 5 s from the end of a drain's delay, if
     /// by then nothing was said at all.
     pub detection_timeout: Duration,
-    /// How long the headers of a request may take from their first byte to their last. Default 10 s.
+    /// How long the headers of a request may take from their first byte to their last. Default 10 s. The beginning of an
+    /// HTTP/1.1 head that came in one piece with the request before it is bound by `idle_timeout` alone.
     pub header_timeout: Duration,
     /// From the accepted connection to the headers of the first request: TLS, preface and headers together. Default 15 s.
     pub first_request_timeout: Duration,

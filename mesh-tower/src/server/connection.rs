@@ -83,18 +83,11 @@ pub(super) async fn serve<S, B>(
             driven.drive(Box::pin(connection.with_upgrades())).await
         }
     };
-    match result {
-        Ok(()) => {}
-        Err(Ended::Http(error)) => {
-            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %error, "a connection ended");
-        }
-        Err(Ended::Cut(reason)) => {
-            if reason == Cut::NoRequest {
-                state.series.refused(ConnectionRefusal::FirstRequestTimeout);
-            }
-            tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %reason, "a connection is cut");
-        }
+    let Err(ended) = result else { return };
+    if let Some(why) = ended.refusal(&life) {
+        state.series.refused(why);
     }
+    tracing::debug!(target: TARGET, server = &*state.name, peer = ?life.remote(), %ended, "a connection ended");
 }
 
 fn http1(limits: &ServerLimits) -> http1::Builder {
@@ -159,9 +152,29 @@ where
 }
 
 /// How a connection ended that did not end well.
+#[derive(Debug, thiserror::Error)]
 enum Ended {
+    #[error("{0}")]
     Http(hyper::Error),
+    #[error("it is cut: {0}")]
     Cut(Cut),
+}
+
+impl Ended {
+    /// What its caller did to have it closed.
+    fn refusal(&self, life: &Life) -> Option<ConnectionRefusal> {
+        match self {
+            // `h2` has forgotten what broke its reading.
+            Self::Http(_) if life.is_flooded() => Some(ConnectionRefusal::ControlFrames),
+            Self::Http(error) if error.is_parse_too_large() => Some(ConnectionRefusal::Headers),
+            Self::Http(error) if error.is_parse() => Some(ConnectionRefusal::Malformed),
+            Self::Cut(Cut::NoRequest) => Some(ConnectionRefusal::FirstRequestTimeout),
+            Self::Cut(Cut::SlowHead) => Some(ConnectionRefusal::HeaderTimeout),
+            Self::Cut(Cut::Stalled) => Some(ConnectionRefusal::SendTimeout),
+            Self::Cut(Cut::Distrusted) => Some(ConnectionRefusal::Identity),
+            Self::Http(_) | Self::Cut(Cut::Lingering | Cut::Ending) => None,
+        }
+    }
 }
 
 struct Driven<'a> {

@@ -48,6 +48,8 @@ pub(super) struct Life {
     leaving: AtomicBool,
     /// When the last request came that came nevertheless, in ms since `began`.
     asked_late: AtomicU64,
+    /// Whether its caller sent too much for nothing.
+    flooded: AtomicBool,
     upgrade: OnceLock<Upgrade>,
 }
 
@@ -138,6 +140,7 @@ impl Life {
             within_since: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             asked_late: AtomicU64::new(0),
+            flooded: AtomicBool::new(false),
             upgrade: OnceLock::new(),
         }
     }
@@ -214,6 +217,15 @@ impl Life {
     fn is_sent(&self) -> bool {
         self.blocked_since.load(Ordering::Relaxed) == 0
             && self.unsent.iter().all(|unsent| unsent.load(Ordering::Acquire) == 0)
+    }
+
+    /// Its caller sent too much for nothing.
+    pub(super) fn flood(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// It is to take no more requests.

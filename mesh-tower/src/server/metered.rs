@@ -108,7 +108,10 @@ impl AsyncRead for Metered {
         let of_preface = read.len().min(*preface);
         *preface -= of_preface;
         let ended = meter.ended();
-        meter.read(&read[of_preface..], || Instant::now().into_std()).map_err(io::Error::other)?;
+        if let Err(flood) = meter.read(&read[of_preface..], || Instant::now().into_std()) {
+            this.life.flood();
+            return Poll::Ready(Err(io::Error::other(flood)));
+        }
         if meter.ended() != ended {
             // What is within now has begun just now.
             this.life.within_head(false);

@@ -16,6 +16,7 @@ use super::acceptor::AcceptError;
 use super::count::Count;
 use crate::identity::Identity;
 use crate::net::{Shared, Snapshot};
+use crate::observe::TARGET;
 use crate::telemetry::metrics::ServerSeries;
 
 /// The server that needs no configuration.
@@ -133,6 +134,10 @@ impl ServerState {
         Served(Arc::clone(self))
     }
 
+    fn is_served(&self) -> bool {
+        self.served_by.load(Ordering::Acquire) > 0
+    }
+
     /// What it goes by now.
     pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<ServerSettings>> {
         self.settings.load()
@@ -216,11 +221,31 @@ impl Servers {
     }
 
     /// A configuration is in force. A server that it does not have goes on by what it had.
-    pub(crate) fn published(&self, snapshot: &Snapshot) {
-        for (name, state) in &*self.lock() {
-            let had = || Arc::clone(&state.settings().server);
-            let server = snapshot.servers().get(name).cloned().unwrap_or_else(had);
-            state.update(ServerSettings { server, mesh: Arc::clone(snapshot.settings()) });
+    ///
+    /// What a running process cannot follow is said: a socket elsewhere, and a server that nobody was told to serve.
+    pub(crate) fn published(&self, before: &Snapshot, snapshot: &Snapshot) {
+        let used = self.lock();
+        for (name, state) in &*used {
+            let had = Arc::clone(&state.settings().server);
+            let server = snapshot.servers().get(name).unwrap_or(&had);
+            if server.addresses != had.addresses && state.is_served() {
+                tracing::warn!(
+                    target: TARGET, server = &**name, addresses = ?server.addresses,
+                    "the server stays where it listens: other addresses need a new process"
+                );
+            }
+            state.update(ServerSettings { server: Arc::clone(server), mesh: Arc::clone(snapshot.settings()) });
+        }
+        if !used.values().any(|state| state.is_served()) {
+            return;
+        }
+        for name in snapshot.servers().keys().filter(|name| !before.servers().contains_key(*name)) {
+            if !used.get(name).is_some_and(|state| state.is_served()) {
+                tracing::warn!(
+                    target: TARGET, server = &**name,
+                    "nobody serves a server that is new in the configuration: this process is not ready until somebody does"
+                );
+            }
         }
     }
 
@@ -236,7 +261,7 @@ impl Servers {
 
     /// Whether somebody serves the server `name`.
     pub(crate) fn is_served(&self, name: &str) -> bool {
-        self.lock().get(name).is_some_and(|state| state.served_by.load(Ordering::Acquire) > 0)
+        self.lock().get(name).is_some_and(|state| state.is_served())
     }
 
     /// Tells when somebody begins to serve a server, or ends.

@@ -63,7 +63,9 @@
 //! * `mesh.refusal` of requests is one of `no_peer`, `not_mutual`, `identity`, `headers`, `malformed`, `deadline`,
 //!   `request_timeout`, `body_timeout`, `body_size`, `message_size`, `draining` and `panic` (which is a `server_error`); of
 //!   connections `max_connections`, `max_connections_per_address`, `plaintext`, `unknown_protocol`, `detection_timeout`,
-//!   `handshake_timeout`, `handshake`, `identity`, `first_request_timeout`, `draining` or `broken`.
+//!   `handshake_timeout`, `handshake`, `identity`, `first_request_timeout`, `header_timeout`, `headers` (of HTTP/1.1; an
+//!   HTTP/2 request whose headers are too large is answered by hyper and counts nowhere), `malformed`, `control_frames`,
+//!   `send_timeout`, `draining` or `broken`.
 //! * `http.route` is not known here and left out. So are the sizes of messages.
 //!
 //! Counters and gauges are read when somebody collects. A request pays for a look at a table, some additions, and two

@@ -276,3 +276,35 @@ async fn cl_02_other_protocols_have_the_grace_to_end() {
         }
     }
 }
+
+/// TL-06: whoever looks at the metrics sees what connections are closed for.
+#[cfg(feature = "prometheus")]
+#[tokio::test(start_paused = true)]
+async fn tl_06_what_callers_did_is_counted() {
+    use crate::support::{frame, kind, refused};
+
+    let server = inside(|server| server.limits.send_timeout = Some(Duration::from_secs(60))).await;
+    let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(20_000));
+    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(kind::SETTINGS, 0, 0, &[])].concat();
+    let pings = [&hello[..], &frame(kind::PING, 0, 0, &[0; 8]).repeat(20_000)].concat();
+    for (reason, bytes, reads) in [
+        ("detection_timeout", &b""[..], true),
+        ("first_request_timeout", &hello, true),
+        ("header_timeout", b"GET / HTTP/1.1\r\nhost", true),
+        ("headers", large.as_bytes(), true),
+        ("malformed", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", true),
+        ("control_frames", &pings, true),
+        ("send_timeout", b"GET /bytes/300000 HTTP/1.1\r\nhost: a\r\n\r\n", false),
+    ] {
+        let (mut read, mut write) = tokio::io::split(server.door.enter());
+        let writing = async { write.write_all(bytes).await };
+        if reads {
+            let reading = async { read.read_to_end(&mut Vec::new()).await };
+            let _ = watched(async { tokio::join!(writing, reading) }).await;
+        } else {
+            writing.await.unwrap();
+            sleep(Duration::from_secs(130)).await;
+        }
+        assert_eq!(refused(&server, reason), 1, "{reason}");
+    }
+}

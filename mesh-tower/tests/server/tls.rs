@@ -37,15 +37,6 @@ async fn over_http2(stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     wire.get(1, "/").await && wire.answered(1).await
 }
 
-/// What the server has counted of connections that it did not let in, by reason.
-#[cfg(feature = "prometheus")]
-fn refused(server: &Inside, reason: &str) -> u64 {
-    let (_, page) = server.mesh.metrics_page(None);
-    let line =
-        |line: &&str| line.starts_with("mesh_server_connections_refused") && line.contains(&format!("\"{reason}\""));
-    page.lines().find(line).map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
-}
-
 /// The hello of a client that speaks TLS 1.2 alone, or 1.3 too.
 fn hello(versions: &[&'static rustls::SupportedProtocolVersion]) -> Vec<u8> {
     let config = Arc::new(anonymous_client(versions));
@@ -90,7 +81,7 @@ async fn mt_13_a_strict_server_answers_plaintext_with_nothing() {
         assert_eq!(elapsed, Duration::ZERO, "{first:?}");
     }
     #[cfg(feature = "prometheus")]
-    assert_eq!(refused(&server, "plaintext"), 4);
+    assert_eq!(crate::support::refused(&server, "plaintext"), 4);
     // TLS without a certificate. With TLS 1.3 a client believes for a while that it is through.
     for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
         let config = offering(anonymous_client(versions), &["http/1.1"]);
@@ -100,7 +91,7 @@ async fn mt_13_a_strict_server_answers_plaintext_with_nothing() {
         }
     }
     #[cfg(feature = "prometheus")]
-    assert_eq!(refused(&server, "identity"), 2);
+    assert_eq!(crate::support::refused(&server, "identity"), 2);
     good_caller(&server, &authority).await;
 }
 

@@ -56,14 +56,15 @@ impl Lint<'_> {
             let Some(Spanned { value: prefix, at }) = item.value().and_then(|peer| peer.prefix.given()) else {
                 continue;
             };
-            if let Some(domain) = prefix.strip_prefix("spiffe://")
-                && !domain.contains('/')
-            {
-                let message = format!(
-                    "`{prefix}` is also the beginning of other trust domains, such as `spiffe://{domain}.other/`"
-                );
-                self.warn("open-prefix", *at, path.index(index).key("prefix"), message, "end the prefix with a `/`");
-            }
+            let Some(rest) = prefix.strip_prefix("spiffe://").filter(|rest| !rest.ends_with('/')) else { continue };
+            let message = match rest.contains('/') {
+                true => format!("`{prefix}` is also the beginning of other ids, such as `{prefix}-other/..`"),
+                false => {
+                    format!("`{prefix}` is also the beginning of other trust domains, such as `spiffe://{rest}.other/`")
+                }
+            };
+            let help = "end the prefix with a `/`, or write the whole id";
+            self.warn("open-prefix", *at, path.index(index).key("prefix"), message, help);
         }
     }
 }

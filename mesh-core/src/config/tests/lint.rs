@@ -490,7 +490,7 @@ const SECURITY: &[(&[&str], &[&str])] = &[
         &["permissive-server f:1:27 servers[0].tls", "open-prefix f:1:70 servers[0].tls.identities[0].prefix"],
     ),
     (
-        &["servers: [{ name: a, forwarded_identity: { trusted_proxies: [{ prefix: 'spiffe://a' }] } }]", I],
+        &["servers: [{ name: a, forwarded_identity: { trusted_proxies: [{ prefix: 'spiffe://a/ns/b' }] } }]", I],
         &["open-prefix f:1:72 servers[0].forwarded_identity.trusted_proxies[0].prefix"],
     ),
     (

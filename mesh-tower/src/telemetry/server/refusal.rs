@@ -53,7 +53,7 @@ words! {
 }
 
 words! {
-    /// Why a connection was closed before it served anything.
+    /// Why a connection was closed: before it served anything, or because of what its caller did.
     ConnectionRefusal {
         /// There are as many as there may be.
         MaxConnections = "max_connections",
@@ -73,6 +73,16 @@ words! {
         Identity = "identity",
         /// The first request did not come in time.
         FirstRequestTimeout = "first_request_timeout",
+        /// The head of a request took too long.
+        HeaderTimeout = "header_timeout",
+        /// The head of an HTTP/1.1 request was too large.
+        Headers = "headers",
+        /// What came is no HTTP.
+        Malformed = "malformed",
+        /// Too many frames that carry nothing of a request.
+        ControlFrames = "control_frames",
+        /// Its caller did not take its answers.
+        SendTimeout = "send_timeout",
         /// The server is on its way to the end.
         Draining = "draining",
         /// The connection broke, or the caller closed it.

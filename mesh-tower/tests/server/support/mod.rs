@@ -73,7 +73,10 @@ pub(crate) async fn start_as(authority: &Authority, change: impl FnOnce(&mut Ser
 
 /// Serves in plaintext, in memory.
 pub(crate) async fn inside(change: impl FnOnce(&mut Server)) -> Inside {
-    run_inside(Mesh::builder().config(Config::new().with_server(server(change))).build().await.unwrap())
+    let builder = Mesh::builder().config(Config::new().with_server(server(change)));
+    #[cfg(feature = "prometheus")]
+    let builder = builder.prometheus();
+    run_inside(builder.build().await.unwrap())
 }
 
 /// Serves as [`SERVER`], in memory, with a certificate of `authority`.
@@ -182,6 +185,15 @@ pub(crate) fn calling(addresses: &[SocketAddr], tls: Option<Tls>) -> Config {
         config = config.with_backend(backend).with_virtual_host(host);
     }
     config
+}
+
+/// What the server has counted of connections that it did not let in, or closed, by reason.
+#[cfg(feature = "prometheus")]
+pub(crate) fn refused(server: &Inside, reason: &str) -> u64 {
+    let (_, page) = server.mesh.metrics_page(None);
+    let line =
+        |line: &&str| line.starts_with("mesh_server_connections_refused") && line.contains(&format!("\"{reason}\""));
+    page.lines().find(line).map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
 }
 
 pub(crate) async fn text(response: Response<Body>) -> String {
