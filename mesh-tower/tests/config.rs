@@ -288,3 +288,25 @@ async fn cf_05_what_is_no_regular_file_is_an_error_until_it_is_one() {
         watched(file.write(&mesh, &good, Some(number as u64 + 2))).await;
     }
 }
+
+/// A file that asks for what a process cannot follow is in force all the same, and says what is missing.
+#[tokio::test]
+async fn cf_08_what_needs_a_new_process_is_said() {
+    let log = Log::start();
+    let server = |name: &str, port: u16| format!("{{ name: {name}, address: '127.0.0.1:{port}', tls: disabled }}");
+    let file = Directory::new(&format!("servers: [{}]\n", server("a", 0)));
+    let mesh = Mesh::from_file(&file.path).await.unwrap();
+    let handler = tower::service_fn(async |_: http::Request<mesh_tower::server::RequestBody>| {
+        Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+    });
+    let serving = tokio::spawn(mesh.serve(mesh.listener("a").await.unwrap(), handler));
+    let mut readiness = mesh.watch_readiness();
+    watched(async { while !readiness.changed().await.unwrap().is_ready() {} }).await;
+    watched(file.write(&mesh, &format!("servers: [{}, {}]\n", server("a", 1), server("b", 0)), Some(2))).await;
+    let warnings = log.of(Level::WARN);
+    let [moved, unserved] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(moved.contains("other addresses need a new process") && moved.contains("server=\"a\""), "{moved}");
+    assert!(unserved.contains("nobody serves a server that is new") && unserved.contains("server=\"b\""), "{unserved}");
+    drop(mesh);
+    serving.abort();
+}
