@@ -23,6 +23,8 @@ pub struct Certified {
     pub(crate) id: Option<SpiffeId>,
     pub(crate) leaf: Leaf,
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// When it and those between it and the root are valid.
+    pub(crate) validity: Validity,
 }
 
 impl Certified {
@@ -54,6 +56,11 @@ impl Certified {
     /// From when it is valid.
     pub fn not_before(&self) -> SystemTime {
         self.leaf.not_before
+    }
+
+    /// Until when it and those between it and the root are valid.
+    pub(crate) fn valid_until(&self) -> SystemTime {
+        refused::system_time(self.validity.until)
     }
 
     /// Until when it is valid.
@@ -96,22 +103,22 @@ pub(super) enum Unreadable {
 
 /// When certificates are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Validity {
+pub(crate) struct Validity {
     pub(super) from: UnixTime,
     pub(super) until: UnixTime,
 }
 
 impl Validity {
-    /// When all of `chain` are. `None` if one cannot be read.
-    pub(super) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+    /// When all of `path` are.
+    pub(super) fn of<'a>(path: impl Iterator<Item = CertificateDer<'a>>) -> Result<Self, Unreadable> {
         let mut all = Self { from: seconds(0), until: seconds(u64::MAX) };
-        for certificate in chain {
-            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        for certificate in path {
+            let (_, certificate) = X509Certificate::from_der(&certificate).map_err(|_| Unreadable::Encoding)?;
             let validity = certificate.validity();
             all.from = all.from.max(unix_time(validity.not_before));
             all.until = all.until.min(unix_time(validity.not_after));
         }
-        Some(all)
+        Ok(all)
     }
 }
 

@@ -86,7 +86,7 @@ impl fmt::Debug for Known {
 mod tests {
     use mesh_core::identity::SpiffeId;
 
-    use super::super::certificate::Leaf;
+    use super::super::certificate::{Leaf, Validity};
     use super::*;
     use crate::testing::Authority;
 
@@ -98,7 +98,8 @@ mod tests {
         let chain = vec![CertificateDer::from(number.to_be_bytes().to_vec()), CertificateDer::from(vec![0])];
         let leaf = Leaf::read(Authority::new("cluster.local").root()).unwrap();
         let id = SpiffeId::new("spiffe://cluster.local/a").ok();
-        Arc::new(Certified { id, leaf, chain })
+        let validity = Validity { from: at(0), until: at(u64::MAX) };
+        Arc::new(Certified { id, leaf, chain, validity })
     }
 
     #[test]

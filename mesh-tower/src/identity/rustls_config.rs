@@ -14,7 +14,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use super::trust::Trust;
 use super::verify::Verifier;
 
-/// How many sessions a server keeps for resumption, of about 2 KiB each.
+/// How many sessions a server keeps for resumption, of about 2 KiB each; a peer whose chain is as long as it
+/// may be takes 32.
 const SESSIONS: usize = 1024;
 
 /// What a server may agree on, the best first. Istio's sidecars say the last three beside the ordinary ones.

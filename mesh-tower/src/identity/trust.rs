@@ -125,9 +125,7 @@ impl Trust {
             Some(certified) => certified,
             None => {
                 let certified = Arc::new(self.check(chain, usage, expected, now)?);
-                if let Some(valid) = self.valid(&certified) {
-                    self.known.insert(Arc::clone(&certified), usage, valid);
-                }
+                self.known.insert(Arc::clone(&certified), usage, self.valid(&certified));
                 certified
             }
         };
@@ -171,22 +169,22 @@ impl Trust {
         let check = |path: &VerifiedPath<'_>| self.revocation.check(path, usage, now, self.algorithms);
         let check: Option<&dyn Fn(&VerifiedPath<'_>) -> _> =
             if self.revocation.is_empty() { None } else { Some(&check) };
-        certificate
+        let path = certificate
             .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, check)
             .map_err(|error| PeerRefused::of_chain(&error))?;
+        let path = path.intermediate_certificates().map(|between| between.der());
+        let validity = Validity::of(std::iter::once(end_entity.clone()).chain(path))?;
         if let Some(weak) = leaf.weak_key {
             return Err(weak.into());
         }
-        Ok(Certified { id, leaf, chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect() })
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Ok(Certified { id, leaf, chain, validity })
     }
 
-    /// While time changes nothing of what was found out about a peer: no date in its chain, and no list, is over.
-    fn valid(&self, certified: &Certified) -> Option<RangeInclusive<UnixTime>> {
-        let mut valid = Validity::of(certified.chain())?;
-        if let Some(due) = self.revocation.due() {
-            valid.until = valid.until.min(due);
-        }
-        Some(valid.from..=valid.until)
+    /// While time changes nothing of what was found out about a peer: no date on its path, and no list, is over.
+    fn valid(&self, certified: &Certified) -> RangeInclusive<UnixTime> {
+        let Validity { from, until } = certified.validity;
+        from..=self.revocation.due().map_or(until, |due| until.min(due))
     }
 
     fn check_names(&self, certified: &Certified, expected: &[SanMatch]) -> Result<(), PeerRefused> {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acceptor::{Acceptor, PARTING};
-use super::listener::{Arrival, Listener};
+use super::listener::{Arrival, BACKLOG, Listener};
 use super::serve::{forced, no_longer_accepting};
 use super::state::ServerState;
 use super::stream::ServerStream;
@@ -96,7 +96,8 @@ impl Incoming {
                 () = gone.cancelled() => {}
             }
             // Who is connected already would be reset with the socket.
-            while let Some(arrival) = listener.accept_now() {
+            for _ in 0..BACKLOG {
+                let Some(arrival) = listener.accept_now().await else { break };
                 hall.take(arrival);
             }
             drop((listener, running, served, closing));

@@ -195,21 +195,22 @@ impl Life {
         is_stale
     }
 
-    /// Something was written, or could not be.
-    pub(super) fn written(&self, blocked: bool) {
-        self.blocked(blocked);
-        // The last of an answer may take its time, too.
-        if !blocked && self.in_flight() == 0 {
-            self.quiet_since.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    /// The network takes what was written, or does not.
+    /// The network takes what is written, or does not.
     pub(super) fn blocked(&self, blocked: bool) {
         match (blocked, self.blocked_since.load(Ordering::Relaxed)) {
             (true, 0) => self.blocked_since.store(self.now() + 1, Ordering::Relaxed),
-            (false, 1..) => self.blocked_since.store(0, Ordering::Relaxed),
+            (false, 1..) => {
+                self.blocked_since.store(0, Ordering::Relaxed);
+                self.sent();
+            }
             _ => {}
+        }
+    }
+
+    /// Something of an answer has left: its last may take its time, too.
+    fn sent(&self) {
+        if self.in_flight() == 0 {
+            self.quiet_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
@@ -295,6 +296,7 @@ impl Drop for InFlight {
 impl Drop for Unsent {
     fn drop(&mut self) {
         self.life.unsent[usize::from(self.period)].fetch_sub(1, Ordering::AcqRel);
+        self.life.sent();
     }
 }
 

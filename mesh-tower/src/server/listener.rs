@@ -19,7 +19,7 @@ use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
 
 /// The longest queue of connections that nobody has accepted yet; the kernel may make it shorter.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// The first and the longest pause after the operating system had no resources for a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -218,7 +218,12 @@ impl Listener {
     }
 
     /// A connection that is there already, if there is one.
-    pub(crate) fn accept_now(&mut self) -> Option<Arrival> {
+    pub(crate) async fn accept_now(&mut self) -> Option<Arrival> {
+        // Tokio lets a task take so many and then says that there are none, so that others have their turn.
+        tokio::task::coop::unconstrained(async { self.poll_accept_now() }).await
+    }
+
+    fn poll_accept_now(&mut self) -> Option<Arrival> {
         loop {
             match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(arrival)) => return Some(arrival),

@@ -23,8 +23,6 @@ pub(super) struct Metered {
     /// Of HTTP/2.
     frames: Option<Frames>,
     life: Arc<Life>,
-    /// Whether what was to be written last waits for the network.
-    blocked: bool,
     /// Of a connection that speaks another protocol: whoever reads, and whoever writes, hears that it is cut.
     cut_read: Cut,
     cut_write: Cut,
@@ -51,7 +49,7 @@ impl Metered {
     }
 
     fn new(stream: ServerStream, frames: Option<Frames>, life: Arc<Life>) -> Self {
-        Self { stream, frames, life, blocked: false, cut_read: None, cut_write: None }
+        Self { stream, frames, life, cut_read: None, cut_write: None }
     }
 }
 
@@ -63,23 +61,6 @@ fn uncut(life: &Life, cut: &mut Cut, cx: &mut Context<'_>) -> io::Result<()> {
         Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the connection")),
         Poll::Pending => Ok(()),
     }
-}
-
-/// Something was written, or could not be. A ping alone is nothing of an answer: a connection on which only pings go
-/// back and forth is idle.
-fn tell(life: &Life, was_blocked: &mut bool, blocked: bool, ping: bool) {
-    if ping && !blocked && !*was_blocked {
-        return;
-    }
-    *was_blocked = blocked;
-    life.written(blocked);
-}
-
-/// Whether `bytes` are a PING or its acknowledgement, and nothing else (RFC 9113 6.7). A piece of an answer that looks
-/// like one is taken for one, and does no harm.
-fn is_ping(bytes: &[u8]) -> bool {
-    const LENGTH: usize = 9 + 8;
-    bytes.len() == LENGTH && bytes.starts_with(&[0, 0, 8, 6])
 }
 
 #[pinned_drop]
@@ -126,7 +107,7 @@ impl AsyncWrite for Metered {
         let this = self.project();
         uncut(this.life, this.cut_write, cx)?;
         let written = this.stream.poll_write(cx, buf);
-        tell(this.life, this.blocked, written.is_pending(), is_ping(buf));
+        this.life.blocked(written.is_pending());
         written
     }
 
@@ -149,8 +130,7 @@ impl AsyncWrite for Metered {
         let this = self.project();
         uncut(this.life, this.cut_write, cx)?;
         let written = this.stream.poll_write_vectored(cx, bufs);
-        let alone = bufs.iter().filter(|buf| !buf.is_empty()).count() == 1;
-        tell(this.life, this.blocked, written.is_pending(), alone && bufs.iter().any(|buf| is_ping(buf)));
+        this.life.blocked(written.is_pending());
         written
     }
 

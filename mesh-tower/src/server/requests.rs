@@ -111,7 +111,7 @@ where
 
 /// The most bytes of a piece of an answer over HTTP/2: hyper hands it over whole, however few of its bytes the window lets
 /// through, and asks for the next when it has left.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
 
 /// The body of an answer: a request of HTTP/1.1 is under way until it is dropped.
 #[pin_project]

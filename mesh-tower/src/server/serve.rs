@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::acceptor::Acceptor;
 use super::connection::{self, Leaving};
-use super::listener::{Arrival, Listener};
+use super::listener::{Arrival, BACKLOG, Listener};
 use super::state::{Phase, ServerState};
 use crate::error::BoxError;
 use crate::mesh::Mesh;
@@ -67,7 +67,8 @@ where
         () = no_longer_accepting(&state) => {}
     }
     // Who is connected already would be reset with the socket. Whoever connects from now on goes elsewhere.
-    while let Some(arrival) = listener.accept_now() {
+    for _ in 0..BACKLOG {
+        let Some(arrival) = listener.accept_now().await else { break };
         serving.take(arrival, service.clone());
     }
     drop(listener);

@@ -126,7 +126,7 @@ impl Sessions {
         identity: &Identity,
         identities: &Identities,
     ) -> Result<Held, PeerRefused> {
-        let expires = peer.not_after().min(identity.not_after());
+        let expires = peer.valid_until().min(identity.not_after());
         let (end, mut refused) = oneshot::channel();
         let session = Arc::new(Session {
             peer,
