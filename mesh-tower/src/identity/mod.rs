@@ -36,6 +36,7 @@
 //! [`SanMatch`]: crate::core::identity::SanMatch
 
 mod certificate;
+mod doubt;
 mod error;
 mod files;
 mod known;
