@@ -17,6 +17,7 @@ use super::known::Known;
 use super::material::Bundles;
 use super::refused::PeerRefused;
 use super::revocation::Revocation;
+use super::shown;
 
 /// How many certificates a peer may send. `webpki` goes up to seven below the root; a few more may be there for those who
 /// trust another root.
@@ -124,6 +125,16 @@ impl Trust {
     /// # Errors
     /// Why the peer is refused.
     pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<Arc<Certified>, PeerRefused> {
+        self.verify_silently(chain, usage, expected, now).inspect_err(|_| shown::note(chain))
+    }
+
+    fn verify_silently(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,
