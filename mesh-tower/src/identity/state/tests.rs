@@ -148,7 +148,8 @@ async fn mt_03_a_refused_update_changes_nothing() {
 /// is told of, once, and used.
 #[tokio::test(start_paused = true)]
 async fn own_certificates_that_peers_refuse_are_refused_or_told_of() {
-    const NOBODY: &[&str] = &[];
+    type Told = [&'static [&'static str]; 2];
+    const NOTHING: &[&str] = &[];
     let new = || NewCertificate::new().uri(CART);
     let authority = Authority::new("cluster.local");
     let trusted = |certificate| authority.issue_as(certificate).material(authority.bundles());
@@ -157,17 +158,17 @@ async fn own_certificates_that_peers_refuse_are_refused_or_told_of() {
     let stranger = || Authority::new("cluster.local").issue(CART).material(authority.bundles());
     let other_id = || trusted(NewCertificate::new().uri("spiffe://cluster.local/other"));
     let plain = || trusted(NewCertificate::new().dns("cart"));
-    let chain: &[_] = &["`certificate`", "`trust_bundle` vouches", "(its issuer is not among them)", "will refuse"];
+    let chain: &[&str] = &["`certificate`", "`trust_bundle` vouches", "(its issuer is not among them)", "will refuse"];
     // What is brought; why it is refused, at the start and later; of what is used, what is told of it.
-    let cases: [(Material, [&str; 2], [&[&str]; 2]); 9] = [
-        (trusted(new()), ["", ""], [NOBODY, NOBODY]),
-        (below.material(authority.bundles()), ["", ""], [NOBODY, NOBODY]),
-        (trusted(new().authority()), ["basicConstraints CA:true"; 2], [NOBODY, NOBODY]),
-        (trusted(new().for_neither()), ["extendedKeyUsage of the certificate has neither"; 2], [NOBODY, NOBODY]),
+    let cases: [(Material, [&str; 2], Told); 9] = [
+        (trusted(new()), ["", ""], [NOTHING, NOTHING]),
+        (below.material(authority.bundles()), ["", ""], [NOTHING, NOTHING]),
+        (trusted(new().authority()), ["basicConstraints CA:true"; 2], [NOTHING, NOTHING]),
+        (trusted(new().for_neither()), ["extendedKeyUsage of the certificate has neither"; 2], [NOTHING, NOTHING]),
         (
             plain(),
             ["", "no SPIFFE id (subjectAltName), and the one in force is spiffe://cluster.local/ns/shop/sa/cart"],
-            [NOBODY, NOBODY],
+            [NOTHING, NOTHING],
         ),
         (trusted(new().for_clients()), ["", ""], [&["extendedKeyUsage", "no serverAuth", "as a server"]; 2]),
         (trusted(new().for_servers()), ["", ""], [&["extendedKeyUsage", "no clientAuth", "as a client"]; 2]),
@@ -175,7 +176,7 @@ async fn own_certificates_that_peers_refuse_are_refused_or_told_of() {
         (stranger(), ["", ""], [chain; 2]),
     ];
     let later =
-        (other_id(), ["", ""], [NOBODY, &["is spiffe://cluster.local/other, and was", CART, "`identities`"][..]]);
+        (other_id(), ["", ""], [NOTHING, &["is spiffe://cluster.local/other, and was", CART, "`identities`"][..]]);
     for (index, (material, refused, told)) in cases.into_iter().chain([later]).enumerate() {
         for (rotated, (refused, told)) in refused.into_iter().zip(told).enumerate() {
             let case = format!("case {index}, {}", if rotated == 1 { "later" } else { "at the start" });
