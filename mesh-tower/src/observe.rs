@@ -2,7 +2,7 @@
 //!
 //! An observer is installed by [`Builder::observer`](crate::Builder::observer). Independently of it every event is a
 //! `tracing` event at level `DEBUG` under the target `mesh` (`INFO` for ejections, health, priorities and identities,
-//! `WARN` for a refused configuration and an identity that was not renewed or soon ends, `ERROR` for one that expired). With neither installed an event costs a branch and an atomic load.
+//! `WARN` for a refused configuration or caller and an identity that was not renewed, soon ends or will be refused by peers, `ERROR` for one that expired). With neither installed an event costs a branch and an atomic load.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

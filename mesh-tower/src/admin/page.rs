@@ -136,6 +136,7 @@ pub(super) fn certs(core: &Core, now: SystemTime) -> Response {
         "last_reload": status.loaded_at.map(time),
         "last_failure": failure,
         "failures": status.failures,
+        "warnings": status.warnings.iter().map(|warning| &**warning).collect::<Vec<_>>(),
     });
     json(StatusCode::OK, &page)
 }

@@ -99,6 +99,10 @@ pub(super) enum Unreadable {
     Names,
     #[error("one of its names is malformed")]
     Name,
+    #[error("its extension `basicConstraints` is malformed, or there are several")]
+    Constraints,
+    #[error("its extension `extendedKeyUsage` is malformed, or there are several")]
+    Usage,
 }
 
 /// When certificates are valid.

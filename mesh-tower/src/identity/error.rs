@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use mesh_core::identity::{SpiffeIdError, TrustDomain};
+use mesh_core::identity::{SpiffeId, SpiffeIdError, TrustDomain};
 
 use super::refused::Utc;
 
@@ -56,6 +56,27 @@ pub enum IdentityError {
         /// Why.
         #[source]
         error: SpiffeIdError,
+    },
+    /// The certificate is one of an authority, which every peer refuses as that of a workload.
+    #[error(
+        "the certificate is one of an authority (basicConstraints CA:true), which peers refuse; `certificate` must begin \
+         with the one of this workload, and those of authorities stand behind it or in `trust_bundle`"
+    )]
+    OfAuthority,
+    /// The certificate may be used by neither side of a connection.
+    #[error(
+        "the extendedKeyUsage of the certificate has neither clientAuth nor serverAuth; it must be issued for both, or \
+         without that extension"
+    )]
+    Usage,
+    /// The certificate has no SPIFFE id, and the one in force, of the same source, has.
+    #[error(
+        "the certificate has no SPIFFE id (subjectAltName), and the one in force is {was}; it must be issued with one, \
+         or, if SPIFFE is given up, this process be started anew"
+    )]
+    LostSpiffeId {
+        /// The SPIFFE id in force.
+        was: SpiffeId,
     },
     /// The private key cannot be used.
     #[error("the private key cannot be used: {reason}")]

@@ -182,7 +182,7 @@ impl Follower {
             let path = files.key.display();
             tracing::info!(target: TARGET, %path, "the private key can be read by others than its owner");
         }
-        let pair = read_pair(files, contents).map_err(|problem| problems.push(problem)).ok();
+        let pair = read_pair(files, contents, problems);
         match read_trust(files, contents) {
             Ok(trust) => self.trust = Some(trust),
             Err(problem) => problems.push(problem),
@@ -253,10 +253,11 @@ impl Follower {
 }
 
 /// Certificate and key, so far trusting nobody.
-fn read_pair(files: &IdentityFiles, contents: &Own) -> Result<Material, String> {
-    let certificates = read(&files.certificate, &contents.certificate, parse::certificates)?;
-    let key = read(&files.key, &contents.key, parse::private_key)?;
-    Ok(Material::new(certificates, key, Bundles::default()))
+fn read_pair(files: &IdentityFiles, contents: &Own, problems: &mut Vec<String>) -> Option<Material> {
+    let certificates = read(&files.certificate, &contents.certificate, parse::certificates);
+    let certificates = certificates.map_err(|problem| problems.push(problem));
+    let key = read(&files.key, &contents.key, parse::private_key).map_err(|problem| problems.push(problem));
+    Some(Material::new(certificates.ok()?, key.ok()?, Bundles::default()))
 }
 
 fn read_trust(files: &IdentityFiles, contents: &Own) -> Result<Bundles, String> {

@@ -36,6 +36,7 @@
 //! [`SanMatch`]: crate::core::identity::SanMatch
 
 mod certificate;
+mod doubt;
 mod error;
 mod files;
 mod known;
@@ -45,6 +46,7 @@ mod own;
 mod refused;
 mod revocation;
 mod rustls_config;
+mod shown;
 mod source;
 mod state;
 mod subject;
@@ -60,10 +62,11 @@ pub use material::{Bundles, Material};
 pub use memory::MemoryIdentity;
 pub use own::Identity;
 pub use refused::PeerRefused;
-pub(crate) use refused::Utc;
+pub(crate) use refused::{Utc, list_expected};
 pub(crate) use rustls_config::{Terms, anonymous};
 /// The types of certificates and keys.
 pub use rustls_pki_types as pki_types;
+pub(crate) use shown::showing;
 pub use source::{IdentitySource, IdentityUpdates};
 pub(crate) use state::{Facts, Identities};
 pub use state::{IdentityFailure, IdentityStatus, NoIdentity};

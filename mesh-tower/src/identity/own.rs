@@ -12,6 +12,7 @@ use rustls::{ClientConfig, InconsistentKeys, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::Leaf;
+use super::doubt::{Doubt, Purpose};
 use super::error::IdentityError;
 use super::material::Material;
 use super::refused::PeerRefused;
@@ -27,6 +28,7 @@ pub struct Identity {
     trust: Arc<Trust>,
     provider: Arc<CryptoProvider>,
     generation: u64,
+    doubts: Vec<Doubt>,
 }
 
 impl Identity {
@@ -54,6 +56,9 @@ impl Identity {
         if let Some(weak) = leaf.weak_key {
             return Err(IdentityError::WeakKey { algorithm: weak.algorithm, bits: weak.bits });
         }
+        let unreadable = |error| IdentityError::Certificate { index: 0, reason: format!("{error}") };
+        let purpose = Purpose::read(&material.certificates[0]).map_err(unreadable)?;
+        purpose.check()?;
         let id = own_id(&leaf)?;
         let trust = Trust::new(
             &material.trust,
@@ -70,9 +75,11 @@ impl Identity {
                     other => IdentityError::Key { reason: other.to_string() },
                 }
             })?;
+        let doubts = purpose.doubts(&material.certificates, &trust, now);
         Ok(Self {
             id,
             leaf,
+            doubts,
             certified: Arc::new(certified),
             trust: Arc::new(trust),
             provider: Arc::clone(provider),
@@ -113,6 +120,17 @@ impl Identity {
     /// The trust domains whose members are trusted: the own one, its aliases, then the others. None in a plain PKI.
     pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
         self.trust.domains()
+    }
+
+    /// What will not work with it, though it can be used. `old`: the SPIFFE id that it takes the place of.
+    pub(super) fn doubts(&self, old: Option<&SpiffeId>) -> Vec<Doubt> {
+        let mut doubts = self.doubts.clone();
+        if let (Some(old), Some(new)) = (old, &self.id)
+            && old != new
+        {
+            doubts.push(Doubt::OtherId { old: old.clone(), new: new.clone() });
+        }
+        doubts
     }
 
     /// Whom it trusts.

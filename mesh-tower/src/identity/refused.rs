@@ -240,7 +240,7 @@ impl PeerRefused {
     }
 
     pub(super) fn name(presented: &[SubjectAltName], expected: &[SanMatch]) -> Self {
-        Self::Name { presented: list_names(presented), expected: list(expected.iter().map(Expected)) }
+        Self::Name { presented: list_names(presented), expected: list_expected(expected) }
     }
 
     pub(super) fn no_spiffe_id(presented: &[SubjectAltName]) -> Self {
@@ -295,7 +295,12 @@ impl fmt::Display for Expected<'_> {
     }
 }
 
-fn list_names(names: &[SubjectAltName]) -> Arc<str> {
+/// A few of those who are expected.
+pub(crate) fn list_expected(expected: &[SanMatch]) -> Arc<str> {
+    list(expected.iter().map(Expected))
+}
+
+pub(super) fn list_names(names: &[SubjectAltName]) -> Arc<str> {
     list(names.iter().map(Shown))
 }
 

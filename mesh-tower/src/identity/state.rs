@@ -328,6 +328,15 @@ impl Identities {
         let generation = self.0.status.borrow().generation + 1;
         // Also what is equal to the last one: its key may be another, and its time may be over.
         let identity = Identity::new(material, &settings, &self.0.provider, generation, unix_time(now))?;
+        let current = self.current();
+        let old = current.as_ref().and_then(|current| current.id());
+        if let (Some(was), None) = (old, identity.id())
+            && state.active.as_ref().is_some_and(|active| active.settings.source == settings.source)
+        {
+            return Err(IdentityError::LostSpiffeId { was: was.clone() });
+        }
+        let doubts = identity.doubts(old);
+        let warnings = doubts.iter().map(|doubt| doubt.to_string().into()).collect();
         let replaced = state.promote(number);
         let newest = state.next.is_none();
         let Some(run) = state.run(number) else { return Ok(()) };
@@ -346,6 +355,7 @@ impl Identities {
             let healed = newest && status.failure.take().is_some();
             if is_new {
                 status.generation = generation;
+                status.warnings = warnings;
             }
             is_new || healed
         });
@@ -354,6 +364,9 @@ impl Identities {
         if is_new {
             let (id, not_after) = (identity.id(), identity.not_after());
             self.0.observers.identity(&name, IdentityChange::Changed { generation, id, not_after }, now);
+            for doubt in &doubts {
+                tracing::warn!(target: TARGET, source = &*name, generation, %doubt, "peers may refuse the new identity");
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::known::Known;
 use super::material::Bundles;
 use super::refused::PeerRefused;
 use super::revocation::Revocation;
+use super::shown;
 
 /// How many certificates a peer may send. `webpki` goes up to seven below the root; a few more may be there for those who
 /// trust another root.
@@ -58,6 +59,15 @@ pub(crate) enum Usage {
     Server,
     /// The peer is the client.
     Client,
+}
+
+impl Usage {
+    fn of_key(self) -> KeyUsage {
+        match self {
+            Self::Server => KeyUsage::server_auth(),
+            Self::Client => KeyUsage::client_auth(),
+        }
+    }
 }
 
 impl Trust {
@@ -121,6 +131,16 @@ impl Trust {
         expected: &[SanMatch],
         now: UnixTime,
     ) -> Result<Arc<Certified>, PeerRefused> {
+        self.verify_silently(chain, usage, expected, now).inspect_err(|_| shown::note(chain))
+    }
+
+    fn verify_silently(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        expected: &[SanMatch],
+        now: UnixTime,
+    ) -> Result<Arc<Certified>, PeerRefused> {
         let certified = match self.known.get(chain, usage, now) {
             Some(certified) => certified,
             None => {
@@ -162,10 +182,7 @@ impl Trust {
         let (id, anchors) = self.identify(&leaf, expected)?;
         self.keep_vouched(&mut leaf, id.as_ref());
         let certificate = EndEntityCert::try_from(end_entity).map_err(|error| PeerRefused::of_chain(&error))?;
-        let usage = match usage {
-            Usage::Server => KeyUsage::server_auth(),
-            Usage::Client => KeyUsage::client_auth(),
-        };
+        let usage = usage.of_key();
         let check = |path: &VerifiedPath<'_>| self.revocation.check(path, usage, now, self.algorithms);
         let check: Option<&dyn Fn(&VerifiedPath<'_>) -> _> =
             if self.revocation.is_empty() { None } else { Some(&check) };
@@ -185,6 +202,31 @@ impl Trust {
     fn valid(&self, certified: &Certified) -> RangeInclusive<UnixTime> {
         let Validity { from, until } = certified.validity;
         from..=self.revocation.due().map_or(until, |due| until.min(due))
+    }
+
+    /// Whether an authority of the own bundle vouches for the own `chain`, as peers with the same bundle look at it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn vouches_for_own(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<(), String> {
+        let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(()) };
+        let own = match &self.anchors {
+            Anchors::Plain(roots) => &roots.roots,
+            Anchors::Spiffe(domains) => &domains.own,
+        };
+        let verified = EndEntityCert::try_from(end_entity).and_then(|certificate| {
+            let usage = usage.of_key();
+            certificate.verify_for_usage(self.algorithms.all, own, intermediates, now, usage, None, None).map(drop)
+        });
+        verified.map_err(|error| match PeerRefused::of_chain(&error) {
+            PeerRefused::UnknownIssuer => "its issuer is not among them".to_owned(),
+            _ => error.to_string(),
+        })
     }
 
     fn check_names(&self, certified: &Certified, expected: &[SanMatch]) -> Result<(), PeerRefused> {

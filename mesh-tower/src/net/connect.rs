@@ -111,7 +111,16 @@ impl fmt::Display for ConnectError {
                  yet; the log says what its source lacks, and `identity` in the configuration names one"
             ),
             Self::Peer { address, reason } => write!(f, "TLS handshake with {address}: {reason}"),
-            Self::Tls { address, error } => write!(f, "TLS handshake with {address}: {error}"),
+            Self::Tls { address, error } => {
+                write!(f, "TLS handshake with {address}: {error}")?;
+                if refuses_us(error) {
+                    f.write_str(
+                        "; the server refused the identity of this process: see its `identities`, its trust bundle and \
+                         its log",
+                    )?;
+                }
+                Ok(())
+            }
             Self::Timeout { address, phase, timeout } => write!(
                 f,
                 "connect to {address}: not {phase} within {timeout:?}; raise `connect_timeout` if the peer is only slow"
@@ -136,6 +145,29 @@ impl std::error::Error for ConnectError {
             Self::NoIdentity { .. } | Self::Timeout { .. } | Self::Closed { .. } => None,
         }
     }
+}
+
+/// Whether the peer's alert (RFC 8446 6.2) is about the certificate of this process.
+fn refuses_us(error: &io::Error) -> bool {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        NoCertificate, UnknownCA, UnsupportedCertificate,
+    };
+    let Some(rustls::Error::AlertReceived(alert)) = error.get_ref().and_then(|error| error.downcast_ref()) else {
+        return false;
+    };
+    matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | NoCertificate
+            | UnknownCA
+            | UnsupportedCertificate
+    )
 }
 
 /// How long a peer has at least for its word on our certificate.
@@ -249,6 +281,24 @@ mod tests {
 
     use super::*;
     use crate::Mesh;
+
+    #[test]
+    fn an_alert_about_our_certificate_says_whose_fault_to_look_for() {
+        use rustls::AlertDescription as Alert;
+        let text = |error: rustls::Error| {
+            let error = Arc::new(io::Error::new(io::ErrorKind::InvalidData, error));
+            let address = Address::Socket("127.0.0.1:1".parse().unwrap());
+            ConnectError::Tls { address, error }.to_string()
+        };
+        for alert in [Alert::CertificateUnknown, Alert::UnknownCA, Alert::CertificateRequired, Alert::AccessDenied] {
+            let told = text(rustls::Error::AlertReceived(alert));
+            let wanted = "refused the identity of this process: see its `identities`, its trust bundle and its log";
+            assert!(told.contains(wanted) && told.contains(&format!("{alert:?}")), "{told}");
+        }
+        for other in [rustls::Error::AlertReceived(Alert::HandshakeFailure), rustls::Error::DecryptError] {
+            assert!(!text(other).contains("identity"));
+        }
+    }
 
     /// CL-05: the kernel knows how long bytes may stay unacknowledged.
     #[tokio::test]

@@ -23,7 +23,8 @@ use super::peer::Peer;
 use super::serve::draining;
 use super::state::{Handshake, Served, ServerSettings, ServerState};
 use super::stream::{First, Held, Rewound, ServerStream, Transport, Version};
-use crate::identity::{Certified, PeerRefused, Usage};
+use super::told::Told;
+use crate::identity::{Certified, PeerRefused, Usage, list_expected, showing};
 use crate::net::after;
 use crate::net::io::{Io, Raw};
 use crate::observe::TARGET;
@@ -42,6 +43,7 @@ pub struct Acceptor {
     state: Arc<ServerState>,
     /// Whether all that serves what it lets in speaks gRPC.
     is_grpc: bool,
+    told: Told,
     /// Of a loop that is not ours.
     _served: Option<Arc<Served>>,
 }
@@ -126,6 +128,38 @@ impl AcceptError {
         }
     }
 
+    /// The reason in a word and the way out, if it takes a person to have such callers let in.
+    fn to_repair(&self) -> Option<(&'static str, &'static str)> {
+        let (reason, way_out) = match self {
+            Self::Plaintext => ("plaintext", "have the caller speak mutual TLS, or set `tls: permissive` meanwhile"),
+            Self::Peer(refused) => {
+                let way_out = match refused {
+                    PeerRefused::Name { .. } => "if it may connect, add it to `identities` of this server",
+                    PeerRefused::NoCertificate => "give the caller an `identity`, and have it speak mutual TLS",
+                    PeerRefused::UnknownIssuer => {
+                        "add the authority that issued it to the trust bundle, or have the caller send its intermediates"
+                    }
+                    PeerRefused::TrustDomain { .. } => {
+                        "add the bundle of that trust domain to `trust_bundles`, or it to `trust_domain_aliases`"
+                    }
+                    PeerRefused::UndeterminedRevocation => "renew the revocation lists of this server",
+                    _ => "have another certificate issued to the caller",
+                };
+                (refused.as_str(), way_out)
+            }
+            Self::Handshake(error) => match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+                rustls::Error::AlertReceived(_) => {
+                    ("alert", "the caller refused this server: see its log, its trust bundle and whom it expects")
+                }
+                _ => ("protocol", "the caller must speak TLS 1.2 or 1.3 with a cipher suite of this server"),
+            },
+            Self::NoIdentity => ("no_identity", "see what this process's `identity` waits for"),
+            Self::Settings(_) => ("settings", "see the crypto provider that the mesh was built with"),
+            Self::Timeout { .. } | Self::Draining | Self::Io(_) => return None,
+        };
+        Some((reason, way_out))
+    }
+
     /// Why there was no handshake, in a word.
     fn reason(&self) -> &'static str {
         match self {
@@ -140,13 +174,13 @@ impl AcceptError {
 
 impl Acceptor {
     pub(crate) fn new(state: Arc<ServerState>, is_grpc: bool) -> Self {
-        Self { state, is_grpc, _served: None }
+        Self { state, is_grpc, told: Told::default(), _served: None }
     }
 
     /// For an application, which serves the server as long as it has it.
     pub(crate) fn lent(state: Arc<ServerState>) -> Self {
         let served = Some(Arc::new(state.serve()));
-        Self { state, is_grpc: false, _served: served }
+        Self { state, is_grpc: false, told: Told::default(), _served: served }
     }
 
     /// Lets in `stream`, which comes from `remote` and to `local` as far as that is known. Run it on a task of its own: a
@@ -204,17 +238,38 @@ impl Acceptor {
             leaving.cancelled().await;
             sleep(PARTING).await;
         };
-        match self.accept_raw(raw, remote, local, began, parted).await {
+        let (accepted, shown) = showing(self.accept_raw(raw, remote, local, began, parted)).await;
+        match accepted {
             Ok(mut stream) => {
                 stream.held = Some(Held { _place: place, _open: self.state.series.opened() });
                 Some(stream)
             }
             Err(error) => {
                 self.state.series.refused(error.refusal());
-                tracing::debug!(target: TARGET, server = &*self.state.name, peer = ?remote, %error, "a caller is not let in");
+                self.tell(remote, &error, shown.as_deref());
                 None
             }
         }
+    }
+
+    /// Tells the log why a caller is not let in: at `WARN`, once a second for each reason, what somebody must repair.
+    fn tell(&self, remote: Option<SocketAddr>, error: &AcceptError, shown: Option<&str>) {
+        let server = &*self.state.name;
+        let due = error.to_repair().and_then(|(reason, way_out)| Some((reason, way_out, self.told.is_due(reason)?)));
+        let Some((reason, way_out, untold)) = due else {
+            tracing::debug!(target: TARGET, server, peer = ?remote, %error, "a caller is not let in");
+            return;
+        };
+        let settings = self.state.settings();
+        let expected = match &*settings.server.identities {
+            [] => "whoever the trust bundle vouches for".into(),
+            identities => list_expected(identities),
+        };
+        let shown = shown.unwrap_or("no certificate that can be read");
+        let peer = remote.map(tracing::field::display);
+        tracing::warn!(
+            target: TARGET, server, peer, reason, shown, %expected, %error, way_out, untold, "a caller is refused"
+        );
     }
 
     /// As [`accept`](Self::accept), of a connection that began at `began`. Once `parted` is over it is waited for no longer
@@ -353,3 +408,6 @@ impl Bound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ mod state;
 mod staying;
 mod stream;
 mod taking;
+mod told;
 
 pub use acceptor::{AcceptError, Acceptor, Stage};
 #[cfg(feature = "axum")]

@@ -284,6 +284,12 @@ impl NewCertificate {
         self
     }
 
+    /// For signing code, and so neither for servers nor for clients.
+    pub fn for_neither(mut self) -> Self {
+        self.usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        self
+    }
+
     /// One of an authority, which must not prove who a peer is.
     pub fn authority(mut self) -> Self {
         self.is_authority = true;

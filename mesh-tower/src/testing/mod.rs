@@ -47,6 +47,8 @@ mod certificates;
 mod events;
 mod fault;
 pub mod grpc;
+#[cfg(test)]
+pub(crate) mod log;
 mod mesh;
 mod network;
 mod port;

@@ -91,6 +91,7 @@ async fn certs_tell_of_the_certificate_and_its_renewal() {
     assert!(certificate["not_before"].is_string() && certificate["not_after"].is_string(), "{page}");
     assert!(page["last_reload"].is_string() && page["last_failure"]["error"].is_string(), "{page}");
     assert_eq!(page["failures"], 1);
+    assert_eq!(page["warnings"], serde_json::json!([]));
 }
 
 #[tokio::test]

@@ -278,6 +278,20 @@ async fn mt_03_a_broken_pair_keeps_the_last_good_one() {
     assert_eq!(kit.generation(), 2);
 }
 
+/// Whoever mistyped a directory is told of all that is missing in it, at once.
+#[tokio::test]
+async fn every_missing_file_is_named() {
+    let mut kit = Kit::new(|_, _| {});
+    let names = ["tls.crt", "tls.key", "ca.pem"];
+    let missing = names.map(|name| {
+        let path = kit.path().join(name);
+        fs::remove_file(&path).unwrap();
+        format!("{}: No such file or directory (os error 2)", path.display())
+    });
+    kit.look().await;
+    assert_eq!(kit.failure(), Some(missing.join("; ")));
+}
+
 /// MT-03, MT-04: whom to trust is news also while the pair is broken, half written or not matching.
 #[tokio::test]
 async fn mt_03_new_authorities_count_with_the_last_good_pair() {

@@ -21,6 +21,9 @@ pub struct IdentityStatus {
     pub failure: Option<IdentityFailure>,
     /// How often something was wrong.
     pub failures: u64,
+    /// Why peers may refuse the identity in force, for people to read: its certificate is for clients or servers only, no
+    /// authority of the own bundle vouches for it, its SPIFFE id is another than before.
+    pub warnings: Arc<[Arc<str>]>,
     /// Whether the source has ended, and brings nothing any more.
     pub ended: bool,
 }

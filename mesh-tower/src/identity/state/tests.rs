@@ -144,6 +144,101 @@ async fn mt_03_a_refused_update_changes_nothing() {
     assert_eq!(kit.seen("failed"), 3, "what was healed in between is told again");
 }
 
+/// An own certificate that no peer takes is refused, at the start and in place of a good one; one that some will not take
+/// is told of, once, and used.
+#[tokio::test(start_paused = true)]
+async fn own_certificates_that_peers_refuse_are_refused_or_told_of() {
+    type Told = [&'static [&'static str]; 2];
+    const NOTHING: &[&str] = &[];
+    let new = || NewCertificate::new().uri(CART);
+    let authority = Authority::new("cluster.local");
+    let trusted = |certificate| authority.issue_as(certificate).material(authority.bundles());
+    let below = authority.intermediate("below").issue(CART);
+    let headless = || Material::new(below.chain[..1].to_vec(), below.key(), authority.bundles());
+    let stranger = || Authority::new("cluster.local").issue(CART).material(authority.bundles());
+    let other_id = || trusted(NewCertificate::new().uri("spiffe://cluster.local/other"));
+    let plain = || trusted(NewCertificate::new().dns("cart"));
+    let chain: &[&str] = &["`certificate`", "`trust_bundle` vouches", "(its issuer is not among them)", "will refuse"];
+    // What is brought; why it is refused, at the start and later; of what is used, what is told of it.
+    let cases: [(Material, [&str; 2], Told); 9] = [
+        (trusted(new()), ["", ""], [NOTHING, NOTHING]),
+        (below.material(authority.bundles()), ["", ""], [NOTHING, NOTHING]),
+        (trusted(new().authority()), ["basicConstraints CA:true"; 2], [NOTHING, NOTHING]),
+        (trusted(new().for_neither()), ["extendedKeyUsage of the certificate has neither"; 2], [NOTHING, NOTHING]),
+        (
+            plain(),
+            ["", "no SPIFFE id (subjectAltName), and the one in force is spiffe://cluster.local/ns/shop/sa/cart"],
+            [NOTHING, NOTHING],
+        ),
+        (trusted(new().for_clients()), ["", ""], [&["extendedKeyUsage", "no serverAuth", "as a server"]; 2]),
+        (trusted(new().for_servers()), ["", ""], [&["extendedKeyUsage", "no clientAuth", "as a client"]; 2]),
+        (headless(), ["", ""], [chain; 2]),
+        (stranger(), ["", ""], [chain; 2]),
+    ];
+    let later =
+        (other_id(), ["", ""], [NOTHING, &["is spiffe://cluster.local/other, and was", CART, "`identities`"][..]]);
+    for (index, (material, refused, told)) in cases.into_iter().chain([later]).enumerate() {
+        for (rotated, (refused, told)) in refused.into_iter().zip(told).enumerate() {
+            let case = format!("case {index}, {}", if rotated == 1 { "later" } else { "at the start" });
+            let mut kit = Kit::new();
+            kit.start(&custom());
+            let (updates, _gone) = kit.started().await;
+            let before = (rotated == 1).then_some(1);
+            if rotated == 1 {
+                updates.update(trusted(new())).unwrap();
+            }
+            let warnings = crate::testing::log::Warnings::begin();
+            let brought = updates.update(material.clone());
+            let lines = warnings.take();
+            if !refused.is_empty() {
+                let error = brought.unwrap_err();
+                assert!(error.to_string().contains(refused), "{case}: {error}");
+                assert_eq!(error.part(), crate::identity::Part::Certificate);
+                assert_eq!((kit.generation(), kit.seen("failed"), lines.len()), (before, 1, 1), "{case}: {lines:?}");
+                assert!(!kit.identities.facts().last_successful && lines[0].contains(refused), "{case}: {lines:?}");
+                continue;
+            }
+            brought.unwrap();
+            assert_eq!(kit.generation(), Some(before.unwrap_or(0) + 1), "{case}");
+            let status = kit.status();
+            let expected = usize::from(!told.is_empty());
+            assert_eq!((lines.len(), status.warnings.len()), (expected, expected), "{case}: {lines:?}");
+            for word in told {
+                assert!(lines[0].contains(word) && status.warnings[0].contains(word), "{case}, {word}: {lines:?}");
+            }
+            updates.update(material.clone()).unwrap();
+            assert_eq!(warnings.take(), [""; 0], "{case}: told once");
+        }
+    }
+}
+
+/// Whoever gives up SPIFFE by the configuration names another source; what the same one brings is a mistake.
+#[tokio::test(start_paused = true)]
+async fn another_source_may_bring_an_identity_without_a_spiffe_id() {
+    let mut kit = Kit::new();
+    kit.start(&custom());
+    let (updates, _gone) = kit.started().await;
+    updates.update(kit.material()).unwrap();
+    let plain = || kit.authority.issue_as(NewCertificate::new().dns("cart")).material(kit.authority.bundles());
+    kit.start(&aliased("old.example"));
+    let next = kit.started.recv().await.unwrap();
+    assert!(
+        matches!(next.0.update(plain()), Err(IdentityError::LostSpiffeId { .. })),
+        "the settings changed, and not it"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let issued = kit.authority.issue_as(NewCertificate::new().dns("cart"));
+    std::fs::write(path("crt"), issued.certificate_pem()).unwrap();
+    std::fs::write(path("key"), issued.key_pem()).unwrap();
+    std::fs::write(path("ca"), kit.authority.root_pem()).unwrap();
+    let files = IdentityFiles::new(path("crt"), path("key"), model::TrustFile::Pem(path("ca")));
+    let mut changes = kit.identities.subscribe();
+    kit.identities.start(&Arc::new(model::Identity::new(IdentityFrom::Files(files))), None).unwrap();
+    changes.changed().await.unwrap();
+    assert!(kit.identities.current().unwrap().id().is_none());
+}
+
 /// A new key for an equal certificate is refused if it is not its own.
 #[tokio::test(start_paused = true)]
 async fn an_equal_certificate_with_another_key_is_not_equal() {
