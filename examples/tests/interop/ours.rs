@@ -7,8 +7,8 @@ use std::sync::Arc;
 use examples::certs::{Authority, Leaf};
 use examples::echo::{self, PeerInfo};
 use examples::peers::Files;
-use mesh_tonic::Mesh;
 use mesh_tonic::server::{Drained, Peer};
+use mesh_tonic::{Mesh, MeshServerExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
