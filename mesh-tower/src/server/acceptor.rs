@@ -311,7 +311,8 @@ impl Acceptor {
             }
         }
         let began = Instant::now();
-        let shaken = self.shake_hands(raw, &settings, first_request).await;
+        // In a box of its own: whoever says nothing needs no room for it.
+        let shaken = Box::pin(self.shake_hands(raw, &settings, first_request)).await;
         self.state.series.handshake(shaken.as_ref().map(|_| began.elapsed()).map_err(AcceptError::reason));
         let (mut tls, certified) = shaken?;
         peer.certified = Some(certified);
